@@ -1,0 +1,113 @@
+//! What the front hands over, and what it must hear back before it may speak.
+//!
+//! The front never decides whether a message is good: it hands every publish (also the ones its policy denied)
+//! to the [`Intake`] and writes PUBACK, PUBREC or PUBCOMP only when the answer came, which is after the commit.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+/// Who is at the other end of a connection, as the [`Policy`] recognised it at CONNECT.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The MQTT client id, unique among live connections. Assigned by the front if the client sent none.
+    pub client: Arc<str>,
+    /// The name that the policy proved: a device, a site, a monitor. `None` where the policy is open.
+    pub name: Option<Arc<str>>,
+}
+
+/// Why a CONNECT is refused. The front turns it into the CONNACK code of the client's protocol version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    BadCredentials,
+    NotAuthorized,
+    ClientIdInvalid,
+}
+
+/// Why a publish is not allowed. `code` and `reason` go into the reject record and the reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denial {
+    pub code: &'static str,
+    pub reason: String,
+}
+
+/// What a CONNECT shows of its sender.
+#[derive(Debug)]
+pub struct Credentials<'a> {
+    pub client: &'a str,
+    pub username: Option<&'a str>,
+    pub password: Option<&'a str>,
+}
+
+/// Decides who may connect, publish and subscribe. Asked on the connection's task: must not block.
+pub trait Policy: Send + Sync + 'static {
+    /// The proven name (`None` = anonymous, where that is allowed), or why the client is turned away.
+    fn connect(&self, offered: &Credentials<'_>) -> Result<Option<Arc<str>>, Refusal>;
+    /// `topic` is a valid MQTT topic name without wildcards, not starting with `$`.
+    fn may_publish(&self, who: &Identity, topic: &str) -> Result<(), Denial>;
+    /// `filter` is a valid MQTT topic filter.
+    fn may_subscribe(&self, who: &Identity, filter: &str) -> bool;
+}
+
+/// One thing a connection asks to be made durable.
+#[derive(Debug, Clone)]
+pub enum Inbound {
+    Publish(InboundPublish),
+    /// PUBREL: the packet id may be used again. Answered (PUBCOMP) after its commit, since a release that is lost
+    /// would make the next message under that id look like a repeat.
+    Release { client: Arc<str>, pkid: u16 },
+    /// The session ended or started clean: what was kept under this client id is no longer needed.
+    Forget { client: Arc<str> },
+}
+
+#[derive(Debug, Clone)]
+pub struct InboundPublish {
+    pub who: Arc<Identity>,
+    /// Valid UTF-8 where `denied` is `None`; else whatever the client sent (bounded by the packet size).
+    pub topic: Bytes,
+    pub payload: Bytes,
+    /// `Some` for QoS 2: the packet id that names the message until its PUBREL.
+    pub exactly_once: Option<u16>,
+    /// True for a will that the front publishes for a client that went away without DISCONNECT.
+    pub will: bool,
+    /// Set if the front or its policy already knows that this must not be applied: it is recorded, not obeyed.
+    pub denied: Option<Denial>,
+}
+
+/// What became of one [`Inbound`], known after the commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    pub outcome: Outcome,
+    /// Whether subscribers of the topic see the message.
+    pub forward: bool,
+}
+
+/// The v5 reason that a PUBACK or PUBREC carries. For v3.1.1 every outcome but `NoRoom` is a plain PUBACK.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Accepted,
+    NotAuthorized,
+    TopicInvalid,
+    PayloadInvalid,
+    /// Nothing was recorded: v5 gets 0x97 (quota exceeded), v3.1.1 is closed without PUBACK and comes back.
+    NoRoom,
+}
+
+/// Several inbounds of one connection, answered together and in order: `answer` gets one verdict each.
+#[derive(Debug)]
+pub struct Batch {
+    pub items: Vec<Inbound>,
+    pub answer: oneshot::Sender<Vec<Verdict>>,
+}
+
+/// The intake is gone: the process is stopping or its ledger failed. Connections close without acknowledging.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the writer has stopped")]
+pub struct Closed;
+
+/// Where batches go. Waits while the writer is busy, which slows the sender's socket down and nobody else's.
+pub trait Intake: Send + Sync + 'static {
+    fn submit(&self, batch: Batch) -> impl Future<Output = Result<(), Closed>> + Send;
+}

@@ -1,0 +1,6 @@
+//! rumqttd made durable and authorised, with the ledger behind it.
+//!
+//! `front` speaks MQTT, `ledger` owns the disk, `hub` is what HQ runs. The gateway embeds `front` and
+//! `ledger`; see ARCHITECTURE.md for who may import whom.
+
+pub mod front;
