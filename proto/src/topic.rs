@@ -1,0 +1,170 @@
+//! Topics, built and parsed in this one place.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::gtin::Gtin;
+use crate::id::{DeviceName, NameError, SiteName};
+
+/// What a device may write, `dev/{device}/{kind}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    Scan,
+    Sale,
+    Move,
+    Count,
+    Item,
+    Note,
+    Activity,
+    Feedback,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 8] =
+        [Kind::Scan, Kind::Sale, Kind::Move, Kind::Count, Kind::Item, Kind::Note, Kind::Activity, Kind::Feedback];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Scan => "scan",
+            Kind::Sale => "sale",
+            Kind::Move => "move",
+            Kind::Count => "count",
+            Kind::Item => "item",
+            Kind::Note => "note",
+            Kind::Activity => "activity",
+            Kind::Feedback => "feedback",
+        }
+    }
+}
+
+/// A topic that somebody publishes to us on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Inbound {
+    /// A device's request at a gateway.
+    Device { device: DeviceName, kind: Kind },
+    /// A gateway's sync message at the hub.
+    Up { site: SiteName },
+}
+
+/// Why a topic is not one of ours. `code` goes into the refusal.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TopicError {
+    #[error("the name in the topic {0}")]
+    Name(#[from] NameError),
+    #[error("devices write to dev/{{device}}/scan, sale, move, count, item, note, activity or feedback")]
+    Unknown,
+}
+
+impl TopicError {
+    pub fn code(&self) -> &'static str {
+        match self {
+            TopicError::Name(_) => "name_invalid",
+            TopicError::Unknown => "topic_unknown",
+        }
+    }
+}
+
+impl FromStr for Inbound {
+    type Err = TopicError;
+
+    fn from_str(topic: &str) -> Result<Self, TopicError> {
+        let mut levels = topic.split('/');
+        let found = match (levels.next(), levels.next(), levels.next()) {
+            (Some("dev"), Some(device), Some(kind)) => {
+                let device = device.parse()?;
+                let kind = Kind::ALL.into_iter().find(|k| k.as_str() == kind).ok_or(TopicError::Unknown)?;
+                Inbound::Device { device, kind }
+            }
+            (Some("up"), Some(site), None) => Inbound::Up { site: site.parse()? },
+            _ => return Err(TopicError::Unknown),
+        };
+        match levels.next() {
+            None => Ok(found),
+            Some(_) => Err(TopicError::Unknown),
+        }
+    }
+}
+
+/// The device that a topic names, whatever stands behind it; for replies to requests that did not parse.
+pub fn device_of(topic: &str) -> Option<DeviceName> {
+    let mut levels = topic.split('/');
+    if levels.next() != Some("dev") {
+        return None;
+    }
+    levels.next()?.parse().ok()
+}
+
+/// A topic that we publish on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outbound<'a> {
+    Reply(&'a DeviceName),
+    StoreStock(Gtin),
+    StoreItem(Gtin),
+    StoreStatus,
+    Down(&'a SiteName),
+    HqSite(&'a SiteName),
+    HqStock(Gtin),
+    HqConflict(&'a str),
+    HqReject(&'a SiteName),
+    HqAlert(&'a str),
+}
+
+impl fmt::Display for Outbound<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outbound::Reply(device) => write!(f, "dev/{device}/reply"),
+            Outbound::StoreStock(gtin) => write!(f, "store/stock/{gtin}"),
+            Outbound::StoreItem(gtin) => write!(f, "store/item/{gtin}"),
+            Outbound::StoreStatus => write!(f, "store/status"),
+            Outbound::Down(site) => write!(f, "down/{site}"),
+            Outbound::HqSite(site) => write!(f, "hq/sites/{site}/status"),
+            Outbound::HqStock(gtin) => write!(f, "hq/stock/{gtin}"),
+            Outbound::HqConflict(id) => write!(f, "hq/conflicts/{id}"),
+            Outbound::HqReject(site) => write!(f, "hq/rejects/{site}"),
+            Outbound::HqAlert(what) => write!(f, "hq/alerts/{what}"),
+        }
+    }
+}
+
+/// The topic of a gateway's sync messages.
+pub fn up(site: &SiteName) -> String {
+    format!("up/{site}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parses_what_devices_and_gateways_write() {
+        let device = |name: &str, kind| Ok(Inbound::Device { device: name.parse().unwrap(), kind });
+        let rows = [
+            ("dev/pos-1/sale", device("pos-1", Kind::Sale)),
+            ("dev/scanner-1/scan", device("scanner-1", Kind::Scan)),
+            ("up/harbour", Ok(Inbound::Up { site: "harbour".parse().unwrap() })),
+            ("dev/pos-1/reply", Err(TopicError::Unknown)),
+            ("dev/pos-1", Err(TopicError::Unknown)),
+            ("dev/pos-1/sale/", Err(TopicError::Unknown)),
+            ("dev/pos-1/sale/x", Err(TopicError::Unknown)),
+            ("dev//sale", Err(TopicError::Name(NameError::Empty))),
+            ("dev/pos 1/sale", Err(TopicError::Name(NameError::BadChar(' ')))),
+            ("store/stock/04006381333931", Err(TopicError::Unknown)),
+            ("", Err(TopicError::Unknown)),
+        ];
+        for (topic, expected) in rows {
+            assert_eq!(topic.parse::<Inbound>(), expected, "{topic}");
+        }
+        for kind in Kind::ALL {
+            assert_eq!(format!("dev/d/{}", kind.as_str()).parse(), device("d", kind));
+        }
+    }
+
+    #[test]
+    fn builds_what_we_publish() {
+        let gtin: Gtin = "4006381333931".parse().unwrap();
+        assert_eq!(Outbound::HqStock(gtin).to_string(), "hq/stock/04006381333931");
+        assert_eq!(Outbound::HqSite(&"harbour".parse().unwrap()).to_string(), "hq/sites/harbour/status");
+        assert_eq!(device_of("dev/pos-1/nonsense/x"), Some("pos-1".parse().unwrap()));
+        assert_eq!(device_of("dev/p s/sale"), None);
+    }
+}
