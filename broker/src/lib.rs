@@ -4,3 +4,4 @@
 //! `ledger`; see ARCHITECTURE.md for who may import whom.
 
 pub mod front;
+pub mod ledger;

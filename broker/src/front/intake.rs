@@ -84,6 +84,16 @@ pub struct Verdict {
     pub forward: bool,
 }
 
+impl Verdict {
+    /// Recorded and fit for subscribers.
+    pub const ACCEPTED: Verdict = Verdict { outcome: Outcome::Accepted, forward: true };
+
+    /// Recorded as refused; nobody else sees it.
+    pub fn refused(outcome: Outcome) -> Verdict {
+        Verdict { outcome, forward: false }
+    }
+}
+
 /// The v5 reason that a PUBACK or PUBREC carries. For v3.1.1 every outcome but `NoRoom` is a plain PUBACK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {

@@ -1,0 +1,19 @@
+//! A node's durable store: journal in chunks, state folded from it, one writer. The only folder that names sled.
+//!
+//! The rules that make sled 0.34 keep what was acknowledged are in `store.rs`; `state.rs` holds what the journal
+//! folds to; `writer.rs` turns inputs into commits and speaks only after them; `reader.rs` is everybody else's view.
+
+mod core;
+mod inspect;
+mod journal;
+mod reader;
+mod state;
+mod store;
+mod writer;
+
+pub use core::{Core, Draft, Now, Put, Read, Step, Table};
+pub use inspect::read_stopped;
+pub use reader::Reader;
+pub use store::{LedgerError, Options};
+pub use reader::LedgerStats;
+pub use writer::{Handle, Sabotage, Stopped, Writer};

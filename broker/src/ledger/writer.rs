@@ -1,0 +1,546 @@
+//! The one writer. It gathers what waits, hands each input to the core, commits all that came of it as one group,
+//! and only then speaks. Everybody waits on the writer; the writer waits on nobody.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use proto::chunk::{Position, Sealer};
+use proto::clock::Stamp;
+use proto::id::{Epoch, Seq, WallMs};
+use proto::wire::{self, Event};
+use prost::Message;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::core::{Core, Draft, Now, Put, Read, Step, Table};
+use super::journal::{Extent, Journal, Marks};
+use super::reader::{LedgerStats, Reader};
+use super::state::State;
+use super::store::{Group, LedgerError, Options, Store};
+use crate::front::{Batch, Closed, Inbound, Intake, Outcome, Verdict};
+
+/// A group is closed at this many records or body bytes; one more event may come on top. So a chunk stays far below
+/// what sled may be given between two fdatasyncs, and fits into one record of the hub's journal.
+const GROUP_RECORDS_MAX: u64 = 256;
+const GROUP_BYTES_MAX: usize = 16 << 10;
+/// What may wait for the writer; past it senders wait, and with them their sockets.
+const INBOX_MAX: usize = 1024;
+const TICK: Duration = Duration::from_millis(250);
+/// A quiet ledger writes its dirty cells out after this long, so that the next start has little to replay.
+const QUIET: Duration = Duration::from_secs(20);
+/// Chunks trimmed with one group.
+const TRIM_MAX: usize = 32;
+/// A wall clock before this has never been set: October 2025 in milliseconds.
+const BELIEVABLE_FROM: u64 = 1_760_000_000_000;
+
+/// Faults on purpose, for showing that the checks see them. Never reachable from a shipped command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sabotage {
+    /// Answer, but leave one movement out of the journal.
+    DropRecord,
+    /// Journal one site's chunk twice.
+    ApplyTwice,
+    /// Answer before the commit.
+    AckEarly,
+}
+
+enum Work<C: Core> {
+    Inbound(Batch),
+    Input(C::Input),
+    Stop,
+}
+
+/// Where inputs go. Clone it freely.
+pub struct Handle<C: Core> {
+    inbox: mpsc::Sender<Work<C>>,
+}
+
+impl<C: Core> Clone for Handle<C> {
+    fn clone(&self) -> Self {
+        Handle { inbox: self.inbox.clone() }
+    }
+}
+
+impl<C: Core> Handle<C> {
+    pub async fn input(&self, input: C::Input) -> Result<(), Closed> {
+        self.inbox.send(Work::Input(input)).await.map_err(|_| Closed)
+    }
+
+    /// Asks the writer to finish what waits, write everything out and leave.
+    pub async fn stop(&self) {
+        // An error means that it has left already.
+        let _ = self.inbox.send(Work::Stop).await;
+    }
+}
+
+impl<C: Core> Intake for Handle<C> {
+    async fn submit(&self, batch: Batch) -> Result<(), Closed> {
+        self.inbox.send(Work::Inbound(batch)).await.map_err(|_| Closed)
+    }
+}
+
+/// Resolves when the writer left: `Ok` after a clean stop.
+pub type Stopped = oneshot::Receiver<Result<(), LedgerError>>;
+
+/// An open ledger with its core, not running yet.
+pub struct Writer<C: Core> {
+    core: C,
+    store: Store,
+    state: State,
+    journal: Journal,
+    sealer: Sealer,
+    extent: Extent,
+    marks: Marks,
+    pending: Pending<C::Effect>,
+    clocks: Clocks,
+    stats: watch::Sender<LedgerStats>,
+    full: bool,
+    last_commit: Instant,
+    groups: u64,
+    records: u64,
+    limits: Limits,
+    sabotage: Option<Sabotage>,
+}
+
+struct Limits {
+    dir: PathBuf,
+    journal_bytes_max: u64,
+    disk_reserve_bytes: u64,
+}
+
+/// What the open group has gathered.
+struct Pending<E> {
+    events: Vec<(Seq, Stamp, Event)>,
+    records: u64,
+    bytes: usize,
+    puts: Vec<Put>,
+    effects: Vec<E>,
+    answers: Vec<(oneshot::Sender<Vec<Verdict>>, Vec<Verdict>)>,
+}
+
+impl<E> Default for Pending<E> {
+    fn default() -> Self {
+        Pending { events: vec![], records: 0, bytes: 0, puts: vec![], effects: vec![], answers: vec![] }
+    }
+}
+
+impl<E> Pending<E> {
+    fn full(&self) -> bool {
+        self.records >= GROUP_RECORDS_MAX || self.bytes >= GROUP_BYTES_MAX
+    }
+
+    fn nothing_to_write(&self) -> bool {
+        self.events.is_empty() && self.puts.is_empty()
+    }
+}
+
+impl<C: Core> Writer<C> {
+    /// Opens or creates the ledger and brings the state up to date. `epoch` names the ledger if it is created now.
+    pub fn open(options: Options, epoch: Epoch, mut core: C) -> Result<(Writer<C>, Reader), LedgerError> {
+        let store = Store::open(&options.dir, &options.site, epoch)?;
+        let journal = store.journal();
+        let (mut state, mut marks, mut replayed) = (State::default(), Marks::default(), 0u64);
+        let extent = journal.recover(&store.replica, store.folded, &mut marks, &mut |chunk| {
+            replayed += chunk.head.records();
+            let powered = chunk.body.powered_on_s;
+            for (first, stamp, event) in chunk.events() {
+                core.fold(first, stamp, event, powered, &mut |put| state.put(first, put));
+            }
+            for total in &chunk.body.totals {
+                core.fold_total(total, chunk.head.first, &mut |put| state.put(chunk.head.first, put));
+            }
+        })?;
+        let newest = journal.last_chunk()?;
+        let last_stamp = newest.as_ref().and_then(|chunk| chunk.events().next_back().map(|(_, stamp, _)| stamp));
+        let clocks = Clocks::start(newest.map_or(0, |chunk| chunk.body.powered_on_s));
+        tracing::info!(replica = %store.replica, last = extent.last.seq.0, replayed, "the ledger is open");
+
+        let (stats, watching) = watch::channel(LedgerStats::default());
+        let reader = Reader { replica: store.replica.clone(), journal: journal.clone(), stats: watching };
+        let limits = Limits {
+            dir: options.dir,
+            journal_bytes_max: options.journal_bytes_max,
+            disk_reserve_bytes: options.disk_reserve_bytes,
+        };
+        let mut writer = Writer {
+            core,
+            store,
+            state,
+            journal,
+            sealer: Sealer::default(),
+            extent,
+            marks,
+            pending: Pending::default(),
+            clocks,
+            stats,
+            full: false,
+            last_commit: Instant::now(),
+            groups: 0,
+            records: 0,
+            limits,
+            sabotage: options.sabotage,
+        };
+        writer.check_room();
+        let now = writer.clocks.now();
+        let effects = {
+            let view = view(&writer.store, &writer.state, &writer.journal, &writer.pending, writer.extent.last);
+            writer.core.recovered(last_stamp.unwrap_or_default(), &now, &view)?
+        };
+        writer.pending.effects.extend(effects);
+        writer.publish_stats();
+        Ok((writer, reader))
+    }
+
+    /// Runs on a thread of its own until it is told to stop or the ledger fails.
+    pub fn spawn(self) -> std::io::Result<(Handle<C>, Stopped)> {
+        let (inbox, work) = mpsc::channel(INBOX_MAX);
+        let (left, stopped) = oneshot::channel();
+        let runtime = tokio::runtime::Handle::current();
+        std::thread::Builder::new().name("writer".into()).spawn(move || {
+            let outcome = self.run(work, &runtime);
+            if let Err(error) = &outcome {
+                tracing::error!(%error, "the ledger failed: stopping without another word");
+            }
+            // Nobody waiting means that the process is ending anyway.
+            let _ = left.send(outcome);
+        })?;
+        Ok((Handle { inbox }, stopped))
+    }
+
+    fn run(mut self, mut work: mpsc::Receiver<Work<C>>, runtime: &tokio::runtime::Handle) -> Result<(), LedgerError> {
+        let mut last_tick = Instant::now();
+        self.speak()?;
+        loop {
+            let first = match work.try_recv() {
+                Ok(item) => Some(item),
+                Err(mpsc::error::TryRecvError::Disconnected) => return self.leave(),
+                Err(mpsc::error::TryRecvError::Empty) => {
+                    let wait = TICK.saturating_sub(last_tick.elapsed());
+                    match runtime.block_on(async { tokio::time::timeout(wait, work.recv()).await }) {
+                        Ok(Some(item)) => Some(item),
+                        Ok(None) => return self.leave(),
+                        Err(_) => None,
+                    }
+                }
+            };
+            let mut next = first;
+            while let Some(item) = next {
+                match item {
+                    Work::Inbound(batch) => self.take_batch(batch)?,
+                    Work::Input(input) => self.take_input(input)?,
+                    Work::Stop => return self.leave(),
+                }
+                next = if self.pending.full() { None } else { work.try_recv().ok() };
+            }
+            if last_tick.elapsed() >= TICK {
+                last_tick = Instant::now();
+                self.tick()?;
+            }
+            self.commit(false)?;
+        }
+    }
+
+    /// Each item alone, since a group may have to be closed between two items of one batch.
+    fn take_batch(&mut self, batch: Batch) -> Result<(), LedgerError> {
+        let mut verdicts = Vec::with_capacity(batch.items.len());
+        for inbound in batch.items {
+            if self.pending.full() {
+                self.commit(false)?;
+            }
+            if self.full && matches!(inbound, Inbound::Publish(_)) {
+                verdicts.push(Verdict::refused(Outcome::NoRoom));
+                continue;
+            }
+            let now = self.clocks.now();
+            let view = view(&self.store, &self.state, &self.journal, &self.pending, self.extent.last);
+            let step = self.core.inbound(inbound, &now, &view)?;
+            verdicts.push(step.verdict);
+            self.take_step(step, &now);
+        }
+        if self.sabotage == Some(Sabotage::AckEarly) {
+            // Long enough that a kill finds acknowledged records that were never written.
+            let _ = batch.answer.send(verdicts);
+            std::thread::sleep(Duration::from_millis(400));
+            return Ok(());
+        }
+        self.pending.answers.push((batch.answer, verdicts));
+        Ok(())
+    }
+
+    fn take_input(&mut self, input: C::Input) -> Result<(), LedgerError> {
+        let now = self.clocks.now();
+        let view = view(&self.store, &self.state, &self.journal, &self.pending, self.extent.last);
+        let step = self.core.input(input, &now, &view)?;
+        self.take_step(step, &now);
+        Ok(())
+    }
+
+    fn tick(&mut self) -> Result<(), LedgerError> {
+        self.check_room();
+        let now = self.clocks.now();
+        let view = view(&self.store, &self.state, &self.journal, &self.pending, self.extent.last);
+        let step = self.core.tick(&now, &view)?;
+        self.take_step(step, &now);
+        if self.last_commit.elapsed() > QUIET && self.state.dirty() > 0 {
+            self.commit(true)?;
+        }
+        Ok(())
+    }
+
+    fn take_step(&mut self, step: Step<C::Effect>, now: &Now) {
+        for draft in step.events {
+            for draft in self.sabotaged(draft) {
+                self.append(draft, now);
+            }
+        }
+        let seq = self.extent.last.seq.plus(self.pending.records);
+        for put in step.puts {
+            self.state.put(seq, put.clone());
+            self.pending.puts.push(put);
+        }
+        for put in step.lazy {
+            self.state.put(seq, put);
+        }
+        self.pending.effects.extend(step.then);
+    }
+
+    fn append(&mut self, draft: Draft, now: &Now) {
+        let Draft { stamp, event } = draft;
+        debug_assert!(!event.records.is_empty(), "an event without records has no seq");
+        let first = self.extent.last.seq.plus(self.pending.records).next();
+        let Writer { core, state, .. } = self;
+        core.fold(first, stamp, &event, now.powered_on_s, &mut |put| state.put(first, put));
+        self.pending.records += event.records.len() as u64;
+        self.pending.bytes += event.encoded_len();
+        self.pending.events.push((first, stamp, event));
+    }
+
+    fn sabotaged(&mut self, draft: Draft) -> Vec<Draft> {
+        let holds = |wanted: fn(&wire::record::Of) -> bool| draft.event.records.iter().filter_map(|r| r.of.as_ref()).any(wanted);
+        match self.sabotage {
+            Some(Sabotage::DropRecord) if self.records > 50 && holds(|of| matches!(of, wire::record::Of::Movement(_))) => {
+                self.sabotage = None;
+                vec![]
+            }
+            Some(Sabotage::ApplyTwice) if self.records > 5 && holds(|of| matches!(of, wire::record::Of::SiteChunk(_))) => {
+                self.sabotage = None;
+                vec![draft.clone(), draft]
+            }
+            _ => vec![draft],
+        }
+    }
+
+    /// Writes the open group and then speaks. With `all`, dirty cells are written out as well.
+    fn commit(&mut self, all: bool) -> Result<(), LedgerError> {
+        if self.pending.nothing_to_write() && !(all && self.state.dirty() > 0) {
+            return self.speak();
+        }
+        let mut group = Group { puts: std::mem::take(&mut self.pending.puts), ..Group::default() };
+        let mut after = self.extent.last;
+        if !self.pending.events.is_empty() {
+            let (bytes, sealed_after) = self.seal();
+            self.extent.chunks += 1;
+            self.extent.bytes += bytes.len() as u64;
+            self.marks.push(sealed_after.seq, bytes.len() as u64);
+            after = sealed_after;
+            group.chunk = Some((self.extent.last.seq.next(), bytes));
+        }
+        for put in &group.puts {
+            self.state.written(put);
+        }
+        let folded = self.state.checkpoint(after.seq, all, &mut group.puts);
+        group.folded = folded;
+        self.trim(&mut group)?;
+        self.store.commit(group)?;
+        if self.extent.first == Seq::ZERO && after.seq > Seq::ZERO {
+            self.extent.first = Seq(1);
+        }
+        self.extent.last = after;
+        self.groups += 1;
+        self.last_commit = Instant::now();
+        self.speak()
+    }
+
+    fn seal(&mut self) -> (Vec<u8>, Position) {
+        let first = self.extent.last.seq.next();
+        let totals = self.core.seal(first);
+        let Writer { core, state, .. } = self;
+        for total in &totals {
+            core.fold_total(total, first, &mut |put| state.put(first, put));
+        }
+        let events = std::mem::take(&mut self.pending.events);
+        let base_ms = events.iter().map(|(_, stamp, _)| stamp.ms().0).min().unwrap_or(0);
+        let events = events
+            .into_iter()
+            .map(|(_, stamp, event)| Event { ms: stamp.ms().0 - base_ms, tick: stamp.tick().into(), ..event })
+            .collect();
+        let body = wire::Body { base_ms, events, totals, powered_on_s: self.clocks.powered_on_s() };
+        let sealed = self.sealer.seal(&self.store.replica, self.extent.last, &body);
+        self.records += self.pending.records;
+        self.pending.records = 0;
+        self.pending.bytes = 0;
+        (sealed.bytes, sealed.after)
+    }
+
+    /// Takes the oldest chunks out, if the journal is over its bound and they are folded on disk and applied.
+    fn trim(&mut self, group: &mut Group) -> Result<(), LedgerError> {
+        if self.extent.bytes <= self.limits.journal_bytes_max {
+            return Ok(());
+        }
+        let may_go = self.core.applied().min(self.store.folded);
+        for found in self.journal.chunks_from(self.extent.first).take(TRIM_MAX) {
+            let (head, bytes) = found?;
+            // The newest chunk always stays: it says where the chain stands.
+            if head.last > may_go || head.last >= self.extent.last.seq {
+                break;
+            }
+            group.trimmed.push(head.first);
+            self.extent.chunks -= 1;
+            self.extent.bytes -= bytes.len() as u64;
+            self.extent.first = head.last.next();
+        }
+        Ok(())
+    }
+
+    /// Tells what is now durable: readers, waiting connections, effects, then what the core has to say of the group.
+    fn speak(&mut self) -> Result<(), LedgerError> {
+        self.publish_stats();
+        for (answer, verdicts) in self.pending.answers.drain(..) {
+            // A connection that closed meanwhile no longer waits; it will send again.
+            let _ = answer.send(verdicts);
+        }
+        for effect in std::mem::take(&mut self.pending.effects) {
+            self.core.perform(effect);
+        }
+        let now = self.clocks.now();
+        let view = view(&self.store, &self.state, &self.journal, &self.pending, self.extent.last);
+        for effect in self.core.committed(&now, &view)? {
+            self.core.perform(effect);
+        }
+        Ok(())
+    }
+
+    fn publish_stats(&mut self) {
+        let applied = self.core.applied();
+        let stats = LedgerStats {
+            durable: self.extent.last,
+            first: self.extent.first,
+            folded: self.store.folded,
+            chunks: self.extent.chunks,
+            journal_bytes: self.extent.bytes,
+            backlog_bytes: self.marks.bytes_after(applied, self.extent.last.seq),
+            disk_bytes: self.stats.borrow().disk_bytes,
+            groups: self.groups,
+            records: self.records,
+            dirty_cells: self.state.dirty(),
+            full: self.full,
+        };
+        self.stats.send_if_modified(|held| {
+            let moved = held.durable != stats.durable;
+            *held = stats;
+            moved
+        });
+    }
+
+    /// Stops admission before the disk is full: an error inside a commit would be the end.
+    fn check_room(&mut self) {
+        let free = rustix::fs::statvfs(&self.limits.dir).map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize));
+        let disk_full = free.is_ok_and(|free| free < self.limits.disk_reserve_bytes);
+        // A quarter on top gives trimming the time to catch up.
+        let journal_full = self.extent.bytes / 5 * 4 > self.limits.journal_bytes_max;
+        let full = disk_full || journal_full;
+        if full != self.full {
+            tracing::warn!(disk_full, journal_full, "room for publishes: {}", if full { "none" } else { "again" });
+        }
+        self.full = full;
+        let disk_bytes = self.store.disk_bytes();
+        self.stats.send_if_modified(|stats| {
+            stats.disk_bytes = disk_bytes;
+            false
+        });
+    }
+
+    fn leave(mut self) -> Result<(), LedgerError> {
+        self.commit(false)?;
+        while self.state.dirty() > 0 {
+            self.commit(true)?;
+        }
+        self.store.close();
+        tracing::info!(last = self.extent.last.seq.0, "the ledger is closed");
+        Ok(())
+    }
+}
+
+struct Clocks {
+    started: Instant,
+    powered_before_s: u64,
+}
+
+impl Clocks {
+    fn start(powered_before_s: u64) -> Clocks {
+        Clocks { started: Instant::now(), powered_before_s }
+    }
+
+    fn powered_on_s(&self) -> u64 {
+        self.powered_before_s + self.started.elapsed().as_secs()
+    }
+
+    fn now(&self) -> Now {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
+        Now {
+            wall: WallMs(wall),
+            synced: wall >= BELIEVABLE_FROM,
+            mono_ms: self.started.elapsed().as_millis() as u64,
+            powered_on_s: self.powered_on_s(),
+        }
+    }
+}
+
+/// State, journal and the open group as one.
+struct View<'a> {
+    store: &'a Store,
+    state: &'a State,
+    journal: &'a Journal,
+    events: &'a [(Seq, Stamp, Event)],
+    next: Seq,
+}
+
+fn view<'a, E>(
+    store: &'a Store,
+    state: &'a State,
+    journal: &'a Journal,
+    pending: &'a Pending<E>,
+    last: Position,
+) -> View<'a> {
+    View { store, state, journal, events: &pending.events, next: last.seq.plus(pending.records).next() }
+}
+
+impl Read for View<'_> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, LedgerError> {
+        self.state.get(self.store, table, key)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        each: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), LedgerError> {
+        self.state.scan(self.store, table, prefix, each)
+    }
+
+    fn next_seq(&self) -> Seq {
+        self.next
+    }
+
+    fn events_back(&self, each: &mut dyn FnMut(Seq, Stamp, &Event) -> ControlFlow<()>) -> Result<(), LedgerError> {
+        for (seq, stamp, event) in self.events.iter().rev() {
+            if each(*seq, *stamp, event).is_break() {
+                return Ok(());
+            }
+        }
+        self.journal.back(&mut |chunk| {
+            chunk.events().rev().try_for_each(|(seq, stamp, event)| each(seq, stamp, event))
+        })
+    }
+}
