@@ -3,5 +3,7 @@
 //! `front` speaks MQTT, `ledger` owns the disk, `hub` is what HQ runs. The gateway embeds `front` and
 //! `ledger`; see ARCHITECTURE.md for who may import whom.
 
+pub mod exactly_once;
 pub mod front;
 pub mod ledger;
+pub mod node;

@@ -66,10 +66,7 @@ pub trait Read {
     fn next_seq(&self) -> Seq;
 
     /// Events from the newest back, as far as the journal reaches.
-    fn events_back(
-        &self,
-        each: &mut dyn FnMut(Seq, Stamp, &Event) -> ControlFlow<()>,
-    ) -> Result<(), LedgerError>;
+    fn events_back(&self, each: &mut dyn FnMut(Seq, Stamp, &Event) -> ControlFlow<()>) -> Result<(), LedgerError>;
 }
 
 /// An event with its stamp; the writer places it in a chunk.
@@ -90,7 +87,7 @@ pub struct Step<E> {
     pub lazy: Vec<Put>,
     /// What to tell the connection that sent it; looked at for inbounds only.
     pub verdict: Verdict,
-    /// Done after the commit, by [`Core::perform`].
+    /// Carried out after the commit, by whoever opened the writer.
     pub then: Vec<E>,
 }
 
@@ -128,9 +125,6 @@ pub trait Core: Send + 'static {
 
     /// After each commit: what to tell, coalesced over the group. Reads the state that was just made durable.
     fn committed(&mut self, now: &Now, ledger: &dyn Read) -> Result<Vec<Self::Effect>, LedgerError>;
-
-    /// Carries out an effect. Must not wait for anybody.
-    fn perform(&mut self, effect: Self::Effect);
 
     /// Up to which seq the journal may be trimmed for all this core knows.
     fn applied(&self) -> Seq;

@@ -13,7 +13,6 @@ mod writer;
 
 pub use core::{Core, Draft, Now, Put, Read, Step, Table};
 pub use inspect::read_stopped;
-pub use reader::Reader;
+pub use reader::{LedgerStats, Reader};
 pub use store::{LedgerError, Options};
-pub use reader::LedgerStats;
-pub use writer::{Handle, Sabotage, Stopped, Writer};
+pub use writer::{Handle, Perform, Sabotage, Stopped, Writer};

@@ -85,6 +85,7 @@ pub type Stopped = oneshot::Receiver<Result<(), LedgerError>>;
 /// An open ledger with its core, not running yet.
 pub struct Writer<C: Core> {
     core: C,
+    perform: Perform<C::Effect>,
     store: Store,
     state: State,
     journal: Journal,
@@ -101,6 +102,9 @@ pub struct Writer<C: Core> {
     limits: Limits,
     sabotage: Option<Sabotage>,
 }
+
+/// Carries out an effect. Must not wait for anybody.
+pub type Perform<E> = Box<dyn FnMut(E) + Send>;
 
 struct Limits {
     dir: PathBuf,
@@ -136,7 +140,12 @@ impl<E> Pending<E> {
 
 impl<C: Core> Writer<C> {
     /// Opens or creates the ledger and brings the state up to date. `epoch` names the ledger if it is created now.
-    pub fn open(options: Options, epoch: Epoch, mut core: C) -> Result<(Writer<C>, Reader), LedgerError> {
+    pub fn open(
+        options: Options,
+        epoch: Epoch,
+        mut core: C,
+        perform: Perform<C::Effect>,
+    ) -> Result<(Writer<C>, Reader), LedgerError> {
         let store = Store::open(&options.dir, &options.site, epoch)?;
         let journal = store.journal();
         let (mut state, mut marks, mut replayed) = (State::default(), Marks::default(), 0u64);
@@ -164,6 +173,7 @@ impl<C: Core> Writer<C> {
         };
         let mut writer = Writer {
             core,
+            perform,
             store,
             state,
             journal,
@@ -410,12 +420,12 @@ impl<C: Core> Writer<C> {
             let _ = answer.send(verdicts);
         }
         for effect in std::mem::take(&mut self.pending.effects) {
-            self.core.perform(effect);
+            (self.perform)(effect);
         }
         let now = self.clocks.now();
         let view = view(&self.store, &self.state, &self.journal, &self.pending, self.extent.last);
         for effect in self.core.committed(&now, &view)? {
-            self.core.perform(effect);
+            (self.perform)(effect);
         }
         Ok(())
     }

@@ -1,0 +1,83 @@
+//! `DIR/admin.sock`: how commands look into a node that runs. One line asks, one line of JSON answers.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream as BlockingStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+/// The longest question; a longer one is cut off.
+const QUESTION_BYTES_MAX: u64 = 4096;
+const QUESTION_WAIT: Duration = Duration::from_secs(5);
+/// Questions under way at once; more wait.
+const CONNECTIONS_MAX: usize = 8;
+
+/// A question and where its answer goes.
+pub struct Question {
+    pub text: String,
+    pub answer: oneshot::Sender<Value>,
+}
+
+pub fn socket_path(dir: &Path) -> PathBuf {
+    dir.join("admin.sock")
+}
+
+/// Listens with mode 0600: whoever may read the data folder as its owner may ask.
+pub fn listen(dir: &Path) -> io::Result<UnixListener> {
+    let path = socket_path(dir);
+    match std::fs::remove_file(&path) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    let listener = UnixListener::bind(&path)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Hands questions on until nobody takes them any more.
+pub async fn serve(listener: UnixListener, questions: mpsc::Sender<Question>) {
+    let places = std::sync::Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    while let Ok(place) = places.clone().acquire_owned().await {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let questions = questions.clone();
+        tokio::spawn(async move {
+            if let Err(error) = answer_one(stream, questions).await {
+                tracing::debug!(%error, "an admin connection ended early");
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn answer_one(stream: UnixStream, questions: mpsc::Sender<Question>) -> io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut lines = tokio::io::BufReader::new(read.take(QUESTION_BYTES_MAX)).lines();
+    let line = tokio::time::timeout(QUESTION_WAIT, lines.next_line()).await.map_err(io::Error::other)??;
+    let Some(text) = line else { return Ok(()) };
+    let (answer, answered) = oneshot::channel();
+    let asked = questions.send(Question { text, answer }).await;
+    let reply = match (asked, answered.await) {
+        (Ok(()), Ok(value)) => value,
+        _ => serde_json::json!({ "error": "the node is stopping" }),
+    };
+    write.write_all(format!("{reply}\n").as_bytes()).await
+}
+
+/// Asks a running node; for command-line use, so it blocks.
+pub fn ask(dir: &Path, question: &str) -> io::Result<Value> {
+    let mut stream = BlockingStream::connect(socket_path(dir))?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    writeln!(stream, "{question}")?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    serde_json::from_str(&line).map_err(io::Error::other)
+}

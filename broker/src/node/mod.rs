@@ -1,0 +1,46 @@
+//! What every node process needs around its core: settings, the admin socket, logging, signals.
+
+pub mod admin;
+pub mod settings;
+
+use std::future::Future;
+use std::io::Write;
+use std::net::SocketAddr;
+
+/// Exit code for a configuration that must be changed before it can work (EX_CONFIG of sysexits).
+pub const EXIT_CONFIG: u8 = 78;
+/// Exit code for a ledger or socket that failed (EX_IOERR).
+pub const EXIT_IO: u8 = 74;
+
+/// Logs go to stderr, so that stdout stays for answers. `RUST_LOG` filters.
+pub fn start_logging(default: &str) {
+    use tracing_subscriber::{EnvFilter, fmt};
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let done = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
+    // A second node in one process (tests) keeps the first one's subscriber.
+    drop(done);
+}
+
+/// Tells whoever started the node where it listens; with port 0 this is the only way to learn it.
+pub fn announce(listening: SocketAddr) {
+    let mut out = std::io::stdout();
+    // A closed stdout is no reason to stop.
+    let _ = writeln!(out, "listening {listening}").and_then(|()| out.flush());
+}
+
+/// Resolves at SIGTERM or SIGINT.
+pub fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
+}
+
+/// 64 random bits from the operating system: epochs, session nonces, jitter.
+pub fn random() -> std::io::Result<u64> {
+    getrandom::u64().map_err(std::io::Error::from)
+}
