@@ -26,7 +26,7 @@ pub fn release(client: &str, pkid: u16) -> Put {
 /// Gives back all that a client had taken: its session is over.
 pub fn forget(ledger: &dyn Read, client: &str) -> Result<Vec<Put>, LedgerError> {
     let mut puts = Vec::new();
-    ledger.scan(TABLE, &prefix(client), &mut |key, _| {
+    ledger.scan_prefix(TABLE, &prefix(client), &mut |key, _| {
         puts.push(Put::delete(TABLE, key));
         ControlFlow::Continue(())
     })?;

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use proto::clock::{Reading, Stamp};
-use proto::id::{Seq, WallMs};
+use proto::id::{ReplicaId, Seq, WallMs};
 use proto::wire::{CounterTotal, Event};
 
 use super::store::LedgerError;
@@ -54,13 +54,29 @@ impl Now {
 pub trait Read {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, LedgerError>;
 
-    /// Every cell of a table whose key starts with `prefix`, in key order.
+    /// The cells of a table from the key `from` on, in key order, until `each` breaks.
     fn scan(
+        &self,
+        table: Table,
+        from: &[u8],
+        each: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), LedgerError>;
+
+    /// Every cell of a table whose key starts with `prefix`, in key order.
+    fn scan_prefix(
         &self,
         table: Table,
         prefix: &[u8],
         each: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), LedgerError>;
+    ) -> Result<(), LedgerError> {
+        self.scan(table, prefix, &mut |key, value| match key.starts_with(prefix) {
+            true => each(key, value),
+            false => ControlFlow::Break(()),
+        })
+    }
+
+    /// Which life of the ledger this is.
+    fn replica(&self) -> &ReplicaId;
 
     /// The seq that the next record will get.
     fn next_seq(&self) -> Seq;
@@ -74,6 +90,17 @@ pub trait Read {
 pub struct Draft {
     pub stamp: Stamp,
     pub event: Event,
+}
+
+/// An event at its place in the journal.
+#[derive(Debug, Clone, Copy)]
+pub struct Placed<'a> {
+    pub replica: &'a ReplicaId,
+    /// Seq of its first record.
+    pub first: Seq,
+    pub stamp: Stamp,
+    pub event: &'a Event,
+    pub powered_on_s: u64,
 }
 
 /// What one input comes to. Effects ride behind their commit, so an early one cannot be written down.
@@ -112,7 +139,7 @@ pub trait Core: Send + 'static {
     fn tick(&mut self, now: &Now, ledger: &dyn Read) -> Result<Step<Self::Effect>, LedgerError>;
 
     /// What an event changes in the state. Reads nothing: replaying a journal gives the same state, in any version.
-    fn fold(&mut self, first: Seq, stamp: Stamp, event: &Event, powered_on_s: u64, put: &mut dyn FnMut(Put));
+    fn fold(&mut self, placed: &Placed<'_>, put: &mut dyn FnMut(Put));
 
     /// What a chunk's totals change in the state.
     fn fold_total(&mut self, total: &CounterTotal, chunk_first: Seq, put: &mut dyn FnMut(Put));

@@ -11,7 +11,7 @@ mod state;
 mod store;
 mod writer;
 
-pub use core::{Core, Draft, Now, Put, Read, Step, Table};
+pub use core::{Core, Draft, Now, Placed, Put, Read, Step, Table};
 pub use inspect::read_stopped;
 pub use reader::{LedgerStats, Reader};
 pub use store::{LedgerError, Options};

@@ -56,15 +56,11 @@ impl State {
         &self,
         store: &Store,
         table: Table,
-        prefix: &[u8],
+        from: &[u8],
         each: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), LedgerError> {
-        let mut stored = store.scan(table, prefix).peekable();
-        let mut held = self
-            .dirty
-            .range((table.0, prefix.to_vec())..)
-            .take_while(|((t, key), _)| *t == table.0 && key.starts_with(prefix))
-            .peekable();
+        let mut stored = store.scan(table, from).peekable();
+        let mut held = self.dirty.range((table.0, from.to_vec())..).take_while(|((t, _), _)| *t == table.0).peekable();
         loop {
             let flow = match (held.peek(), stored.peek()) {
                 (None, None) => return Ok(()),

@@ -217,13 +217,13 @@ impl Store {
         Ok(found.map(|value| value.to_vec()))
     }
 
-    /// Cells of a table from `prefix` on, as stored.
+    /// Cells of a table from the key `from` on, as stored.
     pub(super) fn scan(
         &self,
         table: Table,
-        prefix: &[u8],
+        from: &[u8],
     ) -> impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), LedgerError>> + use<> {
-        self.state.scan_prefix(state_key(table, prefix)).map(|cell| {
+        self.state.range(state_key(table, from)..vec![table.0 + 1]).map(|cell| {
             let (key, value) = cell.map_err(read_error)?;
             Ok((key[1..].to_vec(), value.to_vec()))
         })

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use proto::chunk::{Position, Sealer};
 use proto::clock::Stamp;
-use proto::id::{Epoch, Seq, WallMs};
+use proto::id::{Epoch, ReplicaId, Seq, WallMs};
 use proto::wire::{self, Event};
 use prost::Message;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::core::{Core, Draft, Now, Put, Read, Step, Table};
+use super::core::{Core, Draft, Now, Placed, Put, Read, Step, Table};
 use super::journal::{Extent, Journal, Marks};
 use super::reader::{LedgerStats, Reader};
 use super::state::State;
@@ -153,7 +153,8 @@ impl<C: Core> Writer<C> {
             replayed += chunk.head.records();
             let powered = chunk.body.powered_on_s;
             for (first, stamp, event) in chunk.events() {
-                core.fold(first, stamp, event, powered, &mut |put| state.put(first, put));
+                let placed = Placed { replica: &store.replica, first, stamp, event, powered_on_s: powered };
+                core.fold(&placed, &mut |put| state.put(first, put));
             }
             for total in &chunk.body.totals {
                 core.fold_total(total, chunk.head.first, &mut |put| state.put(chunk.head.first, put));
@@ -318,8 +319,10 @@ impl<C: Core> Writer<C> {
         let Draft { stamp, event } = draft;
         debug_assert!(!event.records.is_empty(), "an event without records has no seq");
         let first = self.extent.last.seq.plus(self.pending.records).next();
-        let Writer { core, state, .. } = self;
-        core.fold(first, stamp, &event, now.powered_on_s, &mut |put| state.put(first, put));
+        let Writer { core, state, store, .. } = self;
+        let placed =
+            Placed { replica: &store.replica, first, stamp, event: &event, powered_on_s: now.powered_on_s };
+        core.fold(&placed, &mut |put| state.put(first, put));
         self.pending.records += event.records.len() as u64;
         self.pending.bytes += event.encoded_len();
         self.pending.events.push((first, stamp, event));
@@ -533,10 +536,14 @@ impl Read for View<'_> {
     fn scan(
         &self,
         table: Table,
-        prefix: &[u8],
+        from: &[u8],
         each: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), LedgerError> {
-        self.state.scan(self.store, table, prefix, each)
+        self.state.scan(self.store, table, from, each)
+    }
+
+    fn replica(&self) -> &ReplicaId {
+        &self.store.replica
     }
 
     fn next_seq(&self) -> Seq {

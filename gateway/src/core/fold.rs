@@ -1,0 +1,68 @@
+//! What the gateway's journal means. Reads nothing but the record, so that every replay ends the same.
+
+use broker::ledger::{Placed, Put};
+use prost::Message;
+use proto::id::{Dot, Seq};
+use proto::wire::record::Of;
+use proto::wire::{
+    CounterCell, CounterTotal, Event, IdCell, LineRefusal, Outcome, RegisterState, RegisterWrite, Status,
+};
+
+use super::tables::{COUNTER, ID, OWN};
+
+pub(super) fn event(placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
+    let event = placed.event;
+    for (offset, record) in (0..).zip(&event.records) {
+        if let Some(Of::Register(write)) = &record.of {
+            let dot = Dot { replica: placed.replica.clone(), seq: placed.first.plus(offset) };
+            put(Put::set(OWN, write.key.as_str(), own_register(write, &dot, &event.device).encode_to_vec()));
+        }
+    }
+    if !event.request.is_empty() {
+        let cell = IdCell {
+            digest: event.digest,
+            first_seq: placed.first.0,
+            outcome: Some(outcome_of(event)),
+            powered_on_s: placed.powered_on_s,
+        };
+        let key = [event.device.as_bytes(), b"\0", event.request.as_bytes()].concat();
+        put(Put::set(ID, key, cell.encode_to_vec()));
+    }
+}
+
+pub(super) fn total(total: &CounterTotal, chunk_first: Seq, put: &mut dyn FnMut(Put)) {
+    let cell = CounterCell { units: total.units, seq: chunk_first.0 + u64::from(total.seq_offset) };
+    put(Put::set(COUNTER, total.gtin.to_be_bytes(), cell.encode_to_vec()));
+}
+
+fn own_register(write: &RegisterWrite, dot: &Dot, device: &str) -> RegisterState {
+    RegisterState {
+        value: write.value.clone(),
+        deleted: write.deleted,
+        stamp: write.stamp,
+        dot: Some(dot.into()),
+        seen: write.seen.clone(),
+        writer: device.to_owned(),
+    }
+}
+
+/// The answer that an event's records amount to.
+pub fn outcome_of(event: &Event) -> Outcome {
+    let refusals = line_refusals(event);
+    let good = event.records.iter().any(|record| !matches!(record.of, Some(Of::Refusal(_))));
+    let status = match (good, refusals.is_empty()) {
+        (true, true) => Status::Ok,
+        (true, false) => Status::Partial,
+        (false, _) => Status::Refused,
+    };
+    Outcome { status: status.into(), refusals }
+}
+
+/// The refusals of single lines in an event.
+pub fn line_refusals(event: &Event) -> Vec<LineRefusal> {
+    let refusals = event.records.iter().filter_map(|record| match &record.of {
+        Some(Of::Refusal(refusal)) if refusal.line > 0 => Some(refusal),
+        _ => None,
+    });
+    refusals.map(|r| LineRefusal { line: r.line, code: r.code.clone(), reason: r.reason.clone() }).collect()
+}

@@ -1,0 +1,117 @@
+//! What the hub says: how far our journal is applied, and which registers changed elsewhere.
+
+use broker::ledger::{LedgerError, Now, Put, Read, Step};
+use prost::Message;
+use proto::chunk::Position;
+use proto::id::Seq;
+use proto::register::{Register, RegisterKey};
+use proto::wire::{Feed, FeedCursor, FeedEntry, Watermark};
+
+use super::items;
+use super::tables::{HUB, OWN, SYNC, SYNC_APPLIED, SYNC_CURSOR, decode};
+use super::{Effect, Gateway};
+
+/// A message of the hub, after the uplink checked its session.
+#[derive(Debug)]
+pub enum FromHub {
+    /// Our journal is applied up to here, after the hub's own commit.
+    Applied { position: Position, hub_ms: u64 },
+    Feed { incarnation: u64, feed: Feed },
+}
+
+/// How the connection to the hub stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum LinkState {
+    #[default]
+    Away,
+    Connected,
+    /// The hub will not sync with this ledger until a person acts.
+    Turned { code: String, advice: String },
+}
+
+/// What is known of the hub.
+#[derive(Debug, Default)]
+pub(super) struct HubView {
+    pub(super) link: LinkState,
+    pub(super) applied: Seq,
+    pub(super) cursor: FeedCursor,
+    /// Hub clock minus ours, milliseconds, when last heard.
+    pub(super) skew_ms: Option<i64>,
+    pub(super) heard_mono_ms: Option<u64>,
+    /// Feed entries that could not be read.
+    pub(super) feed_rejects: u64,
+}
+
+impl HubView {
+    pub(super) fn resume(&mut self, ledger: &dyn Read) -> Result<(), LedgerError> {
+        if let Some(value) = ledger.get(SYNC, SYNC_CURSOR)? {
+            self.cursor = decode(SYNC, &value)?;
+        }
+        if let Some(value) = ledger.get(SYNC, SYNC_APPLIED)? {
+            self.applied = Seq(decode::<Watermark>(SYNC, &value)?.seq);
+        }
+        Ok(())
+    }
+}
+
+impl Gateway {
+    pub(super) fn from_hub(
+        &mut self,
+        message: FromHub,
+        now: &Now,
+        ledger: &dyn Read,
+    ) -> Result<Step<Effect>, LedgerError> {
+        self.hub.heard_mono_ms = Some(now.mono_ms);
+        match message {
+            FromHub::Applied { position, hub_ms } => Ok(self.applied_up_to(position, hub_ms, now)),
+            FromHub::Feed { incarnation, feed } => self.adopt(incarnation, feed, ledger),
+        }
+    }
+
+    fn applied_up_to(&mut self, position: Position, hub_ms: u64, now: &Now) -> Step<Effect> {
+        self.hub.skew_ms = Some(hub_ms as i64 - now.wall.0 as i64);
+        if position.seq <= self.hub.applied {
+            return Step::nothing();
+        }
+        self.hub.applied = position.seq;
+        let mark = Watermark { seq: position.seq.0, hash: position.hash.0.to_vec().into(), applied_ms: hub_ms };
+        // Lazily: the hub says it again at every connection.
+        Step { lazy: vec![Put::set(SYNC, SYNC_APPLIED, mark.encode_to_vec())], ..Step::nothing() }
+    }
+
+    /// Takes over what the hub's feed says, if it continues where we stand; else says where that is.
+    fn adopt(&mut self, incarnation: u64, feed: Feed, ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
+        let here = if self.hub.cursor.incarnation == incarnation { self.hub.cursor.position } else { 0 };
+        if feed.prev != here {
+            let ask = Effect::FeedAck { cursor: FeedCursor { incarnation, position: here }, resend: true };
+            return Ok(Step { then: vec![ask], ..Step::nothing() });
+        }
+        let mut step = Step::nothing();
+        for entry in &feed.entries {
+            self.adopt_entry(entry, ledger, &mut step)?;
+        }
+        self.hub.cursor = FeedCursor { incarnation, position: feed.upto };
+        step.puts.push(Put::set(SYNC, SYNC_CURSOR, self.hub.cursor.encode_to_vec()));
+        step.then.push(Effect::FeedAck { cursor: self.hub.cursor, resend: false });
+        Ok(step)
+    }
+
+    fn adopt_entry(
+        &mut self,
+        entry: &FeedEntry,
+        ledger: &dyn Read,
+        step: &mut Step<Effect>,
+    ) -> Result<(), LedgerError> {
+        let read = entry.key.parse::<RegisterKey>().ok().zip(entry.state.as_ref());
+        let Some((key, state)) = read else { return Ok(self.hub.feed_rejects += 1) };
+        let Ok(register) = Register::try_from(state) else { return Ok(self.hub.feed_rejects += 1) };
+        if let Some(own) = items::stored(ledger, OWN, &entry.key)?
+            && register.seen.covers(&own.dot)
+        {
+            step.lazy.push(Put::delete(OWN, entry.key.as_str()));
+        }
+        step.puts.push(Put::set(HUB, entry.key.as_str(), state.encode_to_vec()));
+        self.items.touched(&key);
+        Ok(())
+    }
+}

@@ -1,0 +1,115 @@
+//! Registers as a store sees them: its own writes until the hub has taken them into account, then what the hub says.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use broker::ledger::{LedgerError, Read, Table};
+use bytes::Bytes;
+use proto::gtin::Gtin;
+use proto::register::{Register, RegisterKey};
+use proto::topic::Outbound;
+use proto::wire::RegisterState;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+
+use super::Effect;
+use super::tables::{HUB, OWN, decode};
+
+/// Items whose topic must be told anew.
+#[derive(Debug, Default)]
+pub(super) struct Items {
+    to_tell: BTreeSet<Gtin>,
+}
+
+impl Items {
+    pub(super) fn touched(&mut self, key: &RegisterKey) {
+        self.to_tell.extend(key.gtin());
+    }
+
+    pub(super) fn changed(&mut self, ledger: &dyn Read) -> Result<Vec<Effect>, LedgerError> {
+        let mut effects = Vec::new();
+        for gtin in std::mem::take(&mut self.to_tell) {
+            let (topic, payload) = message(ledger, gtin)?;
+            effects.push(Effect::Publish { topic, payload, retain: true });
+        }
+        Ok(effects)
+    }
+}
+
+/// The register as this store shows it.
+pub(super) fn visible(ledger: &dyn Read, key: &str) -> Result<Option<Register>, LedgerError> {
+    let (own, hub) = (stored(ledger, OWN, key)?, stored(ledger, HUB, key)?);
+    Ok(match (own, hub) {
+        (Some(own), Some(hub)) if hub.seen.covers(&own.dot) => Some(hub),
+        (Some(own), _) => Some(own),
+        (None, hub) => hub,
+    })
+}
+
+/// The JSON text of a register's value, if it has one.
+pub(super) fn value(ledger: &dyn Read, key: &RegisterKey) -> Result<Option<Bytes>, LedgerError> {
+    Ok(visible(ledger, &key.to_string())?.and_then(|register| register.value))
+}
+
+/// As [`value`], ready to stand in a reply.
+pub(super) fn raw_value(ledger: &dyn Read, gtin: Gtin, field: &str) -> Result<Option<Box<RawValue>>, LedgerError> {
+    let found = value(ledger, &RegisterKey::Item { gtin, field: field.into() })?;
+    Ok(found.and_then(|text| RawValue::from_string(String::from_utf8(text.to_vec()).ok()?).ok()))
+}
+
+pub(super) fn stored(ledger: &dyn Read, table: Table, key: &str) -> Result<Option<Register>, LedgerError> {
+    let Some(value) = ledger.get(table, key.as_bytes())? else { return Ok(None) };
+    let state: RegisterState = decode(table, &value)?;
+    Register::try_from(&state).map(Some).map_err(|e| LedgerError::Value { table: table.0, why: e.to_string() })
+}
+
+/// Every item's topic, for a start.
+pub(super) fn all(ledger: &dyn Read) -> Result<Vec<Effect>, LedgerError> {
+    let mut items = BTreeSet::new();
+    for table in [OWN, HUB] {
+        ledger.scan_prefix(table, &[], &mut |key, _| {
+            let key = std::str::from_utf8(key).ok().and_then(|key| key.parse::<RegisterKey>().ok());
+            items.extend(key.and_then(|key| key.gtin()));
+            ControlFlow::Continue(())
+        })?;
+    }
+    let mut effects = Vec::new();
+    for gtin in items {
+        let (topic, payload) = message(ledger, gtin)?;
+        effects.push(Effect::Restore { topic, payload });
+    }
+    Ok(effects)
+}
+
+/// `{"gtin":…,"name":…,"price_cents":…,"attrs":{…},"notes":{"anna":{"text":…,"score":…,"tags":[…]}}}`
+fn message(ledger: &dyn Read, gtin: Gtin) -> Result<(String, Bytes), LedgerError> {
+    let mut keys = BTreeSet::new();
+    for prefix in [RegisterKey::item_prefix(gtin), RegisterKey::note_prefix(gtin)] {
+        for table in [OWN, HUB] {
+            ledger.scan_prefix(table, prefix.as_bytes(), &mut |key, _| {
+                keys.extend(std::str::from_utf8(key).ok().and_then(|key| key.parse::<RegisterKey>().ok()));
+                ControlFlow::Continue(())
+            })?;
+        }
+    }
+    let (mut item, mut attrs, mut notes) = (Map::new(), Map::new(), Map::new());
+    item.insert("gtin".into(), json!(gtin));
+    for key in keys {
+        let Some(text) = value(ledger, &key)? else { continue };
+        let shown: Value = serde_json::from_slice(&text).unwrap_or(Value::Null);
+        match key {
+            RegisterKey::Item { field, .. } => match field.strip_prefix("attr:") {
+                Some(name) => attrs.insert(name.into(), shown),
+                None => item.insert(field, shown),
+            },
+            RegisterKey::Note { author, field, .. } => {
+                let note = notes.entry(author).or_insert_with(|| Value::Object(Map::new()));
+                note.as_object_mut().and_then(|note| note.insert(field, shown))
+            }
+            RegisterKey::Setting { .. } => None,
+        };
+    }
+    item.insert("attrs".into(), attrs.into());
+    item.insert("notes".into(), notes.into());
+    Ok((Outbound::StoreItem(gtin).to_string(), Value::from(item).to_string().into()))
+}

@@ -1,0 +1,171 @@
+//! The shop's rules: what a request, a message of the hub or a tick comes to. Pure: events in, one step out.
+//!
+//! `requests.rs` decides requests, `stock.rs` holds counters, `items.rs` registers, `ids.rs` idempotency,
+//! `hub.rs` what the hub says, `fold.rs` what the journal means.
+
+mod fold;
+mod hub;
+mod ids;
+mod items;
+mod quota;
+mod requests;
+mod status;
+mod stock;
+mod tables;
+
+use std::collections::HashMap;
+
+use broker::exactly_once;
+use broker::front::{Inbound, InboundPublish, Verdict};
+use broker::ledger::{Core, LedgerError, Now, Placed, Put, Read, Step};
+use bytes::Bytes;
+use proto::clock::{Clock, Stamp};
+use proto::id::{DeviceName, Seq};
+use proto::wire::{Beat, CounterTotal, FeedCursor};
+
+pub use self::fold::{line_refusals, outcome_of};
+pub use self::hub::{FromHub, LinkState};
+use self::hub::HubView;
+use self::ids::Sweep;
+use self::items::Items;
+use self::quota::RejectQuota;
+use self::status::Tally;
+use self::stock::Stock;
+use crate::decode::{Limits, ScanMode};
+
+/// What the rules need to know of the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    pub limits: Limits,
+    /// Devices whose plain scans mean something else than a lookup.
+    pub modes: HashMap<DeviceName, ScanMode>,
+}
+
+/// Inputs besides what devices publish.
+#[derive(Debug)]
+pub enum Input {
+    FromHub(FromHub),
+    Link(LinkState),
+    Status(tokio::sync::oneshot::Sender<serde_json::Value>),
+}
+
+/// What happens after a commit.
+#[derive(Debug)]
+pub enum Effect {
+    Publish { topic: String, payload: Bytes, retain: bool },
+    /// As `Publish` with `retain`, before anybody is connected.
+    Restore { topic: String, payload: Bytes },
+    /// Where this gateway stands in the hub's feed.
+    FeedAck { cursor: FeedCursor, resend: bool },
+    /// How the store is doing, for the hub; the uplink adds what it knows of the backlog.
+    Beat(Beat),
+    Answer(tokio::sync::oneshot::Sender<serde_json::Value>, serde_json::Value),
+}
+
+/// The gateway's core.
+#[derive(Debug)]
+pub struct Gateway {
+    rules: Rules,
+    clock: Clock,
+    stock: Stock,
+    items: Items,
+    hub: HubView,
+    sweep: Sweep,
+    quota: RejectQuota,
+    tally: Tally,
+}
+
+impl Gateway {
+    pub fn new(rules: Rules) -> Gateway {
+        Gateway {
+            rules,
+            clock: Clock::default(),
+            stock: Stock::default(),
+            items: Items::default(),
+            hub: HubView::default(),
+            sweep: Sweep::default(),
+            quota: RejectQuota::default(),
+            tally: Tally::default(),
+        }
+    }
+
+    fn publish(&mut self, publish: InboundPublish, now: &Now, ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
+        let client = publish.who.client.clone();
+        if let Some(pkid) = publish.exactly_once
+            && exactly_once::is_repeat(ledger, &client, pkid)?
+        {
+            self.tally.repeats += 1;
+            let verdict = Verdict { forward: false, ..Verdict::ACCEPTED };
+            return Ok(Step { verdict, ..Step::nothing() });
+        }
+        let taken = publish.exactly_once.map(|pkid| exactly_once::take(&client, pkid));
+        let mut step = self.request(publish, now, ledger)?;
+        step.puts.extend(taken);
+        Ok(step)
+    }
+}
+
+impl Core for Gateway {
+    type Input = Input;
+    type Effect = Effect;
+
+    fn inbound(&mut self, inbound: Inbound, now: &Now, ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
+        match inbound {
+            Inbound::Publish(publish) => self.publish(publish, now, ledger),
+            Inbound::Release { client, pkid } => {
+                Ok(Step { puts: vec![exactly_once::release(&client, pkid)], ..Step::nothing() })
+            }
+            Inbound::Forget { client } => Ok(Step { puts: exactly_once::forget(ledger, &client)?, ..Step::nothing() }),
+        }
+    }
+
+    fn input(&mut self, input: Input, now: &Now, ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
+        match input {
+            Input::FromHub(message) => self.from_hub(message, now, ledger),
+            Input::Link(state) => {
+                self.hub.link = state;
+                Ok(Step::nothing())
+            }
+            Input::Status(answer) => {
+                let status = self.status(now, ledger);
+                Ok(Step { then: vec![Effect::Answer(answer, status)], ..Step::nothing() })
+            }
+        }
+    }
+
+    fn tick(&mut self, now: &Now, ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
+        let lazy = self.sweep.expired(now, ledger)?;
+        Ok(Step { lazy, then: self.report(now, ledger), ..Step::nothing() })
+    }
+
+    fn fold(&mut self, placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
+        fold::event(placed, put);
+    }
+
+    fn fold_total(&mut self, total: &CounterTotal, chunk_first: Seq, put: &mut dyn FnMut(Put)) {
+        fold::total(total, chunk_first, put);
+    }
+
+    fn seal(&mut self, chunk_first: Seq) -> Vec<CounterTotal> {
+        self.stock.seal(chunk_first)
+    }
+
+    fn recovered(&mut self, last: Stamp, _now: &Now, ledger: &dyn Read) -> Result<Vec<Effect>, LedgerError> {
+        self.clock = Clock::resume(last);
+        self.hub.resume(ledger)?;
+        let mut effects = vec![Effect::FeedAck { cursor: self.hub.cursor, resend: false }];
+        effects.extend(stock::all(ledger)?);
+        effects.extend(items::all(ledger)?);
+        Ok(effects)
+    }
+
+    fn committed(&mut self, _now: &Now, ledger: &dyn Read) -> Result<Vec<Effect>, LedgerError> {
+        let mut effects = self.stock.changed(ledger)?;
+        effects.extend(self.items.changed(ledger)?);
+        Ok(effects)
+    }
+
+    fn applied(&self) -> Seq {
+        self.hub.applied
+    }
+}

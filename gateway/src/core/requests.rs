@@ -1,0 +1,351 @@
+//! Requests: from a publish to records, a verdict and a reply.
+
+use broker::front::{Denial, InboundPublish, Outcome as Told, Verdict};
+use broker::ledger::{Draft, LedgerError, Now, Read, Step};
+use bytes::Bytes;
+use proto::clock::Stamp;
+use proto::dedupe::{self, Repeat};
+use proto::gtin::Gtin;
+use proto::id::{DeviceName, Dot, Seq, Units, WallMs};
+use proto::register::RegisterKey;
+use proto::topic::{self, Kind, Outbound};
+use proto::wire::record::Of;
+use proto::wire::{Event, Lookup, Movement, MovementKind, Note, Record, Refusal, RegisterWrite, Status};
+
+use super::fold::outcome_of;
+use super::{Effect, Gateway, ids, items, stock};
+use crate::decode::decode;
+use crate::reply::{ItemReply, LineReply, Reply};
+use crate::request::{Ask, Moves, Refused, Request};
+
+/// How much of a refused payload and topic is kept.
+const KEPT_BYTES_MAX: usize = 4096;
+const KEPT_TOPIC_CHARS_MAX: usize = 256;
+
+/// Who asks, and how.
+struct Asked {
+    device: DeviceName,
+    kind: Kind,
+    topic: String,
+    payload: Bytes,
+}
+
+/// The records of one request as they are found, each with the seq it will have.
+struct Found {
+    first: Seq,
+    records: Vec<Record>,
+    lines: Vec<LineReply>,
+    item: Option<ItemReply>,
+}
+
+impl Found {
+    fn next_seq(&self) -> Seq {
+        self.first.plus(self.records.len() as u64)
+    }
+
+    fn add(&mut self, of: Of) {
+        self.records.push(Record { of: Some(of) });
+    }
+}
+
+impl Gateway {
+    pub(super) fn request(
+        &mut self,
+        publish: InboundPublish,
+        now: &Now,
+        ledger: &dyn Read,
+    ) -> Result<Step<Effect>, LedgerError> {
+        let asked = match address(&publish) {
+            Ok(asked) => asked,
+            Err(denial) => return Ok(self.deny(&publish, &denial, now)),
+        };
+        let mode = self.rules.modes.get(&asked.device).copied().unwrap_or_default();
+        let request = match decode(asked.kind, mode, &asked.payload, &self.rules.limits) {
+            Ok(request) => request,
+            Err(bad) => return Ok(self.refuse(&asked, bad.id.as_ref(), bad.why, now)),
+        };
+        let digest = dedupe::digest(asked.kind.as_str(), &asked.payload);
+        if let Some(id) = &request.id {
+            match ids::look_up(ledger, &asked.device, id, digest)? {
+                None => {}
+                Some((Repeat::Same(outcome), seq)) => {
+                    self.tally.duplicates += 1;
+                    let reply = Reply::duplicate(id, &outcome, seq).to_json();
+                    return Ok(answer(&asked.device, reply, Verdict { forward: false, ..Verdict::ACCEPTED }));
+                }
+                Some((Repeat::Reused, _)) => {
+                    let reason = "this id was used before for another request: use a new one";
+                    return Ok(self.refuse(&asked, Some(id), Refused::new("id_reused", reason), now));
+                }
+            }
+        }
+        self.carry_out(&asked, request, digest, now, ledger)
+    }
+
+    fn carry_out(
+        &mut self,
+        asked: &Asked,
+        request: Request,
+        digest: u32,
+        now: &Now,
+        ledger: &dyn Read,
+    ) -> Result<Step<Effect>, LedgerError> {
+        let Request { id, device_ms, ask } = request;
+        let mut found = Found { first: ledger.next_seq(), records: vec![], lines: vec![], item: None };
+        let refused = match ask {
+            Ask::Lookup(gtin) => self.look_up(gtin, &mut found, ledger)?,
+            Ask::Move(moves) => self.move_stock(moves, asked, now, &mut found, ledger)?,
+            Ask::Count { gtin, counted, began_ms } => {
+                let began = began_ms.map(|began| gateway_time(began, device_ms, now));
+                self.count(gtin, counted, began, now, &mut found, ledger)?
+            }
+            Ask::Write { gtin, registers } => self.write(gtin, registers, now, &mut found, ledger)?,
+            Ask::Keep { kind, payload } => {
+                found.add(Of::Note(Note { kind: kind.into(), payload }));
+                None
+            }
+        };
+        if let Some(why) = refused {
+            return Ok(self.refuse(asked, id.as_ref(), why, now));
+        }
+        let request_id = id.as_ref().map_or(String::new(), |id| id.as_str().to_owned());
+        let event = Event {
+            unsynced: !now.synced,
+            device: asked.device.as_str().to_owned(),
+            digest: if request_id.is_empty() { 0 } else { digest },
+            request: request_id,
+            records: found.records,
+            device_ms,
+            ..Event::default()
+        };
+        let outcome = outcome_of(&event);
+        match outcome.status() {
+            Status::Ok | Status::Unspecified => self.tally.accepted += 1,
+            Status::Partial => self.tally.partial += 1,
+            Status::Refused => {}
+        }
+        let reply = Reply { lines: found.lines, item: found.item, ..Reply::of(id.as_ref(), &outcome, found.first.0) };
+        let verdict = match outcome.status() {
+            Status::Refused => Verdict::refused(Told::PayloadInvalid),
+            _ => Verdict::ACCEPTED,
+        };
+        let mut step = answer(&asked.device, reply.to_json(), verdict);
+        step.events.push(Draft { stamp: self.clock.stamp(now.reading()), event });
+        Ok(step)
+    }
+
+    fn look_up(&mut self, gtin: Gtin, found: &mut Found, ledger: &dyn Read) -> Result<Option<Refused>, LedgerError> {
+        let item = self.item(gtin, ledger)?;
+        let known = item.name.is_some() || item.price_cents.is_some() || item.on_hand != Units(0);
+        found.add(Of::Lookup(Lookup { gtin: gtin.number(), known }));
+        found.item = Some(item);
+        Ok(None)
+    }
+
+    fn move_stock(
+        &mut self,
+        moves: Moves,
+        asked: &Asked,
+        now: &Now,
+        found: &mut Found,
+        ledger: &dyn Read,
+    ) -> Result<Option<Refused>, LedgerError> {
+        for line in &moves.lines {
+            let seq = found.next_seq();
+            let on_hand = self.stock.apply(ledger, line.gtin, line.units, seq)?;
+            found.lines.push(LineReply { line: line.number, gtin: line.gtin, on_hand });
+            found.add(Of::Movement(Movement {
+                gtin: line.gtin.number(),
+                units: line.units.0,
+                kind: moves.kind.into(),
+                cents: line.cents.0,
+                reference: moves.reference.clone(),
+                peer: moves.peer.as_ref().map_or(String::new(), ToString::to_string),
+                ..Movement::default()
+            }));
+        }
+        for (n, bad) in moves.bad.iter().enumerate() {
+            self.tally.refuse(bad.why.code);
+            // The payload is kept once; it holds all the lines.
+            let payload = if n == 0 { self.kept(asked.device.as_str(), &asked.payload, now) } else { Bytes::new() };
+            found.add(Of::Refusal(Refusal {
+                code: bad.why.code.into(),
+                reason: bad.why.reason.clone(),
+                line: bad.number,
+                topic: asked.topic.clone(),
+                payload_bytes: asked.payload.len() as u32,
+                payload,
+            }));
+        }
+        if let ([line], Kind::Scan) = (&moves.lines[..], asked.kind) {
+            found.item = Some(self.item(line.gtin, ledger)?);
+        }
+        Ok(None)
+    }
+
+    /// The movement is against what was on hand when the count began, so what was sold since stays sold.
+    fn count(
+        &mut self,
+        gtin: Gtin,
+        counted: Units,
+        began: Option<WallMs>,
+        now: &Now,
+        found: &mut Found,
+        ledger: &dyn Read,
+    ) -> Result<Option<Refused>, LedgerError> {
+        let since = match began.filter(|began| *began < now.wall) {
+            None => Units(0),
+            Some(began) => match stock::moved_since(ledger, gtin, began)? {
+                Some(units) => units,
+                None => {
+                    let reason = "the count began too long ago to tell what was sold since: count this item again";
+                    return Ok(Some(Refused::new("count_too_old", reason)));
+                }
+            },
+        };
+        let on_hand = self.stock.component(ledger, gtin)?.units;
+        let units = counted + -(on_hand + -since);
+        let after = self.stock.apply(ledger, gtin, units, found.next_seq())?;
+        found.lines.push(LineReply { line: 1, gtin, on_hand: after });
+        found.add(Of::Movement(Movement {
+            gtin: gtin.number(),
+            units: units.0,
+            kind: MovementKind::Count.into(),
+            counted: counted.0.unsigned_abs(),
+            began_ms: began.map_or(0, |began| began.0),
+            ..Movement::default()
+        }));
+        Ok(None)
+    }
+
+    fn write(
+        &mut self,
+        gtin: Gtin,
+        registers: Vec<(RegisterKey, Option<Bytes>)>,
+        now: &Now,
+        found: &mut Found,
+        ledger: &dyn Read,
+    ) -> Result<Option<Refused>, LedgerError> {
+        for (key, value) in registers {
+            let text = key.to_string();
+            let replaced = items::visible(ledger, &text)?;
+            let dot = Dot { replica: ledger.replica().clone(), seq: found.next_seq() };
+            let stamp: Stamp = self.clock.stamp_write(now.reading(), replaced.as_ref().map(|register| register.stamp));
+            let mut seen = replaced.map(|register| register.seen).unwrap_or_default();
+            seen.insert(&dot);
+            found.add(Of::Register(RegisterWrite {
+                key: text,
+                deleted: value.is_none(),
+                value: value.unwrap_or_default(),
+                stamp: stamp.0,
+                seen: Some((&seen).into()),
+            }));
+            self.items.touched(&key);
+        }
+        debug_assert!(!found.records.is_empty(), "the decoder takes no empty write of {gtin}");
+        Ok(None)
+    }
+
+    fn item(&self, gtin: Gtin, ledger: &dyn Read) -> Result<ItemReply, LedgerError> {
+        Ok(ItemReply {
+            gtin,
+            on_hand: self.stock.component(ledger, gtin)?.units,
+            name: items::raw_value(ledger, gtin, "name")?,
+            price_cents: items::raw_value(ledger, gtin, "price_cents")?,
+        })
+    }
+
+    /// A request that the front or its policy stopped: recorded under the one who sent it, and answered to them.
+    fn deny(&mut self, publish: &InboundPublish, denial: &Denial, now: &Now) -> Step<Effect> {
+        let topic = String::from_utf8_lossy(&publish.topic);
+        let proven = publish.who.name.as_deref().and_then(|name| name.parse().ok());
+        let device: Option<DeviceName> = proven.or_else(|| topic::device_of(&topic));
+        let sender = device.as_ref().map_or(&*publish.who.client, DeviceName::as_str);
+        let why = Refused::new(denial.code, denial.reason.clone());
+        let told = match denial.code {
+            "topic_invalid" | "topic_unknown" | "name_invalid" => Told::TopicInvalid,
+            _ => Told::NotAuthorized,
+        };
+        let event = self.refusal_event(sender, &topic, &publish.payload, &why, now);
+        let mut step = Step { verdict: Verdict::refused(told), ..Step::nothing() };
+        if let Some(device) = device {
+            let payload = Reply::refused(None, why.code, &why.reason).to_json();
+            step.then.push(reply_effect(&device, payload));
+        }
+        step.events.push(event);
+        step
+    }
+
+    /// A request that is refused as a whole. It changed nothing, so its id may be used again, corrected.
+    fn refuse(
+        &mut self,
+        asked: &Asked,
+        id: Option<&proto::id::RequestId>,
+        why: Refused,
+        now: &Now,
+    ) -> Step<Effect> {
+        let event = self.refusal_event(asked.device.as_str(), &asked.topic, &asked.payload, &why, now);
+        let reply = Reply::refused(id, why.code, &why.reason).to_json();
+        let mut step = answer(&asked.device, reply, Verdict::refused(Told::PayloadInvalid));
+        step.events.push(event);
+        step
+    }
+
+    fn refusal_event(&mut self, sender: &str, topic: &str, payload: &Bytes, why: &Refused, now: &Now) -> Draft {
+        self.tally.refuse(why.code);
+        let refusal = Refusal {
+            code: why.code.into(),
+            reason: why.reason.clone(),
+            line: 0,
+            topic: topic.chars().take(KEPT_TOPIC_CHARS_MAX).collect(),
+            payload_bytes: payload.len() as u32,
+            payload: self.kept(sender, payload, now),
+        };
+        let event = Event {
+            unsynced: !now.synced,
+            device: sender.to_owned(),
+            records: vec![Record { of: Some(Of::Refusal(refusal)) }],
+            ..Event::default()
+        };
+        Draft { stamp: self.clock.stamp(now.reading()), event }
+    }
+
+    fn kept(&mut self, sender: &str, payload: &Bytes, now: &Now) -> Bytes {
+        match self.quota.keeps_bytes(sender, now) {
+            true => Bytes::copy_from_slice(&payload[..payload.len().min(KEPT_BYTES_MAX)]),
+            false => Bytes::new(),
+        }
+    }
+}
+
+/// Who asks and how, or why it is not for us.
+fn address(publish: &InboundPublish) -> Result<Asked, Denial> {
+    if let Some(denial) = &publish.denied {
+        return Err(denial.clone());
+    }
+    let denial = |code, reason: String| Denial { code, reason };
+    let topic = std::str::from_utf8(&publish.topic).map_err(|e| denial("topic_invalid", e.to_string()))?;
+    match topic.parse() {
+        Ok(topic::Inbound::Device { device, kind }) => {
+            Ok(Asked { device, kind, topic: topic.to_owned(), payload: publish.payload.clone() })
+        }
+        Ok(topic::Inbound::Up { .. }) => Err(denial("topic_unknown", topic::TopicError::Unknown.to_string())),
+        Err(error) => Err(denial(error.code(), error.to_string())),
+    }
+}
+
+/// A device's moment on our clock, if it also said what its clock shows now.
+fn gateway_time(began_ms: u64, device_ms: u64, now: &Now) -> WallMs {
+    if device_ms == 0 || device_ms < began_ms {
+        return WallMs(began_ms);
+    }
+    WallMs(now.wall.0.saturating_sub(device_ms - began_ms))
+}
+
+fn answer(device: &DeviceName, payload: Bytes, verdict: Verdict) -> Step<Effect> {
+    Step { verdict, then: vec![reply_effect(device, payload)], ..Step::nothing() }
+}
+
+fn reply_effect(device: &DeviceName, payload: Bytes) -> Effect {
+    Effect::Publish { topic: Outbound::Reply(device).to_string(), payload, retain: false }
+}

@@ -1,0 +1,103 @@
+//! What a device hears on `dev/{device}/reply`, as JSON.
+
+use bytes::Bytes;
+use proto::gtin::Gtin;
+use proto::id::{RequestId, Units};
+use proto::wire::{LineRefusal, Outcome, Status};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+/// One reply. Fields that say nothing are left out.
+#[derive(Debug, Serialize)]
+pub struct Reply<'a> {
+    /// The request's id; `null` if it had none.
+    pub id: Option<&'a str>,
+    pub status: &'static str,
+    /// What the request was answered the first time; on duplicates only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first: Option<&'static str>,
+    /// The first record's seq in the ledger.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'a str>,
+    /// What each line did to the shelf.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lines: Vec<LineReply>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<RefusedLine<'a>>,
+    /// On scans: the item as this store knows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub item: Option<ItemReply>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct LineReply {
+    pub line: u32,
+    pub gtin: Gtin,
+    pub on_hand: Units,
+}
+
+#[derive(Debug, Serialize)]
+pub struct RefusedLine<'a> {
+    pub line: u32,
+    pub code: &'a str,
+    pub reason: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+pub struct ItemReply {
+    pub gtin: Gtin,
+    pub on_hand: Units,
+    pub name: Option<Box<RawValue>>,
+    pub price_cents: Option<Box<RawValue>>,
+}
+
+impl<'a> Reply<'a> {
+    fn blank(id: Option<&'a RequestId>, status: &'static str) -> Reply<'a> {
+        Reply {
+            id: id.map(RequestId::as_str),
+            status,
+            first: None,
+            seq: None,
+            code: None,
+            reason: None,
+            lines: vec![],
+            refused: vec![],
+            item: None,
+        }
+    }
+
+    pub fn of(id: Option<&'a RequestId>, outcome: &'a Outcome, seq: u64) -> Reply<'a> {
+        let refused = outcome.refusals.iter().map(refused_line).collect();
+        Reply { seq: Some(seq), refused, ..Reply::blank(id, status_text(outcome.status())) }
+    }
+
+    /// The same request again: what it was answered first.
+    pub fn duplicate(id: &'a RequestId, outcome: &'a Outcome, seq: u64) -> Reply<'a> {
+        Reply { status: "duplicate", first: Some(status_text(outcome.status())), ..Reply::of(Some(id), outcome, seq) }
+    }
+
+    pub fn refused(id: Option<&'a RequestId>, code: &'a str, reason: &'a str) -> Reply<'a> {
+        Reply { code: Some(code), reason: Some(reason), ..Reply::blank(id, "refused") }
+    }
+
+    pub fn to_json(&self) -> Bytes {
+        // Serializing plain fields into memory cannot fail; an empty reply would still be a reply.
+        serde_json::to_vec(self).unwrap_or_default().into()
+    }
+}
+
+fn refused_line(refusal: &LineRefusal) -> RefusedLine<'_> {
+    RefusedLine { line: refusal.line, code: &refusal.code, reason: &refusal.reason }
+}
+
+pub fn status_text(status: Status) -> &'static str {
+    match status {
+        Status::Unspecified | Status::Ok => "ok",
+        Status::Partial => "partial",
+        Status::Refused => "refused",
+    }
+}

@@ -1,0 +1,384 @@
+//! The connection to the hub: the only file that names rumqttc.
+//!
+//! Every connection starts from nothing (clean session, new client, new event loop), since rumqttc can lose or wedge
+//! on what it remembers over one. What was sent is sent again from the watermark that the hub names.
+
+use std::time::{Duration, Instant};
+
+use broker::front::Closed;
+use broker::ledger::{Handle, LedgerError, Reader};
+use broker::node;
+use prost::Message;
+use proto::backoff::Backoff;
+use proto::chunk::Position;
+use proto::id::{Seq, SiteName, WallMs};
+use proto::topic::{self, Outbound};
+use proto::wire::up::Of as UpOf;
+use proto::wire::{Batch, Beat, Bye, Chunks, Down, FeedAck, FeedCursor, Up};
+use rumqttc::{AsyncClient, Event, EventLoop, Incoming, LastWill, MqttOptions, QoS};
+use tokio::sync::{mpsc, watch};
+
+use crate::core::{FromHub, Gateway, Input, LinkState};
+use crate::sync::{Chain, Heard, Session};
+
+/// Publishes that the hub has not acknowledged; below rumqttc's own limit, past which it misbehaves.
+const IN_FLIGHT_MAX: usize = 8;
+const CLIENT_QUEUE: usize = 32;
+/// Chunks are gathered into one message up to this; one chunk always fits.
+const BATCH_BYTES_MAX: usize = 192 << 10;
+const PACKET_BYTES_MAX: usize = 1 << 20;
+/// Smaller messages are not worth packing.
+const PACK_FROM_BYTES: usize = 512;
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+const TICK: Duration = Duration::from_millis(500);
+
+/// Where the hub is and who we are to it.
+#[derive(Debug, Clone)]
+pub struct HubAddress {
+    pub host: String,
+    pub port: u16,
+    pub password: Option<String>,
+    pub reconnect_max: Duration,
+}
+
+/// What the core wants the hub to hear.
+#[derive(Debug)]
+pub enum Command {
+    FeedAck { cursor: FeedCursor, resend: bool },
+    Beat(Beat),
+}
+
+/// The uplink's task.
+pub struct Uplink {
+    pub hub: HubAddress,
+    pub reader: Reader,
+    pub writer: Handle<Gateway>,
+    pub commands: mpsc::Receiver<Command>,
+    pub stopping: watch::Receiver<bool>,
+}
+
+/// Why a connection ended, by what to do next.
+enum Ended {
+    /// Wait and connect again.
+    Lost(String),
+    /// The process is stopping, or the ledger is.
+    Stop,
+}
+
+impl From<Closed> for Ended {
+    fn from(_: Closed) -> Ended {
+        Ended::Stop
+    }
+}
+
+impl From<LedgerError> for Ended {
+    fn from(error: LedgerError) -> Ended {
+        tracing::error!(%error, "the uplink cannot read the ledger");
+        Ended::Stop
+    }
+}
+
+impl Uplink {
+    pub async fn run(mut self) {
+        let mut backoff = Backoff::new(Duration::from_millis(200), self.hub.reconnect_max);
+        let mut cursor = FeedCursor::default();
+        loop {
+            let ended = match self.connection(&mut cursor, &mut backoff).await {
+                Ok(()) => return,
+                Err(ended) => ended,
+            };
+            match ended {
+                Ended::Stop => return,
+                Ended::Lost(why) => tracing::info!(hub = %self.hub.host, port = self.hub.port, %why, "the hub is away"),
+            }
+            if self.writer.input(Input::Link(LinkState::Away)).await.is_err() {
+                return;
+            }
+            let wait = backoff.next_wait(node::random().unwrap_or(0));
+            if !self.rest(wait, &mut cursor).await {
+                return;
+            }
+        }
+    }
+
+    /// Waits between two connections; false if the process is stopping.
+    async fn rest(&mut self, wait: Duration, cursor: &mut FeedCursor) -> bool {
+        let over = tokio::time::sleep(wait);
+        tokio::pin!(over);
+        loop {
+            tokio::select! {
+                () = &mut over => return true,
+                _ = self.stopping.changed() => return false,
+                command = self.commands.recv() => match command {
+                    Some(Command::FeedAck { cursor: at, .. }) => *cursor = at,
+                    Some(Command::Beat(_)) => {}
+                    None => return false,
+                },
+            }
+        }
+    }
+
+    async fn connection(&mut self, cursor: &mut FeedCursor, backoff: &mut Backoff) -> Result<(), Ended> {
+        let nonce = node::random().map_err(|e| Ended::Lost(e.to_string()))?;
+        let site = self.reader.replica().site.clone();
+        let (client, mut events, driver) = open(&self.hub, &site, nonce);
+        // The event loop dies with this call, whatever ends it.
+        let _driver = AbortOnDrop(driver);
+        let mut live = Live {
+            session: Session::new(self.reader.replica().clone(), nonce, 0),
+            client,
+            site,
+            reader: self.reader.clone(),
+            in_flight: 0,
+            started: Instant::now(),
+        };
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(Ok(event)) => self.on_event(event, &mut live, *cursor, backoff).await?,
+                    Some(Err(why)) => return Err(Ended::Lost(why)),
+                    None => return Err(Ended::Lost("the connection's task ended".into())),
+                },
+                command = self.commands.recv() => match command {
+                    Some(command) => live.on_command(command, cursor)?,
+                    None => return Err(Ended::Stop),
+                },
+                alive = self.reader.changed() => if !alive { return Err(Ended::Stop) },
+                _ = tick.tick() => {
+                    let now = live.now_ms();
+                    live.session.tick(now);
+                    if live.session.greet_again(now) {
+                        live.greet(*cursor)?;
+                    }
+                }
+                _ = self.stopping.changed() => {
+                    live.say(UpOf::Bye(Bye {}))?;
+                    live.leave(&mut events).await;
+                    return Ok(());
+                }
+            }
+            live.pump()?;
+        }
+    }
+
+    async fn on_event(
+        &mut self,
+        event: Event,
+        live: &mut Live,
+        cursor: FeedCursor,
+        backoff: &mut Backoff,
+    ) -> Result<(), Ended> {
+        match event {
+            Event::Incoming(Incoming::ConnAck(_)) => live.subscribe(),
+            Event::Incoming(Incoming::SubAck(_)) => live.greet(cursor),
+            Event::Incoming(Incoming::PubAck(_)) => {
+                live.in_flight = live.in_flight.saturating_sub(1);
+                Ok(())
+            }
+            Event::Incoming(Incoming::Publish(publish)) => {
+                let was_streaming = live.session.streaming();
+                let heard = live.hear(&publish.payload)?;
+                if live.session.streaming() && !was_streaming {
+                    tracing::info!(applied = live.session.applied().0, "the hub welcomed us");
+                    backoff.reset();
+                    self.writer.input(Input::Link(LinkState::Connected)).await?;
+                }
+                Ok(self.pass_on(heard).await?)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn pass_on(&self, heard: Heard) -> Result<(), Closed> {
+        let input = match heard {
+            Heard::Applied { position, hub_ms } => Input::FromHub(FromHub::Applied { position, hub_ms }),
+            Heard::Feed { incarnation, feed } => Input::FromHub(FromHub::Feed { incarnation, feed }),
+            Heard::Turned { code, advice } => {
+                tracing::error!(%code, "the hub will not sync with this ledger: {advice}");
+                Input::Link(LinkState::Turned { code, advice })
+            }
+            Heard::Ignored => return Ok(()),
+        };
+        self.writer.input(input).await
+    }
+}
+
+/// One connection.
+struct Live {
+    session: Session,
+    client: AsyncClient,
+    site: SiteName,
+    reader: Reader,
+    in_flight: usize,
+    started: Instant,
+}
+
+impl Live {
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    fn subscribe(&self) -> Result<(), Ended> {
+        let topic = Outbound::Down(&self.site).to_string();
+        self.client.try_subscribe(topic, QoS::AtLeastOnce).map_err(|e| Ended::Lost(e.to_string()))
+    }
+
+    fn greet(&mut self, cursor: FeedCursor) -> Result<(), Ended> {
+        let software = concat!("tillsync-gateway ", env!("CARGO_PKG_VERSION"));
+        let hello = self.session.hello(&OurChain(&self.reader), cursor, software)?;
+        self.send(&hello)
+    }
+
+    fn hear(&mut self, payload: &[u8]) -> Result<Heard, Ended> {
+        let Ok(down) = Down::decode(payload) else {
+            tracing::warn!(bytes = payload.len(), "a message of the hub cannot be decoded");
+            return Ok(Heard::Ignored);
+        };
+        let now = self.now_ms();
+        Ok(self.session.receive(down, &OurChain(&self.reader), now)?)
+    }
+
+    fn on_command(&mut self, command: Command, cursor: &mut FeedCursor) -> Result<(), Ended> {
+        match command {
+            Command::FeedAck { cursor: at, resend } => {
+                *cursor = at;
+                self.say(UpOf::FeedAck(FeedAck { cursor: at.position, resend }))
+            }
+            Command::Beat(beat) => {
+                let beat = self.with_backlog(beat)?;
+                self.say(UpOf::Beat(beat))
+            }
+        }
+    }
+
+    fn with_backlog(&self, beat: Beat) -> Result<Beat, LedgerError> {
+        let (stats, applied) = (self.reader.stats(), self.session.applied());
+        let waiting = stats.durable.seq.0.saturating_sub(applied.0);
+        let oldest = if waiting > 0 { self.reader.stamped_after(applied)? } else { None };
+        Ok(Beat {
+            backlog_records: waiting,
+            backlog_bytes: if waiting > 0 { stats.backlog_bytes } else { 0 },
+            backlog_age_ms: oldest.map_or(0, |WallMs(ms)| beat.wall_ms.saturating_sub(ms)),
+            disk_bytes: stats.disk_bytes,
+            journal_to: stats.durable.seq.0,
+            ..beat
+        })
+    }
+
+    /// Sends as many batches as the hub and the window allow.
+    fn pump(&mut self) -> Result<(), Ended> {
+        while self.in_flight < IN_FLIGHT_MAX {
+            let Some((first, last)) = self.session.sendable(self.reader.stats().durable.seq) else { return Ok(()) };
+            let chunks = self.reader.chunks(first, last, BATCH_BYTES_MAX)?;
+            let Some((head, _)) = chunks.last() else { return Ok(()) };
+            let last = head.last;
+            let batch = batch(first, last, chunks.into_iter().map(|(_, bytes)| bytes.into()).collect());
+            self.say(UpOf::Batch(batch))?;
+            let now = self.now_ms();
+            self.session.sent(last, now);
+        }
+        Ok(())
+    }
+
+    /// Says something that only makes sense once the hub has welcomed us.
+    fn say(&mut self, of: UpOf) -> Result<(), Ended> {
+        if !self.session.streaming() {
+            return Ok(());
+        }
+        let up = self.session.wrap(of);
+        self.send(&up)
+    }
+
+    fn send(&mut self, up: &Up) -> Result<(), Ended> {
+        let published =
+            self.client.try_publish(topic::up(&self.site), QoS::AtLeastOnce, false, up.encode_to_vec());
+        match published {
+            Ok(()) => {
+                self.in_flight += 1;
+                Ok(())
+            }
+            // What did not fit is said again: batches by the watermark, the rest by the next of its kind.
+            Err(error) => Err(Ended::Lost(format!("the connection does not take messages: {error}"))),
+        }
+    }
+
+    /// Gives the farewell a moment to leave.
+    async fn leave(&mut self, events: &mut mpsc::Receiver<Result<Event, String>>) {
+        let _ = tokio::time::timeout(Duration::from_millis(500), async {
+            while self.in_flight > 0 {
+                match events.recv().await {
+                    Some(Ok(Event::Incoming(Incoming::PubAck(_)))) => self.in_flight -= 1,
+                    Some(Ok(_)) => {}
+                    _ => return,
+                }
+            }
+        })
+        .await;
+    }
+}
+
+fn batch(first: Seq, last: Seq, chunk: Vec<bytes::Bytes>) -> Batch {
+    let plain = Chunks { chunk }.encode_to_vec();
+    let packed = if plain.len() < PACK_FROM_BYTES { None } else { proto::pack::pack(&plain) };
+    let (body, chunks_bytes) = match packed {
+        Some(packed) => (packed, plain.len() as u32),
+        None => (plain, 0),
+    };
+    Batch { first_seq: first.0, last_seq: last.0, body: body.into(), chunks_bytes }
+}
+
+struct OurChain<'a>(&'a Reader);
+
+impl Chain for OurChain<'_> {
+    type Error = LedgerError;
+
+    fn end(&self) -> Position {
+        self.0.stats().durable
+    }
+
+    fn beginning(&self) -> Result<Position, LedgerError> {
+        self.0.beginning()
+    }
+
+    fn position_at(&self, seq: Seq) -> Result<Option<Position>, LedgerError> {
+        self.0.position_at(seq)
+    }
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+type Events = mpsc::Receiver<Result<Event, String>>;
+
+/// A new client with an event loop on a task of its own: rumqttc's `poll` must not be cancelled half-way.
+fn open(hub: &HubAddress, site: &SiteName, nonce: u64) -> (AsyncClient, Events, tokio::task::JoinHandle<()>) {
+    let mut options = MqttOptions::new(format!("gateway:{site}"), &hub.host, hub.port);
+    options.set_keep_alive(KEEP_ALIVE);
+    options.set_clean_session(true);
+    options.set_inflight(CLIENT_QUEUE as u16);
+    options.set_max_packet_size(PACKET_BYTES_MAX, PACKET_BYTES_MAX);
+    if let Some(password) = &hub.password {
+        options.set_credentials(site.as_str(), password);
+    }
+    let bye = Up { session: nonce, of: Some(UpOf::Bye(Bye {})) }.encode_to_vec();
+    options.set_last_will(LastWill::new(topic::up(site), bye, QoS::AtLeastOnce, false));
+    let (client, event_loop) = AsyncClient::new(options, CLIENT_QUEUE);
+    let (tell, events) = mpsc::channel(64);
+    (client, events, tokio::spawn(drive(event_loop, tell)))
+}
+
+async fn drive(mut event_loop: EventLoop, tell: mpsc::Sender<Result<Event, String>>) {
+    loop {
+        let polled = event_loop.poll().await.map_err(|e| e.to_string());
+        let over = polled.is_err();
+        if tell.send(polled).await.is_err() || over {
+            return;
+        }
+    }
+}
