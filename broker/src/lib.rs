@@ -5,5 +5,7 @@
 
 pub mod exactly_once;
 pub mod front;
+pub mod hub;
 pub mod ledger;
 pub mod node;
+pub mod quota;

@@ -24,8 +24,8 @@ use crate::sync::{Chain, Heard, Session};
 /// Publishes that the hub has not acknowledged; below rumqttc's own limit, past which it misbehaves.
 const IN_FLIGHT_MAX: usize = 8;
 const CLIENT_QUEUE: usize = 32;
-/// Chunks are gathered into one message up to this; one chunk always fits.
-const BATCH_BYTES_MAX: usize = 192 << 10;
+/// Chunks are gathered into one message up to this; one chunk always fits. Small enough for one commit of the hub.
+const BATCH_BYTES_MAX: usize = 32 << 10;
 const PACKET_BYTES_MAX: usize = 1 << 20;
 /// Smaller messages are not worth packing.
 const PACK_FROM_BYTES: usize = 512;

@@ -85,6 +85,11 @@ impl Head {
         Position { seq: self.last, hash: self.hash }
     }
 
+    /// Length of the body, unpacked.
+    pub fn body_bytes(&self) -> usize {
+        self.body_bytes
+    }
+
     pub fn records(&self) -> u64 {
         self.last.0 - self.first.0 + 1
     }

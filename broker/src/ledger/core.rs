@@ -148,7 +148,7 @@ pub trait Core: Send + 'static {
     fn seal(&mut self, chunk_first: Seq) -> Vec<CounterTotal>;
 
     /// Once, after the journal was replayed and before the first input. `last` is the newest event's stamp.
-    fn recovered(&mut self, last: Stamp, now: &Now, ledger: &dyn Read) -> Result<Vec<Self::Effect>, LedgerError>;
+    fn recovered(&mut self, last: Stamp, now: &Now, ledger: &dyn Read) -> Result<Step<Self::Effect>, LedgerError>;
 
     /// After each commit: what to tell, coalesced over the group. Reads the state that was just made durable.
     fn committed(&mut self, now: &Now, ledger: &dyn Read) -> Result<Vec<Self::Effect>, LedgerError>;

@@ -193,12 +193,12 @@ impl<C: Core> Writer<C> {
         };
         writer.check_room();
         let now = writer.clocks.now();
-        let effects = {
+        let step = {
             let view = view(&writer.store, &writer.state, &writer.journal, &writer.pending, writer.extent.last);
             writer.core.recovered(last_stamp.unwrap_or_default(), &now, &view)?
         };
-        writer.pending.effects.extend(effects);
-        writer.publish_stats();
+        writer.take_step(step, &now)?;
+        writer.commit(false)?;
         Ok((writer, reader))
     }
 
@@ -220,7 +220,6 @@ impl<C: Core> Writer<C> {
 
     fn run(mut self, mut work: mpsc::Receiver<Work<C>>, runtime: &tokio::runtime::Handle) -> Result<(), LedgerError> {
         let mut last_tick = Instant::now();
-        self.speak()?;
         loop {
             let first = match work.try_recv() {
                 Ok(item) => Some(item),
@@ -266,7 +265,7 @@ impl<C: Core> Writer<C> {
             let view = view(&self.store, &self.state, &self.journal, &self.pending, self.extent.last);
             let step = self.core.inbound(inbound, &now, &view)?;
             verdicts.push(step.verdict);
-            self.take_step(step, &now);
+            self.take_step(step, &now)?;
         }
         if self.sabotage == Some(Sabotage::AckEarly) {
             // Long enough that a kill finds acknowledged records that were never written.
@@ -282,8 +281,7 @@ impl<C: Core> Writer<C> {
         let now = self.clocks.now();
         let view = view(&self.store, &self.state, &self.journal, &self.pending, self.extent.last);
         let step = self.core.input(input, &now, &view)?;
-        self.take_step(step, &now);
-        Ok(())
+        self.take_step(step, &now)
     }
 
     fn tick(&mut self) -> Result<(), LedgerError> {
@@ -291,16 +289,20 @@ impl<C: Core> Writer<C> {
         let now = self.clocks.now();
         let view = view(&self.store, &self.state, &self.journal, &self.pending, self.extent.last);
         let step = self.core.tick(&now, &view)?;
-        self.take_step(step, &now);
+        self.take_step(step, &now)?;
         if self.last_commit.elapsed() > QUIET && self.state.dirty() > 0 {
             self.commit(true)?;
         }
         Ok(())
     }
 
-    fn take_step(&mut self, step: Step<C::Effect>, now: &Now) {
+    fn take_step(&mut self, step: Step<C::Effect>, now: &Now) -> Result<(), LedgerError> {
         for draft in step.events {
             for draft in self.sabotaged(draft) {
+                if self.pending.full() {
+                    // Between two events of one step: written, but nobody is told before the whole step is.
+                    self.write(false)?;
+                }
                 self.append(draft, now);
             }
         }
@@ -313,6 +315,7 @@ impl<C: Core> Writer<C> {
             self.state.put(seq, put);
         }
         self.pending.effects.extend(step.then);
+        Ok(())
     }
 
     fn append(&mut self, draft: Draft, now: &Now) {
@@ -345,8 +348,13 @@ impl<C: Core> Writer<C> {
 
     /// Writes the open group and then speaks. With `all`, dirty cells are written out as well.
     fn commit(&mut self, all: bool) -> Result<(), LedgerError> {
+        self.write(all)?;
+        self.speak()
+    }
+
+    fn write(&mut self, all: bool) -> Result<(), LedgerError> {
         if self.pending.nothing_to_write() && !(all && self.state.dirty() > 0) {
-            return self.speak();
+            return Ok(());
         }
         let mut group = Group { puts: std::mem::take(&mut self.pending.puts), ..Group::default() };
         let mut after = self.extent.last;
@@ -371,7 +379,7 @@ impl<C: Core> Writer<C> {
         self.extent.last = after;
         self.groups += 1;
         self.last_commit = Instant::now();
-        self.speak()
+        Ok(())
     }
 
     fn seal(&mut self) -> (Vec<u8>, Position) {

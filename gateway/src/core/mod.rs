@@ -7,7 +7,6 @@ mod fold;
 mod hub;
 mod ids;
 mod items;
-mod quota;
 mod requests;
 mod status;
 mod stock;
@@ -16,6 +15,7 @@ mod tables;
 use std::collections::HashMap;
 
 use broker::exactly_once;
+use broker::quota::RejectQuota;
 use broker::front::{Inbound, InboundPublish, Verdict};
 use broker::ledger::{Core, LedgerError, Now, Placed, Put, Read, Step};
 use bytes::Bytes;
@@ -28,7 +28,6 @@ pub use self::hub::{FromHub, LinkState};
 use self::hub::HubView;
 use self::ids::Sweep;
 use self::items::Items;
-use self::quota::RejectQuota;
 use self::status::Tally;
 use self::stock::Stock;
 use crate::decode::{Limits, ScanMode};
@@ -150,13 +149,13 @@ impl Core for Gateway {
         self.stock.seal(chunk_first)
     }
 
-    fn recovered(&mut self, last: Stamp, _now: &Now, ledger: &dyn Read) -> Result<Vec<Effect>, LedgerError> {
+    fn recovered(&mut self, last: Stamp, _now: &Now, ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
         self.clock = Clock::resume(last);
         self.hub.resume(ledger)?;
-        let mut effects = vec![Effect::FeedAck { cursor: self.hub.cursor, resend: false }];
-        effects.extend(stock::all(ledger)?);
-        effects.extend(items::all(ledger)?);
-        Ok(effects)
+        let mut then = vec![Effect::FeedAck { cursor: self.hub.cursor, resend: false }];
+        then.extend(stock::all(ledger)?);
+        then.extend(items::all(ledger)?);
+        Ok(Step { then, ..Step::nothing() })
     }
 
     fn committed(&mut self, _now: &Now, ledger: &dyn Read) -> Result<Vec<Effect>, LedgerError> {

@@ -18,8 +18,7 @@ use crate::decode::decode;
 use crate::reply::{ItemReply, LineReply, Reply};
 use crate::request::{Ask, Moves, Refused, Request};
 
-/// How much of a refused payload and topic is kept.
-const KEPT_BYTES_MAX: usize = 4096;
+/// How much of a refused topic is kept.
 const KEPT_TOPIC_CHARS_MAX: usize = 256;
 
 /// Who asks, and how.
@@ -311,10 +310,7 @@ impl Gateway {
     }
 
     fn kept(&mut self, sender: &str, payload: &Bytes, now: &Now) -> Bytes {
-        match self.quota.keeps_bytes(sender, now) {
-            true => Bytes::copy_from_slice(&payload[..payload.len().min(KEPT_BYTES_MAX)]),
-            false => Bytes::new(),
-        }
+        self.quota.kept(sender, payload, now)
     }
 }
 

@@ -3,8 +3,12 @@
 
 use std::collections::HashMap;
 
-use broker::ledger::Now;
+use bytes::Bytes;
 
+use crate::ledger::Now;
+
+/// How much of one refused payload is kept.
+const KEPT_BYTES_MAX: usize = 4096;
 const BURST: u32 = 100;
 /// One more is allowed after this long.
 const REFILL_MS: u64 = 1_000;
@@ -12,13 +16,21 @@ const REFILL_MS: u64 = 1_000;
 const DEVICES_MAX: usize = 4_096;
 
 #[derive(Debug, Default)]
-pub(super) struct RejectQuota {
+pub struct RejectQuota {
     devices: HashMap<String, (u32, u64)>,
 }
 
 impl RejectQuota {
-    /// True if this refusal may keep its payload.
-    pub(super) fn keeps_bytes(&mut self, device: &str, now: &Now) -> bool {
+    /// As much of a refused payload as is kept: a bounded part of it, or nothing past the quota.
+    pub fn kept(&mut self, device: &str, payload: &Bytes, now: &Now) -> Bytes {
+        match self.keeps_bytes(device, now) {
+            // A copy, so that the journal's record does not pin the connection's read buffer.
+            true => Bytes::copy_from_slice(&payload[..payload.len().min(KEPT_BYTES_MAX)]),
+            false => Bytes::new(),
+        }
+    }
+
+    fn keeps_bytes(&mut self, device: &str, now: &Now) -> bool {
         if self.devices.len() >= DEVICES_MAX && !self.devices.contains_key(device) {
             self.devices.clear();
         }

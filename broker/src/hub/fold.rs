@@ -1,0 +1,59 @@
+//! What the hub's journal means. Reads nothing but the record, so that every replay ends the same.
+
+use prost::Message;
+use proto::chunk;
+use proto::id::{Epoch, Seq};
+use proto::wire::record::Of;
+use proto::wire::{
+    Conflict, ConflictCell, CounterCell, RegisterCell, RegisterMerged, SiteCell, SiteChunk, SiteJoined, Watermark,
+};
+
+use super::tables::{CONFLICT, COUNTER, EPOCH, REGISTER, SITE, WATERMARK, counter_key, replica_key};
+use crate::ledger::{Placed, Put};
+
+pub(super) fn event(placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
+    for (offset, record) in (0..).zip(&placed.event.records) {
+        let seq = placed.first.plus(offset);
+        match &record.of {
+            Some(Of::SiteChunk(site_chunk)) => applied(site_chunk, put),
+            Some(Of::Merged(merged)) => register(merged, seq, put),
+            Some(Of::Conflict(conflict)) => self::conflict(conflict, seq, placed.stamp.ms().0, put),
+            Some(Of::SiteJoined(joined)) => site_joined(joined, seq, put),
+            _ => {}
+        }
+    }
+}
+
+/// A site's counters are replaced by the totals at its chunk's end; deltas are never added up.
+fn applied(site_chunk: &SiteChunk, put: &mut dyn FnMut(Put)) {
+    // It was opened and checked before it was journalled, and the hub's own checksum covers it.
+    let Ok(chunk) = chunk::open(&site_chunk.chunk) else {
+        tracing::error!("a site's chunk in the hub's journal cannot be opened");
+        return;
+    };
+    let head = &chunk.head;
+    for total in &chunk.body.totals {
+        let cell = CounterCell { units: total.units, seq: head.first.0 + u64::from(total.seq_offset) };
+        put(Put::set(COUNTER, counter_key(total.gtin, &head.replica), cell.encode_to_vec()));
+    }
+    let after = head.after();
+    let mark =
+        Watermark { seq: after.seq.0, hash: after.hash.0.to_vec().into(), applied_ms: site_chunk.received_ms };
+    put(Put::set(WATERMARK, replica_key(head.replica.site.as_str(), head.replica.epoch), mark.encode_to_vec()));
+}
+
+fn register(merged: &RegisterMerged, seq: Seq, put: &mut dyn FnMut(Put)) {
+    let cell = RegisterCell { state: merged.state.clone(), feed_position: seq.0 };
+    put(Put::set(REGISTER, merged.key.as_str(), cell.encode_to_vec()));
+}
+
+fn conflict(conflict: &Conflict, seq: Seq, seen_ms: u64, put: &mut dyn FnMut(Put)) {
+    let cell = ConflictCell { conflict: Some(conflict.clone()), seen_ms };
+    put(Put::set(CONFLICT, seq.0.to_be_bytes(), cell.encode_to_vec()));
+}
+
+fn site_joined(joined: &SiteJoined, seq: Seq, put: &mut dyn FnMut(Put)) {
+    let cell = SiteCell { epoch: joined.epoch, joined: seq.0 };
+    put(Put::set(SITE, joined.site.as_str(), cell.encode_to_vec()));
+    put(Put::set(EPOCH, replica_key(&joined.site, Epoch(joined.epoch)), seq.0.to_be_bytes()));
+}

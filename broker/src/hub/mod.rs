@@ -1,0 +1,283 @@
+//! The hub's core: what a gateway's message comes to. Pure: events in, one step out.
+//!
+//! `sync.rs` answers gateways, `merge.rs` decides registers, `feed.rs` tells the other sites, `views.rs` tells HQ,
+//! `fold.rs` is what the journal means.
+
+mod feed;
+mod fold;
+mod merge;
+mod session;
+mod sync;
+mod tables;
+mod views;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use prost::Message;
+use proto::clock::{Clock, Stamp};
+use proto::id::{Epoch, Seq, SiteName};
+use proto::register::Register;
+use proto::topic::Outbound;
+use proto::wire::{CounterTotal, Down, SiteCell};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use self::feed::FeedIndex;
+use self::session::Session;
+use self::tables::{CONFLICT, HUB, HUB_INCARNATION, SITE, decode};
+use self::views::{SiteView, StockView};
+use crate::exactly_once;
+use crate::front::{Inbound, Verdict};
+use crate::ledger::{Core, LedgerError, Now, Placed, Put, Read, Step};
+use crate::quota::RejectQuota;
+
+/// A site from which nothing was heard for this long is offline.
+const OFFLINE_MS: u64 = 15_000;
+/// How often a site's status is told while only its numbers change.
+const STATUS_MS: u64 = 1_000;
+/// Conflicts kept; past it the oldest goes, which is counted.
+const CONFLICTS_MAX: usize = 10_000;
+
+/// Inputs besides what gateways publish.
+#[derive(Debug)]
+pub enum Input {
+    Status(oneshot::Sender<Value>),
+}
+
+/// What happens after a commit.
+#[derive(Debug)]
+pub enum Effect {
+    Publish { topic: String, payload: Bytes, retain: bool },
+    /// As `Publish` with `retain`, before anybody is connected.
+    Restore { topic: String, payload: Bytes },
+    Answer(oneshot::Sender<Value>, Value),
+}
+
+impl Effect {
+    fn tell((topic, payload): (String, Bytes)) -> Effect {
+        Effect::Publish { topic, payload, retain: true }
+    }
+
+    fn restore((topic, payload): (String, Bytes)) -> Effect {
+        Effect::Restore { topic, payload }
+    }
+
+    fn down(site: &SiteName, down: &Down) -> Effect {
+        let topic = Outbound::Down(site).to_string();
+        Effect::Publish { topic, payload: down.encode_to_vec().into(), retain: false }
+    }
+}
+
+/// Counts since the start.
+#[derive(Debug, Default)]
+struct Tally {
+    batches: u64,
+    repeats: u64,
+    gaps: u64,
+    undecodable: u64,
+    refused: u64,
+    conflicts: u64,
+    conflicts_dropped: u64,
+}
+
+/// The hub's core.
+#[derive(Debug)]
+pub struct Hub {
+    incarnation: u64,
+    clock: Clock,
+    sites: BTreeMap<SiteName, SiteView>,
+    sessions: BTreeMap<SiteName, Session>,
+    /// Sites whose status must be told at the next tick.
+    site_changed: BTreeSet<SiteName>,
+    status_told_ms: u64,
+    feed: FeedIndex,
+    /// Registers that the message at hand has merged; the ledger shows them after its step.
+    unfolded: HashMap<String, Register>,
+    stock: StockView,
+    conflicts: VecDeque<Seq>,
+    quota: RejectQuota,
+    tally: Tally,
+}
+
+impl Hub {
+    /// `incarnation` is used if this ledger has none yet.
+    pub fn new(incarnation: u64) -> Hub {
+        Hub {
+            incarnation,
+            clock: Clock::default(),
+            sites: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            site_changed: Default::default(),
+            status_told_ms: 0,
+            feed: FeedIndex::default(),
+            unfolded: HashMap::new(),
+            stock: StockView::default(),
+            conflicts: Default::default(),
+            quota: RejectQuota::default(),
+            tally: Tally::default(),
+        }
+    }
+
+    fn status(&self) -> Value {
+        let sites: serde_json::Map<String, Value> =
+            self.sites.iter().map(|(site, view)| (site.to_string(), view.json(site))).collect();
+        json!({
+            "incarnation": format!("{:016x}", self.incarnation),
+            "sites": sites,
+            "sync": {
+                "batches": self.tally.batches,
+                "repeats": self.tally.repeats,
+                "gaps": self.tally.gaps,
+                "undecodable": self.tally.undecodable,
+                "refused": self.tally.refused,
+                "feed_head": self.feed.head(),
+            },
+            "conflicts": {
+                "kept": self.conflicts.len(),
+                "since_start": self.tally.conflicts,
+                "dropped": self.tally.conflicts_dropped,
+            },
+        })
+    }
+
+    /// Statuses of the sites that changed, and offline for those that fell silent.
+    fn tell_sites(&mut self, now: &Now) -> Vec<Effect> {
+        let silent: Vec<SiteName> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| now.mono_ms >= session.heard_ms + OFFLINE_MS)
+            .map(|(site, _)| site.clone())
+            .collect();
+        let mut effects = Vec::new();
+        for site in silent {
+            effects.extend(self.gone(&site));
+        }
+        if now.mono_ms >= self.status_told_ms + STATUS_MS {
+            self.status_told_ms = now.mono_ms;
+            for site in std::mem::take(&mut self.site_changed) {
+                effects.extend(self.sites.get(&site).map(|view| Effect::tell(views::site_status(&site, view))));
+            }
+        }
+        effects
+    }
+
+    /// The gateway left: HQ hears it at once.
+    fn gone(&mut self, site: &SiteName) -> Option<Effect> {
+        self.sessions.remove(site)?;
+        let view = self.sites.get_mut(site)?;
+        view.online = false;
+        Some(Effect::tell(views::site_status(site, view)))
+    }
+
+    fn drop_old_conflicts(&mut self) -> (Vec<Put>, Vec<Effect>) {
+        let (mut lazy, mut effects) = (Vec::new(), Vec::new());
+        while self.conflicts.len() > CONFLICTS_MAX {
+            let Some(seq) = self.conflicts.pop_front() else { break };
+            self.tally.conflicts_dropped += 1;
+            lazy.push(Put::delete(CONFLICT, seq.0.to_be_bytes()));
+            let topic = Outbound::HqConflict(&seq.to_string()).to_string();
+            effects.push(Effect::Publish { topic, payload: Bytes::new(), retain: true });
+        }
+        (lazy, effects)
+    }
+}
+
+impl Core for Hub {
+    type Input = Input;
+    type Effect = Effect;
+
+    fn inbound(&mut self, inbound: Inbound, now: &Now, ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
+        match inbound {
+            Inbound::Publish(publish) => {
+                let client = publish.who.client.clone();
+                if let Some(pkid) = publish.exactly_once
+                    && exactly_once::is_repeat(ledger, &client, pkid)?
+                {
+                    return Ok(Step { verdict: Verdict { forward: false, ..Verdict::ACCEPTED }, ..Step::nothing() });
+                }
+                let taken = publish.exactly_once.map(|pkid| exactly_once::take(&client, pkid));
+                let mut step = self.message(publish, now, ledger)?;
+                step.puts.extend(taken);
+                Ok(step)
+            }
+            Inbound::Release { client, pkid } => {
+                Ok(Step { puts: vec![exactly_once::release(&client, pkid)], ..Step::nothing() })
+            }
+            Inbound::Forget { client } => Ok(Step { puts: exactly_once::forget(ledger, &client)?, ..Step::nothing() }),
+        }
+    }
+
+    fn input(&mut self, input: Input, _now: &Now, _ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
+        let Input::Status(answer) = input;
+        Ok(Step { then: vec![Effect::Answer(answer, self.status())], ..Step::nothing() })
+    }
+
+    fn tick(&mut self, now: &Now, _ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
+        let (lazy, mut then) = self.drop_old_conflicts();
+        then.extend(self.tell_sites(now));
+        Ok(Step { lazy, then, ..Step::nothing() })
+    }
+
+    fn fold(&mut self, placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
+        fold::event(placed, put);
+    }
+
+    fn fold_total(&mut self, _total: &CounterTotal, _chunk_first: Seq, _put: &mut dyn FnMut(Put)) {
+        // The hub moves no stock of its own; sites' totals are inside their chunks.
+    }
+
+    fn seal(&mut self, _chunk_first: Seq) -> Vec<CounterTotal> {
+        Vec::new()
+    }
+
+    fn recovered(&mut self, last: Stamp, _now: &Now, ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
+        self.clock = Clock::resume(last);
+        self.feed = FeedIndex::rebuild(ledger)?;
+        let mut step = Step::nothing();
+        match ledger.get(HUB, HUB_INCARNATION)? {
+            Some(bytes) => self.incarnation = u64::from_be_bytes(bytes.try_into().unwrap_or_default()),
+            None => step.puts.push(Put::set(HUB, HUB_INCARNATION, self.incarnation.to_be_bytes())),
+        }
+        self.recover_sites(ledger)?;
+        ledger.scan_prefix(CONFLICT, &[], &mut |key, _| {
+            self.conflicts.extend(tables::seq_of(key));
+            ControlFlow::Continue(())
+        })?;
+        step.then = views::all_stock(ledger)?;
+        step.then.extend(views::all_conflicts(ledger)?);
+        step.then.extend(self.sites.iter().map(|(site, view)| Effect::restore(views::site_status(site, view))));
+        Ok(step)
+    }
+
+    fn committed(&mut self, now: &Now, ledger: &dyn Read) -> Result<Vec<Effect>, LedgerError> {
+        let mut effects = self.speak_to_sites(now, ledger)?;
+        effects.extend(self.stock.changed(ledger)?);
+        Ok(effects)
+    }
+
+    fn applied(&self) -> Seq {
+        // Nobody else holds the hub's journal: it is never trimmed.
+        Seq::ZERO
+    }
+}
+
+impl Hub {
+    fn recover_sites(&mut self, ledger: &dyn Read) -> Result<(), LedgerError> {
+        let mut found = Vec::new();
+        ledger.scan_prefix(SITE, &[], &mut |key, value| {
+            found.push((key.to_vec(), value.to_vec()));
+            ControlFlow::Continue(())
+        })?;
+        for (key, value) in found {
+            let Some(site) = std::str::from_utf8(&key).ok().and_then(|name| name.parse::<SiteName>().ok()) else {
+                continue;
+            };
+            let epoch = decode::<SiteCell>(SITE, &value)?.epoch;
+            let applied_seq = sync::watermark(&site, Epoch(epoch), ledger)?.seq.0;
+            self.sites.insert(site, SiteView { epoch, applied_seq, ..SiteView::default() });
+        }
+        Ok(())
+    }
+}

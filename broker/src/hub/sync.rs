@@ -1,0 +1,359 @@
+//! The hub's side of the sync protocol: applies a batch only if it continues seq and hash, in one commit with the new
+//! watermark; a repeat changes nothing, a gap is asked for.
+
+use prost::Message;
+use proto::PROTOCOL;
+use proto::chunk::{self, ChainHash, Chunk, Position};
+use proto::id::{Epoch, Seq, SiteName};
+use proto::topic;
+use proto::wire::down::Of as DownOf;
+use proto::wire::record::Of;
+use proto::wire::up::Of as UpOf;
+use proto::wire::{
+    Batch, Chunks, Down, Event, Hello, Record, Refusal, SiteChunk, SiteJoined, Turned, Up, Watermark, Welcome,
+};
+
+use super::session::Session;
+use super::tables::{EPOCH, WATERMARK, decode, replica_key};
+use super::{Effect, Hub, merge, views};
+use crate::front::{Denial, InboundPublish, Outcome, Verdict};
+use crate::ledger::{Draft, LedgerError, Now, Read, Step};
+
+/// The largest body of a site's chunk. A gateway closes its groups well below; what a chunk does to registers must fit
+/// into one record of our own journal beside it.
+const SITE_CHUNK_BYTES_MAX: usize = 48 << 10;
+
+/// How far a journal is applied; the origin if nothing of it is.
+pub(super) fn watermark(site: &SiteName, epoch: Epoch, ledger: &dyn Read) -> Result<Position, LedgerError> {
+    let Some(value) = ledger.get(WATERMARK, &replica_key(site.as_str(), epoch))? else {
+        return Ok(Position::default());
+    };
+    let mark: Watermark = decode(WATERMARK, &value)?;
+    let hash = ChainHash::from_slice(&mark.hash)
+        .ok_or_else(|| LedgerError::Value { table: WATERMARK.0, why: "a hash of the wrong length".into() })?;
+    Ok(Position { seq: Seq(mark.seq), hash })
+}
+
+impl Hub {
+    /// A publish that came in. Everything that a gateway says is on `up/{site}`.
+    pub(super) fn message(
+        &mut self,
+        publish: InboundPublish,
+        now: &Now,
+        ledger: &dyn Read,
+    ) -> Result<Step<Effect>, LedgerError> {
+        let site = match address(&publish) {
+            Ok(site) => site,
+            Err(denial) => return Ok(self.refuse(&publish, denial, now)),
+        };
+        let Ok(Up { session, of: Some(of) }) = Up::decode(publish.payload.clone()) else {
+            self.tally.undecodable += 1;
+            let reason = "the message is not one of the sync protocol".to_owned();
+            return Ok(self.refuse(&publish, Denial { code: "sync_undecodable", reason }, now));
+        };
+        // Sync messages are for the hub alone.
+        let quiet = || Step { verdict: Verdict { forward: false, ..Verdict::ACCEPTED }, ..Step::nothing() };
+        if let UpOf::Hello(hello) = of {
+            return Ok(Step { verdict: quiet().verdict, ..self.hello(&site, session, &hello, now, ledger)? });
+        }
+        let Some(live) = self.sessions.get_mut(&site).filter(|live| live.nonce == session) else {
+            return Ok(quiet());
+        };
+        live.heard_ms = now.mono_ms;
+        if let Some(view) = self.sites.get_mut(&site) {
+            view.last_seen_ms = Some(now.wall.0);
+        }
+        match of {
+            UpOf::Batch(batch) => {
+                let step = self.batch(&site, batch, now, ledger)?;
+                Ok(Step { verdict: quiet().verdict, ..step })
+            }
+            UpOf::FeedAck(ack) => {
+                live.feed_acknowledged(ack.cursor, ack.resend);
+                Ok(quiet())
+            }
+            UpOf::Beat(beat) => {
+                if let Some(view) = self.sites.get_mut(&site) {
+                    view.beat = beat;
+                }
+                self.site_changed.insert(site);
+                Ok(quiet())
+            }
+            UpOf::Bye(_) => Ok(Step { then: self.gone(&site).into_iter().collect(), ..quiet() }),
+            UpOf::Hello(_) => Ok(quiet()),
+        }
+    }
+
+    fn hello(
+        &mut self,
+        site: &SiteName,
+        nonce: u64,
+        hello: &Hello,
+        now: &Now,
+        ledger: &dyn Read,
+    ) -> Result<Step<Effect>, LedgerError> {
+        let mut step = Step::nothing();
+        if hello.site != site.as_str() || hello.protocol == 0 {
+            let advice = format!("the gateway says that it is {:?} on the topic of {site}: check --site", hello.site);
+            step.then.push(self.turned(site, nonce, "site_differs", advice, now));
+            return Ok(step);
+        }
+        let epoch = Epoch(hello.epoch);
+        let held = watermark(site, epoch, ledger)?;
+        if let Some((code, advice)) = disagreement(hello, held) {
+            step.then.push(self.turned(site, nonce, code, advice.to_owned(), now));
+            return Ok(step);
+        }
+        let fresh = ledger.get(EPOCH, &replica_key(site.as_str(), epoch))?.is_none();
+        if fresh {
+            step.events.push(self.joined(site, epoch, now));
+            if self.sites.contains_key(site) {
+                let say = format!("{site} has a new ledger {epoch}: count its stock, the old ledger's figures still stand");
+                step.then.push(Effect::tell(views::alert(site, "new_ledger", say, now.wall.0)));
+            }
+        }
+        let cursor = if hello.feed_incarnation == self.incarnation { hello.feed_cursor } else { 0 };
+        let session = Session::new(nonce, epoch, held, cursor, now.mono_ms);
+        let welcome = DownOf::Welcome(Welcome {
+            protocol: hello.protocol.min(PROTOCOL),
+            applied_seq: held.seq.0,
+            applied_hash: held.hash.0.to_vec().into(),
+            send_up_to: session.send_up_to(),
+            hub_ms: now.wall.0,
+        });
+        let down = Down { session: nonce, incarnation: self.incarnation, of: Some(welcome) };
+        step.then.push(Effect::down(site, &down));
+        self.sessions.insert(site.clone(), session);
+        let view = self.sites.entry(site.clone()).or_default();
+        view.online = true;
+        view.epoch = if fresh || view.epoch == 0 { epoch.0 } else { view.epoch };
+        view.applied_seq = held.seq.0;
+        view.last_seen_ms = Some(now.wall.0);
+        view.beat.journal_to = hello.journal_to;
+        step.then.push(Effect::tell(views::site_status(site, view)));
+        tracing::info!(%site, %epoch, applied = held.seq.0, has = hello.journal_to, "a gateway said hello");
+        Ok(step)
+    }
+
+    fn joined(&mut self, site: &SiteName, epoch: Epoch, now: &Now) -> Draft {
+        let joined = SiteJoined { site: site.to_string(), epoch: epoch.0 };
+        self.draft(vec![Of::SiteJoined(joined)], now)
+    }
+
+    fn batch(
+        &mut self,
+        site: &SiteName,
+        batch: Batch,
+        now: &Now,
+        ledger: &dyn Read,
+    ) -> Result<Step<Effect>, LedgerError> {
+        self.tally.batches += 1;
+        self.unfolded.clear();
+        let mut step = Step::nothing();
+        let Some(chunks) = unpack(&batch) else {
+            self.tally.undecodable += 1;
+            self.ask_again(site);
+            tracing::warn!(%site, first = batch.first_seq, "a batch cannot be unpacked");
+            return Ok(step);
+        };
+        for bytes in chunks.chunk {
+            let Some(session) = self.sessions.get_mut(site) else { break };
+            let held = session.watermark;
+            let chunk = match chunk::open(&bytes) {
+                Ok(chunk) if chunk.head.body_bytes() <= SITE_CHUNK_BYTES_MAX => chunk,
+                other => {
+                    self.tally.undecodable += 1;
+                    self.ask_again(site);
+                    let why = other.map_or_else(|error| error.to_string(), |_| "it is too large".to_owned());
+                    tracing::warn!(%site, after = held.seq.0, %why, "a chunk is damaged");
+                    break;
+                }
+            };
+            if chunk.head.replica != session.replica(site) {
+                let advice = "the gateway sends the journal of another ledger".to_owned();
+                let nonce = session.nonce;
+                step.then.push(self.turned(site, nonce, "chain_differs", advice, now));
+                break;
+            }
+            if chunk.head.last <= held.seq {
+                self.tally.repeats += 1;
+                session.owes_applied = true;
+                continue;
+            }
+            if chunk.head.before() == held {
+                session.watermark = chunk.head.after();
+                session.owes_applied = true;
+                self.apply(site, chunk, bytes, now, ledger, &mut step)?;
+                continue;
+            }
+            if chunk.head.first > held.seq.next() {
+                self.tally.gaps += 1;
+                session.gap();
+                break;
+            }
+            let advice = "the gateway's journal and the hub's copy of it differ".to_owned();
+            let nonce = session.nonce;
+            step.then.push(self.turned(site, nonce, "chain_differs", advice, now));
+            break;
+        }
+        Ok(step)
+    }
+
+    /// One chunk that continues the watermark: it, what it does to registers, and the new watermark are one event.
+    fn apply(
+        &mut self,
+        site: &SiteName,
+        chunk: Chunk,
+        bytes: bytes::Bytes,
+        now: &Now,
+        ledger: &dyn Read,
+        step: &mut Step<Effect>,
+    ) -> Result<(), LedgerError> {
+        let merges = merge::merge(&chunk, now.wall, ledger, &mut self.unfolded)?;
+        if merges.unreadable > 0 {
+            tracing::warn!(%site, count = merges.unreadable, "register writes break the rules and were left out");
+        }
+        for total in &chunk.body.totals {
+            self.stock.touched(total.gtin);
+        }
+        self.note_refusals(site, &chunk, step);
+        if let Some(view) = self.sites.get_mut(site) {
+            view.applied_seq = chunk.head.last.0;
+            view.beat.journal_to = view.beat.journal_to.max(chunk.head.last.0);
+        }
+        self.site_changed.insert(site.clone());
+
+        let before: u64 = step.events.iter().map(|draft| draft.event.records.len() as u64).sum();
+        let first = ledger.next_seq().plus(before);
+        let mut records = vec![Of::SiteChunk(SiteChunk { chunk: bytes, received_ms: now.wall.0 })];
+        for merged in merges.registers {
+            self.feed.changed(&merged.key, first.plus(records.len() as u64).0);
+            records.push(Of::Merged(merged));
+        }
+        for conflict in merges.conflicts {
+            let seq = first.plus(records.len() as u64);
+            self.tally.conflicts += 1;
+            self.conflicts.push_back(seq);
+            step.then.push(Effect::tell(views::conflict(seq.0, &conflict, now.wall.0)));
+            records.push(Of::Conflict(conflict));
+        }
+        let draft = self.draft(records, now);
+        step.events.push(draft);
+        Ok(())
+    }
+
+    fn note_refusals(&mut self, site: &SiteName, chunk: &Chunk, step: &mut Step<Effect>) {
+        let Some(view) = self.sites.get_mut(site) else { return };
+        let mut newest = None;
+        for event in &chunk.body.events {
+            for record in &event.records {
+                let Some(Of::Refusal(refusal)) = &record.of else { continue };
+                if view.refusals.len() < 256 || view.refusals.contains_key(&refusal.code) {
+                    *view.refusals.entry(refusal.code.clone()).or_default() += 1;
+                }
+                newest = Some((event.device.as_str(), refusal));
+            }
+        }
+        if let Some((device, refusal)) = newest {
+            step.then.push(Effect::tell(views::reject(site, device, refusal, view)));
+        }
+    }
+
+    fn ask_again(&mut self, site: &SiteName) {
+        if let Some(session) = self.sessions.get_mut(site) {
+            session.gap();
+        }
+    }
+
+    /// Ends the session: syncing on would do harm.
+    fn turned(&mut self, site: &SiteName, nonce: u64, code: &str, advice: String, now: &Now) -> Effect {
+        tracing::warn!(%site, code, "turned a gateway away: {advice}");
+        self.sessions.remove(site);
+        if let Some(view) = self.sites.get_mut(site) {
+            view.online = false;
+            view.last_seen_ms = Some(now.wall.0);
+            self.site_changed.insert(site.clone());
+        }
+        let turned = DownOf::Turned(Turned { code: code.into(), advice });
+        Effect::down(site, &Down { session: nonce, incarnation: self.incarnation, of: Some(turned) })
+    }
+
+    /// After a commit: watermarks that moved, and the next part of the feed.
+    pub(super) fn speak_to_sites(&mut self, now: &Now, ledger: &dyn Read) -> Result<Vec<Effect>, LedgerError> {
+        let mut effects = Vec::new();
+        let head = self.feed.head();
+        for (site, session) in &mut self.sessions {
+            if session.applied_due(now.mono_ms) {
+                let down = session.say_applied(self.incarnation, now.wall.0, now.mono_ms);
+                effects.push(Effect::down(site, &down));
+            }
+            if session.cursor < head
+                && session.feed_due(now.mono_ms)
+                && let Some(feed) = self.feed.after(session.cursor, ledger)?
+            {
+                session.feed_out = Some((feed.upto, now.mono_ms));
+                let of = Some(DownOf::Feed(feed));
+                effects.push(Effect::down(site, &Down { session: session.nonce, incarnation: self.incarnation, of }));
+            }
+        }
+        Ok(effects)
+    }
+
+    fn refuse(&mut self, publish: &InboundPublish, why: Denial, now: &Now) -> Step<Effect> {
+        self.tally.refused += 1;
+        let sender = publish.who.name.as_deref().unwrap_or(&publish.who.client);
+        let refusal = Refusal {
+            code: why.code.into(),
+            reason: why.reason,
+            topic: String::from_utf8_lossy(&publish.topic).chars().take(256).collect(),
+            payload_bytes: publish.payload.len() as u32,
+            payload: self.quota.kept(sender, &publish.payload, now),
+            ..Refusal::default()
+        };
+        let draft = self.draft(vec![Of::Refusal(refusal)], now);
+        let told = if why.code == "sync_undecodable" { Outcome::PayloadInvalid } else { Outcome::NotAuthorized };
+        Step { events: vec![draft], verdict: Verdict::refused(told), ..Step::nothing() }
+    }
+
+    fn draft(&mut self, records: Vec<Of>, now: &Now) -> Draft {
+        let records = records.into_iter().map(|of| Record { of: Some(of) }).collect();
+        let event = Event { unsynced: !now.synced, records, ..Event::default() };
+        Draft { stamp: self.clock.stamp(now.reading()), event }
+    }
+}
+
+fn address(publish: &InboundPublish) -> Result<SiteName, Denial> {
+    if let Some(denial) = &publish.denied {
+        return Err(denial.clone());
+    }
+    match std::str::from_utf8(&publish.topic).ok().and_then(|topic| topic.parse().ok()) {
+        Some(topic::Inbound::Up { site }) => Ok(site),
+        _ => Err(Denial { code: "topic_unknown", reason: "gateways write to up/{site}".into() }),
+    }
+}
+
+/// What stands between the gateway's chain and ours, as far as its Hello shows.
+fn disagreement(hello: &Hello, held: Position) -> Option<(&'static str, &'static str)> {
+    if hello.journal_to < held.seq.0 {
+        return Some((
+            "ledger_behind",
+            "the hub holds more of this journal than the gateway: its box was restored from a backup or lost its end",
+        ));
+    }
+    if hello.journal_from > held.seq.0 + 1 {
+        return Some((
+            "hub_behind",
+            "the gateway no longer keeps records that the hub lacks: restore a newer backup of the hub",
+        ));
+    }
+    let differs = hello.journal_to == held.seq.0 && held.seq > Seq::ZERO && hello.hash_to != held.hash.0.as_slice();
+    differs.then_some(("chain_differs", "the gateway's journal and the hub's copy of it differ"))
+}
+
+fn unpack(batch: &Batch) -> Option<Chunks> {
+    if batch.chunks_bytes == 0 {
+        return Chunks::decode(batch.body.clone()).ok();
+    }
+    let plain = proto::pack::unpack(&batch.body, batch.chunks_bytes as usize)?;
+    Chunks::decode(&plain[..]).ok()
+}

@@ -1,0 +1,49 @@
+//! The hub's tables. Their numbers are on disk: never give one a second meaning. 1 is `exactly_once`'s.
+
+use prost::Message;
+use proto::gtin::Gtin;
+use proto::id::{Epoch, ReplicaId, Seq, SiteName};
+
+use crate::ledger::{LedgerError, Table};
+
+/// site ‖ 0 ‖ epoch → how far that journal is applied. Folded.
+pub(super) const WATERMARK: Table = Table(2);
+/// gtin ‖ site ‖ 0 ‖ epoch → that replica's component. Folded.
+pub(super) const COUNTER: Table = Table(3);
+/// register key → its merged state and feed position. Folded.
+pub(super) const REGISTER: Table = Table(4);
+/// seq of the hub's record → conflict. Folded; the oldest are dropped past a bound.
+pub(super) const CONFLICT: Table = Table(5);
+/// site → the life of its ledger that is current. Folded.
+pub(super) const SITE: Table = Table(6);
+/// site ‖ 0 ‖ epoch → seq of the record that first named it. Folded.
+pub(super) const EPOCH: Table = Table(7);
+/// What the hub keeps of itself. Put.
+pub(super) const HUB: Table = Table(8);
+
+pub(super) const HUB_INCARNATION: &[u8] = b"incarnation";
+
+pub(super) fn replica_key(site: &str, epoch: Epoch) -> Vec<u8> {
+    [site.as_bytes(), b"\0", &epoch.0.to_be_bytes()].concat()
+}
+
+pub(super) fn counter_key(gtin: u64, replica: &ReplicaId) -> Vec<u8> {
+    [&gtin.to_be_bytes()[..], &replica_key(replica.site.as_str(), replica.epoch)].concat()
+}
+
+/// The item and site of a counter's key.
+pub(super) fn counter_of(key: &[u8]) -> Option<(Gtin, SiteName)> {
+    let (gtin, rest) = key.split_at_checked(8)?;
+    let gtin = Gtin::from_number(u64::from_be_bytes(gtin.try_into().ok()?)).ok()?;
+    let site = rest.len().checked_sub(9).and_then(|end| std::str::from_utf8(&rest[..end]).ok())?;
+    Some((gtin, site.parse().ok()?))
+}
+
+pub(super) fn seq_of(key: &[u8]) -> Option<Seq> {
+    Some(Seq(u64::from_be_bytes(key.try_into().ok()?)))
+}
+
+/// Reads a cell that this software wrote: what does not decode is damage.
+pub(super) fn decode<M: Message + Default>(table: Table, value: &[u8]) -> Result<M, LedgerError> {
+    M::decode(value).map_err(|e| LedgerError::Value { table: table.0, why: e.to_string() })
+}

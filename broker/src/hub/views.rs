@@ -1,0 +1,176 @@
+//! What HQ sees: retained JSON on `hq/…`, told once per commit however often a value changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+
+use proto::gtin::Gtin;
+use proto::id::{SiteName, Units};
+use proto::topic::Outbound;
+use proto::wire::{Beat, Conflict, ConflictCell, CounterCell, Refusal, RegisterState};
+use serde_json::{Value, json};
+
+use super::Effect;
+use super::tables::{CONFLICT, COUNTER, counter_of, decode, seq_of};
+use crate::ledger::{LedgerError, Read};
+
+/// What is known of a site besides its journal.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SiteView {
+    pub(super) online: bool,
+    pub(super) epoch: u64,
+    pub(super) applied_seq: u64,
+    pub(super) beat: Beat,
+    pub(super) last_seen_ms: Option<u64>,
+    /// Refusals in the chunks applied since the hub started, by code.
+    pub(super) refusals: BTreeMap<String, u64>,
+}
+
+impl SiteView {
+    /// By what the site said it has, or by its last beat if that is more recent than what is applied.
+    fn backlog_records(&self) -> u64 {
+        self.beat.journal_to.saturating_sub(self.applied_seq)
+    }
+
+    pub(super) fn json(&self, site: &SiteName) -> Value {
+        let behind = self.backlog_records() > 0;
+        json!({
+            "site": site.as_str(),
+            "online": self.online,
+            "epoch": format!("{:016x}", self.epoch),
+            "applied_seq": self.applied_seq,
+            "backlog_records": self.backlog_records(),
+            "backlog_bytes": if behind { self.beat.backlog_bytes } else { 0 },
+            "backlog_age_ms": if behind { self.beat.backlog_age_ms } else { 0 },
+            "skew_ms": self.beat.skew_ms,
+            "clock_synced": self.beat.clock_synced,
+            "disk_bytes": self.beat.disk_bytes,
+            "rejects": self.beat.rejects,
+            "last_seen_ms": self.last_seen_ms,
+        })
+    }
+}
+
+pub(super) fn site_status(site: &SiteName, view: &SiteView) -> (String, bytes::Bytes) {
+    (Outbound::HqSite(site).to_string(), view.json(site).to_string().into())
+}
+
+/// Items whose stock changed since it was last told.
+#[derive(Debug, Default)]
+pub(super) struct StockView {
+    to_tell: BTreeSet<Gtin>,
+}
+
+impl StockView {
+    pub(super) fn touched(&mut self, gtin: u64) {
+        // A number that is no GTIN cannot have passed a gateway's decoder; it has no topic.
+        self.to_tell.extend(Gtin::from_number(gtin));
+    }
+
+    pub(super) fn changed(&mut self, ledger: &dyn Read) -> Result<Vec<Effect>, LedgerError> {
+        let mut effects = Vec::new();
+        for gtin in std::mem::take(&mut self.to_tell) {
+            let mut sites = BTreeMap::new();
+            gather(ledger, &gtin.number().to_be_bytes(), &mut |_, site, units| {
+                *sites.entry(site).or_default() += units;
+            })?;
+            effects.push(Effect::tell(stock(gtin, &sites)));
+        }
+        Ok(effects)
+    }
+}
+
+/// Every item's stock, for a start.
+pub(super) fn all_stock(ledger: &dyn Read) -> Result<Vec<Effect>, LedgerError> {
+    let mut items: BTreeMap<Gtin, BTreeMap<SiteName, Units>> = BTreeMap::new();
+    gather(ledger, &[], &mut |gtin, site, units| {
+        *items.entry(gtin).or_default().entry(site).or_default() += units;
+    })?;
+    Ok(items.iter().map(|(gtin, sites)| Effect::restore(stock(*gtin, sites))).collect())
+}
+
+fn gather(
+    ledger: &dyn Read,
+    prefix: &[u8],
+    each: &mut dyn FnMut(Gtin, SiteName, Units),
+) -> Result<(), LedgerError> {
+    let mut damaged = None;
+    ledger.scan_prefix(COUNTER, prefix, &mut |key, value| match decode::<CounterCell>(COUNTER, value) {
+        Ok(cell) => {
+            if let Some((gtin, site)) = counter_of(key) {
+                each(gtin, site, Units(cell.units));
+            }
+            ControlFlow::Continue(())
+        }
+        Err(error) => {
+            damaged = Some(error);
+            ControlFlow::Break(())
+        }
+    })?;
+    damaged.map_or(Ok(()), Err)
+}
+
+/// `{"gtin":"04006381333931","on_hand":22,"sites":{"harbour":22}}`
+fn stock(gtin: Gtin, sites: &BTreeMap<SiteName, Units>) -> (String, bytes::Bytes) {
+    let total: Units = sites.values().copied().sum();
+    let body = json!({ "gtin": gtin, "on_hand": total, "sites": sites });
+    (Outbound::HqStock(gtin).to_string(), body.to_string().into())
+}
+
+pub(super) fn conflict(id: u64, conflict: &Conflict, seen_ms: u64) -> (String, bytes::Bytes) {
+    let body = json!({
+        "id": id,
+        "key": conflict.key,
+        "winner": conflict.winner.as_ref().map(side),
+        "loser": conflict.loser.as_ref().map(side),
+        "seen_ms": seen_ms,
+    });
+    (Outbound::HqConflict(&id.to_string()).to_string(), body.to_string().into())
+}
+
+/// Every conflict that is kept, for a start.
+pub(super) fn all_conflicts(ledger: &dyn Read) -> Result<Vec<Effect>, LedgerError> {
+    let (mut effects, mut damaged) = (Vec::new(), None);
+    ledger.scan_prefix(CONFLICT, &[], &mut |key, value| {
+        match (seq_of(key), decode::<ConflictCell>(CONFLICT, value)) {
+            (Some(seq), Ok(ConflictCell { conflict: Some(found), seen_ms })) => {
+                effects.push(Effect::restore(conflict(seq.0, &found, seen_ms)));
+            }
+            (_, Err(error)) => damaged = Some(error),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    })?;
+    damaged.map_or(Ok(effects), Err)
+}
+
+fn side(state: &RegisterState) -> Value {
+    let (site, seq) = state.dot.as_ref().map_or(("", 0), |dot| (dot.site.as_str(), dot.seq));
+    json!({
+        "value": serde_json::from_slice::<Value>(&state.value).unwrap_or(Value::Null),
+        "deleted": state.deleted,
+        "site": site,
+        "seq": seq,
+        "device": state.writer,
+        "at_ms": proto::clock::Stamp(state.stamp).ms().0,
+    })
+}
+
+/// The newest refusal of a site, with counts.
+pub(super) fn reject(site: &SiteName, device: &str, refusal: &Refusal, view: &SiteView) -> (String, bytes::Bytes) {
+    let body = json!({
+        "site": site.as_str(),
+        "device": device,
+        "code": refusal.code,
+        "reason": refusal.reason,
+        "topic": refusal.topic,
+        "line": refusal.line,
+        "counts": view.refusals,
+    });
+    (Outbound::HqReject(site).to_string(), body.to_string().into())
+}
+
+pub(super) fn alert(site: &SiteName, what: &str, say: String, at_ms: u64) -> (String, bytes::Bytes) {
+    let body = json!({ "site": site.as_str(), "alert": what, "say": say, "at_ms": at_ms });
+    let name = format!("{site}:{what}");
+    (Outbound::HqAlert(&name).to_string(), body.to_string().into())
+}
