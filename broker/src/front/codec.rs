@@ -5,9 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use bytes::{Bytes, BytesMut};
 use rumqttd::protocol::v4::V4;
 use rumqttd::protocol::v5::V5;
-use rumqttd::protocol::{
-    Disconnect, DisconnectReasonCode, Packet, Protocol, Publish, PublishProperties, QoS,
-};
+use rumqttd::protocol::{Disconnect, DisconnectReasonCode, Packet, Protocol, Publish, PublishProperties, QoS};
 
 use super::stats::FrontStats;
 
@@ -145,7 +143,10 @@ impl Codec {
             Version::V5 => V5.write(Packet::Publish(publish, properties), out),
         };
         let encoded = &out[start..];
-        let head = written.ok().and_then(|_| Frame::read(encoded, usize::MAX).ok()?).and_then(|frame| Head::read(encoded, &frame).ok());
+        let head = written
+            .ok()
+            .and_then(|_| Frame::read(encoded, usize::MAX).ok()?)
+            .and_then(|frame| Head::read(encoded, &frame).ok());
         if head.is_none() {
             out.truncate(start);
         }
@@ -245,9 +246,17 @@ mod tests {
             (&[0x3d, 6, 0, 1, b'a', 0, 9, b'x'], QoS::ExactlyOnce, 9),
         ] {
             let Ok(Some(Decoded::Publish(publish))) = decode(V311, bytes) else { panic!("{bytes:x?}") };
-            assert_eq!((publish.qos, publish.pkid, &publish.topic[..], &publish.payload[..]), (qos, pkid, &b"a"[..], &b"x"[..]));
+            assert_eq!(
+                (publish.qos, publish.pkid, &publish.topic[..], &publish.payload[..]),
+                (qos, pkid, &b"a"[..], &b"x"[..])
+            );
         }
-        for bad in [&[0x36, 6, 0, 1, b'a', 1, 2, b'x'][..], &[0x32, 5, 0, 1, b'a', 0, 0], &[0x32, 3, 0, 9, b'a'], &[0x30, 1, 0]] {
+        for bad in [
+            &[0x36, 6, 0, 1, b'a', 1, 2, b'x'][..],
+            &[0x32, 5, 0, 1, b'a', 0, 0],
+            &[0x32, 3, 0, 9, b'a'],
+            &[0x30, 1, 0],
+        ] {
             assert_eq!(decode(V311, bad).unwrap_err(), Fault::Malformed, "{bad:x?}");
         }
     }
@@ -263,7 +272,9 @@ mod tests {
 
     #[test]
     fn a_v5_disconnect_may_leave_its_properties_out() {
-        let Ok(Some(Decoded::Packet(Packet::Disconnect(disconnect, None)))) = decode(V5_, &[0xe0, 1, 4]) else { panic!() };
+        let Ok(Some(Decoded::Packet(Packet::Disconnect(disconnect, None)))) = decode(V5_, &[0xe0, 1, 4]) else {
+            panic!()
+        };
         assert_eq!(disconnect.reason_code, DisconnectReasonCode::DisconnectWithWillMessage);
     }
 

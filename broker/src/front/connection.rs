@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -107,7 +108,7 @@ where
     let resubscribe = admitted.resubscribe;
     let mut connection = Connection::new(admitted, stream, shared);
     let end = connection.run(resubscribe).await;
-    tracing::info!(%peer, client = %who.client, ?end, "disconnected");
+    tracing::info!(%peer, client = %who.client, %end, "disconnected");
     connection.finish(end).await;
     drop(gauge);
 }
@@ -352,6 +353,25 @@ impl End {
             End::Disconnected { .. } | End::Closed | End::Io(_) | End::Fault(_) | End::KeepAlive | End::Stalled => true,
             End::Kicked(Kick::TakenOver) => true,
             End::Kicked(Kick::Shutdown | Kick::RouterLost) | End::RouterGone | End::IntakeClosed | End::NoRoom => false,
+        }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            End::Disconnected { will: false, .. } => f.write_str("the client said so"),
+            End::Disconnected { will: true, .. } => f.write_str("the client said so, and wants its will published"),
+            End::Closed => f.write_str("closed by the client"),
+            End::Io(error) => write!(f, "{error}"),
+            End::Fault(fault) => write!(f, "protocol fault: {fault:?}"),
+            End::KeepAlive => f.write_str("not heard from for one and a half keep alives"),
+            End::Stalled => f.write_str("the client did not read"),
+            End::Kicked(Kick::TakenOver) => f.write_str("taken over by a new connection of the same client id"),
+            End::Kicked(Kick::Shutdown) => f.write_str("the process stops"),
+            End::Kicked(Kick::RouterLost) | End::RouterGone => f.write_str("the router died"),
+            End::IntakeClosed => f.write_str("the writer has stopped"),
+            End::NoRoom => f.write_str("no room for what it sent"),
         }
     }
 }

@@ -116,7 +116,10 @@ mod tests {
         assert_eq!(bytes(|o| unsuback(Version::V311, 1, &[0x11], o)), [0xb0, 2, 0, 1]);
         assert_eq!(bytes(|o| unsuback(Version::V5, 1, &[0x11], o)), [0xb0, 4, 0, 1, 0, 0x11]);
         assert_eq!(bytes(|o| retained(Version::V311, "a", b"x", None, o)), [0x31, 4, 0, 1, b'a', b'x']);
-        assert_eq!(bytes(|o| retained(Version::V5, "a", b"x", Some(200), o)), [0x31, 8, 0, 1, b'a', 3, 0x0b, 0xc8, 1, b'x']);
+        assert_eq!(
+            bytes(|o| retained(Version::V5, "a", b"x", Some(200), o)),
+            [0x31, 8, 0, 1, b'a', 3, 0x0b, 0xc8, 1, b'x']
+        );
         assert_eq!(bytes(|o| remaining_length(0, o)), [0]);
         assert_eq!(bytes(|o| remaining_length(16_384, o)), [0x80, 0x80, 1]);
     }

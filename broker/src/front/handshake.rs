@@ -87,7 +87,11 @@ where
     admitted
 }
 
-async fn read_connect<S, I>(stream: &mut S, shared: &Shared<I>, version: &mut Version) -> Result<(Offer, BytesMut), Refused>
+async fn read_connect<S, I>(
+    stream: &mut S,
+    shared: &Shared<I>,
+    version: &mut Version,
+) -> Result<(Offer, BytesMut), Refused>
 where
     S: AsyncRead + Unpin,
 {
@@ -172,7 +176,11 @@ async fn admit<I: Intake>(
     };
     let limits = Limits::new(&offer.connect, offer.properties.as_ref(), version, shared);
 
-    let mut claim = shared.sessions.claim(&client, !limits.expiry.is_zero(), config.takeover_timeout).await.map_err(Refused::from)?;
+    let mut claim = shared
+        .sessions
+        .claim(&client, !limits.expiry.is_zero(), config.takeover_timeout)
+        .await
+        .map_err(Refused::from)?;
     let absent_will = claim.will.take().map(|(_, will)| will);
     // Overwritten when the connection ends as it should; this is for one that does not.
     claim.expires = Some(Instant::now() + config.session_expiry_max);
@@ -233,7 +241,8 @@ fn assigned_id() -> Option<String> {
 }
 
 fn credentials<'a>(client: &'a str, login: &'a Option<Login>) -> Credentials<'a> {
-    let given = |of: fn(&Login) -> &String| login.as_ref().map(|login| of(login).as_str()).filter(|text| !text.is_empty());
+    let given =
+        |of: fn(&Login) -> &String| login.as_ref().map(|login| of(login).as_str()).filter(|text| !text.is_empty());
     Credentials { client, username: given(|login| &login.username), password: given(|login| &login.password) }
 }
 
@@ -270,7 +279,12 @@ struct Limits {
 }
 
 impl Limits {
-    fn new<I>(connect: &Connect, properties: Option<&ConnectProperties>, version: Version, shared: &Shared<I>) -> Limits {
+    fn new<I>(
+        connect: &Connect,
+        properties: Option<&ConnectProperties>,
+        version: Version,
+        shared: &Shared<I>,
+    ) -> Limits {
         let config = &shared.config;
         let keepalive_max = config.keepalive_s_max.max(1);
         let lowered = version == Version::V5 && (connect.keep_alive == 0 || connect.keep_alive > keepalive_max);
@@ -289,7 +303,9 @@ impl Limits {
             expiry,
             expiry_told: expiry_lowered.then_some(expiry.as_secs() as u32),
             receive_max: properties.and_then(|properties| properties.receive_maximum).unwrap_or(u16::MAX).into(),
-            packet_bytes_max: properties.and_then(|properties| properties.max_packet_size).map_or(usize::MAX, |max| max as usize),
+            packet_bytes_max: properties
+                .and_then(|properties| properties.max_packet_size)
+                .map_or(usize::MAX, |max| max as usize),
         }
     }
 }
@@ -304,7 +320,11 @@ async fn start_clean<I: Intake>(claim: &mut Claim, shared: &Arc<Shared<I>>) -> R
 }
 
 /// The link, and whether the router lost the session that we kept.
-async fn link<I: Intake>(claim: &mut Claim, expiry: Duration, shared: &Arc<Shared<I>>) -> Result<(Link, bool), Refused> {
+async fn link<I: Intake>(
+    claim: &mut Claim,
+    expiry: Duration,
+    shared: &Arc<Shared<I>>,
+) -> Result<(Link, bool), Refused> {
     let gone = |_| Refused::Unavailable;
     let client = claim.client.clone();
     if !claim.kept && expiry.is_zero() {

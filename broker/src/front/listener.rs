@@ -27,7 +27,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The MQTT listener, bound but not yet accepting.
 pub struct Front<I> {
     listener: TcpListener,
-    shared: Arc<Shared<I>>,
+    pub(super) shared: Arc<Shared<I>>,
     feed: Feed,
 }
 

@@ -105,7 +105,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
             }
         };
         let stats = &self.shared.stats;
-        for (counter, n) in [&stats.publishes_qos0, &stats.publishes_qos1, &stats.publishes_qos2].into_iter().zip(counts) {
+        for (counter, n) in
+            [&stats.publishes_qos0, &stats.publishes_qos1, &stats.publishes_qos2].into_iter().zip(counts)
+        {
             counter.add(n);
         }
         stop
@@ -190,7 +192,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
     #[allow(clippy::type_complexity)]
     fn judge(&self, publish: &Incoming) -> Result<Option<(Denial, Result<(), Fault>)>, Fault> {
         let properties = publish.properties.as_ref();
-        if properties.is_some_and(|p| !p.subscription_identifiers.is_empty() || p.response_topic.as_deref().is_some_and(has_wildcard)) {
+        if properties.is_some_and(|p| {
+            !p.subscription_identifiers.is_empty() || p.response_topic.as_deref().is_some_and(has_wildcard)
+        }) {
             return Err(Fault::Protocol);
         }
         let topic = match topic_rules::topic(&publish.topic) {
@@ -206,7 +210,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
         }
         let bytes = properties.map_or(0, memory);
         let reason = format_args!("the properties take {bytes} bytes").to_string();
-        Ok((bytes > self.shared.config.properties_bytes_max).then_some((Denial { code: "properties_too_large", reason }, Ok(()))))
+        Ok((bytes > self.shared.config.properties_bytes_max)
+            .then_some((Denial { code: "properties_too_large", reason }, Ok(()))))
     }
 
     /// Makes a batch durable; then, in this order, fans it out and acknowledges it.
@@ -343,7 +348,8 @@ fn has_wildcard(topic: &str) -> bool {
 /// What properties take in memory, roughly: the router's log does not count them.
 fn memory(properties: &PublishProperties) -> usize {
     let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    let pairs: usize = properties.user_properties.iter().map(|pair| size_of_val(pair) + pair.0.len() + pair.1.len()).sum();
+    let pairs: usize =
+        properties.user_properties.iter().map(|pair| size_of_val(pair) + pair.0.len() + pair.1.len()).sum();
     let data = properties.correlation_data.as_ref().map_or(0, Bytes::len);
     pairs + data + text(&properties.content_type) + text(&properties.response_topic)
 }

@@ -130,7 +130,9 @@ impl Feed {
     pub(super) async fn run(mut self) {
         loop {
             let Err(RouterGone) = self.feed().await;
-            tracing::error!("the router died: a new one takes over, all clients reconnect, what they had queued is lost");
+            tracing::error!(
+                "the router died: a new one takes over, all clients reconnect, what they had queued is lost"
+            );
             self.publisher.stats.router_restarts.inc();
             self.router.restart();
             self.sessions.kick_all(Kick::RouterLost);

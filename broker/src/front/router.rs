@@ -103,7 +103,8 @@ impl Router {
             let (tx, rx, notification) = build(&id, clean).map_err(|_| RouterGone)?;
             Ok((Link { tx, rx, _number: number }, notification))
         });
-        let (link, notification) = tokio::time::timeout(self.timeout, built).await.map_err(|_| RouterGone)?.map_err(|_| RouterGone)??;
+        let (link, notification) =
+            tokio::time::timeout(self.timeout, built).await.map_err(|_| RouterGone)?.map_err(|_| RouterGone)??;
         let Some(Packet::ConnAck(ack, _)) = Option::<Packet>::from(notification) else { return Err(RouterGone) };
         Ok((link, ack.session_present))
     }
@@ -116,11 +117,17 @@ impl Router {
     /// Whether one more distinct filter is affordable; counts it.
     pub(super) fn admit(&self, filter: &str) -> bool {
         let mut filters = self.filters.lock().unwrap_or_else(PoisonError::into_inner);
-        let admitted = filters.contains(filter) || (filters.len() < self.filters_max && filters.insert(filter.to_owned()));
+        let admitted =
+            filters.contains(filter) || (filters.len() < self.filters_max && filters.insert(filter.to_owned()));
         if admitted {
             self.any_filter.store(true, Ordering::Release);
         }
         admitted
+    }
+
+    #[cfg(test)]
+    pub(super) fn knows(&self, filter: &str) -> bool {
+        self.filters.lock().unwrap_or_else(PoisonError::into_inner).contains(filter)
     }
 
     /// False as long as nobody ever subscribed: then there is nobody to fan out to.

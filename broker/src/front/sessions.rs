@@ -84,11 +84,22 @@ impl Sessions {
 
     /// Makes `client` the caller's: kicks who has it and waits, at most `patience`, until that one let go. `keep`
     /// says that the session shall outlive the connection.
-    pub(super) async fn claim(self: &Arc<Self>, client: &Arc<str>, keep: bool, patience: Duration) -> Result<Claim, ClaimError> {
+    pub(super) async fn claim(
+        self: &Arc<Self>,
+        client: &Arc<str>,
+        keep: bool,
+        patience: Duration,
+    ) -> Result<Claim, ClaimError> {
         let (kicker, kicked) = oneshot::channel();
         let (session, serial) = self.enter(client, keep, kicker)?;
         // Made before waiting, so that giving up also leaves the table.
-        let mut claim = Claim { client: client.clone(), session: None, kicked: Kicked::Waiting(kicked), serial, sessions: self.clone() };
+        let mut claim = Claim {
+            client: client.clone(),
+            session: None,
+            kicked: Kicked::Waiting(kicked),
+            serial,
+            sessions: self.clone(),
+        };
         let guard = tokio::time::timeout(patience, session.lock_owned()).await.map_err(|_| ClaimError::Unavailable)?;
         claim.session = Some(guard);
         // Somebody newer may have come while this one waited: it goes first, by going away.
@@ -100,7 +111,12 @@ impl Sessions {
         Ok(claim)
     }
 
-    fn enter(&self, client: &Arc<str>, keep: bool, kicker: oneshot::Sender<Kick>) -> Result<(Arc<tokio::sync::Mutex<Session>>, u64), ClaimError> {
+    fn enter(
+        &self,
+        client: &Arc<str>,
+        keep: bool,
+        kicker: oneshot::Sender<Kick>,
+    ) -> Result<(Arc<tokio::sync::Mutex<Session>>, u64), ClaimError> {
         let mut table = self.lock();
         let table = &mut *table;
         if table.stopping {
@@ -109,7 +125,9 @@ impl Sessions {
         let known = table.clients.get(client);
         let takeover = known.is_some_and(|entry| entry.holder.is_some());
         let already_kept = known.is_some_and(|entry| entry.kept);
-        if (!takeover && table.live >= self.connections_max) || (keep && !already_kept && table.kept >= self.sessions_max) {
+        if (!takeover && table.live >= self.connections_max)
+            || (keep && !already_kept && table.kept >= self.sessions_max)
+        {
             return Err(ClaimError::Full);
         }
         table.serial += 1;
@@ -163,7 +181,13 @@ impl Sessions {
         };
         let session = session.try_lock_owned().ok()?;
         // Serial 0 is nobody's: this claim does not count as a connection.
-        Some(Claim { client: client.clone(), session: Some(session), kicked: Kicked::Never, serial: 0, sessions: self.clone() })
+        Some(Claim {
+            client: client.clone(),
+            session: Some(session),
+            kicked: Kicked::Never,
+            serial: 0,
+            sessions: self.clone(),
+        })
     }
 
     /// Nothing is due any more for a client that is here, and what it wants kept counts from now on.

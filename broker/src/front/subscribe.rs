@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use rumqttd::protocol::{
-    Filter, Packet, QoS, RetainForwardRule, Subscribe, SubscribeProperties, Unsubscribe, qos,
-};
+use rumqttd::protocol::{Filter, Packet, QoS, RetainForwardRule, Subscribe, SubscribeProperties, Unsubscribe, qos};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::codec::{Fault, Version};
@@ -53,7 +51,11 @@ const UNSUBSCRIBED: u8 = 0x00;
 const NO_SUBSCRIPTION_EXISTED: u8 = 0x11;
 
 impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
-    pub(super) fn subscribe(&mut self, subscribe: Subscribe, properties: Option<SubscribeProperties>) -> Result<(), End> {
+    pub(super) fn subscribe(
+        &mut self,
+        subscribe: Subscribe,
+        properties: Option<SubscribeProperties>,
+    ) -> Result<(), End> {
         let id = properties.and_then(|properties| properties.id);
         if subscribe.pkid == 0 || id == Some(0) {
             return Err(End::Fault(Fault::Protocol));
@@ -85,7 +87,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
         let mut step = Vec::new();
         if !changed.is_empty() {
             pending.steps.extend(subscribes(&changed).map(|packet| vec![packet]));
-            step.push(Packet::Unsubscribe(Unsubscribe { pkid: OWN_PKID, filters: changed.into_keys().collect() }, None));
+            step.push(Packet::Unsubscribe(
+                Unsubscribe { pkid: OWN_PKID, filters: changed.into_keys().collect() },
+                None,
+            ));
         }
         if let Some(packet) = subscribes(&wanted).next() {
             step.push(packet);
@@ -126,7 +131,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
     /// Makes the subscriptions of a kept session again, in a router that is new.
     pub(super) fn resubscribe(&mut self) -> Result<(), End> {
         let admitted = self.claim.filters.iter().filter(|(filter, _)| self.shared.router.admit(filter));
-        let filters: BTreeMap<String, Subscription> = admitted.map(|(filter, subscription)| (filter.clone(), *subscription)).collect();
+        let filters: BTreeMap<String, Subscription> =
+            admitted.map(|(filter, subscription)| (filter.clone(), *subscription)).collect();
         let steps = subscribes(&filters).map(|packet| vec![packet]).collect();
         self.begin(Pending { steps, ..Pending::default() })
     }
