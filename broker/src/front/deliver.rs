@@ -38,7 +38,7 @@ enum State {
     Received,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Unacked {
     pkid: u16,
     state: State,
@@ -160,14 +160,15 @@ impl Outbound {
 
     /// Passes on what is acknowledged and has nothing unacknowledged before it.
     fn pass_on(&mut self, to_router: &mut Vec<Packet>) {
-        while let Some(first) = self.unacked.pop_front_if(|first| first.state != State::Waiting) {
-            let pkid = first.pkid;
-            to_router.push(match first.state {
+        while let Some(&Unacked { pkid, state }) = self.unacked.front().filter(|first| first.state != State::Waiting) {
+            self.unacked.pop_front();
+            to_router.push(match state {
                 State::Received => Packet::PubRec(PubRec { pkid, reason: PubRecReason::Success }, None),
                 _ => Packet::PubAck(PubAck { pkid, reason: PubAckReason::Success }, None),
             });
         }
-        while let Some((pkid, _)) = self.released.pop_front_if(|(_, done)| *done) {
+        while let Some(&(pkid, true)) = self.released.front() {
+            self.released.pop_front();
             to_router.push(Packet::PubComp(PubComp { pkid, reason: PubCompReason::Success }, None));
         }
     }

@@ -36,9 +36,9 @@ struct Due {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ack {
     None,
-    PubAck(u16),
-    PubRec(u16),
-    PubComp(u16),
+    Puback(u16),
+    Pubrec(u16),
+    Pubcomp(u16),
 }
 
 /// Why gathering stopped.
@@ -46,7 +46,7 @@ enum Stop {
     NeedBytes,
     Full,
     /// Takes effect after the batch before it.
-    Packet(Packet),
+    Packet(Box<Packet>),
     Fault(Fault),
 }
 
@@ -66,19 +66,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
         }
         match stop {
             Stop::NeedBytes | Stop::Full => Ok(()),
-            Stop::Packet(Packet::Subscribe(subscribe, properties)) => self.subscribe(subscribe, properties),
-            Stop::Packet(Packet::Unsubscribe(unsubscribe, _)) => self.unsubscribe(unsubscribe),
-            Stop::Packet(Packet::Disconnect(Disconnect { reason_code }, properties)) => {
+            Stop::Packet(packet) => self.obey(*packet).await,
+            Stop::Fault(fault) => {
+                self.flush().await?;
+                Err(End::Fault(fault))
+            }
+        }
+    }
+
+    async fn obey(&mut self, packet: Packet) -> Result<(), End> {
+        match packet {
+            Packet::Subscribe(subscribe, properties) => self.subscribe(subscribe, properties),
+            Packet::Unsubscribe(unsubscribe, _) => self.unsubscribe(unsubscribe),
+            Packet::Disconnect(Disconnect { reason_code }, properties) => {
                 self.flush().await?;
                 let will = reason_code != DisconnectReasonCode::NormalDisconnection;
                 Err(End::Disconnected { will, expiry_s: properties.and_then(|p| p.session_expiry_interval) })
             }
             // A second CONNECT [MQTT-3.1.0-2]; everything else was handled while gathering.
-            Stop::Packet(_) => Err(End::Fault(Fault::Protocol)),
-            Stop::Fault(fault) => {
-                self.flush().await?;
-                Err(End::Fault(fault))
-            }
+            _ => Err(End::Fault(Fault::Protocol)),
         }
     }
 
@@ -99,7 +105,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
                 }
                 Ok(Some(Decoded::Packet(packet))) => match self.gather_packet(packet, gathered) {
                     Ok(None) => {}
-                    Ok(Some(packet)) => break Stop::Packet(packet),
+                    Ok(Some(packet)) => break Stop::Packet(Box::new(packet)),
                     Err(fault) => break Stop::Fault(fault),
                 },
             }
@@ -127,7 +133,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
             Packet::PubRel(rel, _) if rel.pkid == 0 => return Err(Fault::Malformed),
             Packet::PubRel(rel, _) => {
                 gathered.items.push(Inbound::Release { client: self.who.client.clone(), pkid: rel.pkid });
-                gathered.dues.push(Due { ack: Ack::PubComp(rel.pkid), message: None });
+                gathered.dues.push(Due { ack: Ack::Pubcomp(rel.pkid), message: None });
             }
             packet => return Ok(Some(packet)),
         }
@@ -144,8 +150,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
         };
         let ack = match publish.qos {
             QoS::AtMostOnce => Ack::None,
-            QoS::AtLeastOnce => Ack::PubAck(publish.pkid),
-            QoS::ExactlyOnce => Ack::PubRec(publish.pkid),
+            QoS::AtLeastOnce => Ack::Puback(publish.pkid),
+            QoS::ExactlyOnce => Ack::Pubrec(publish.pkid),
         };
         self.exactly_once |= publish.qos == QoS::ExactlyOnce;
         // Device-sent retain is not obeyed: retained topics are the process's own.
@@ -283,7 +289,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
             .iter()
             .zip(verdicts)
             .filter_map(|(due, verdict)| match due.ack {
-                Ack::PubRec(pkid) if !matches!(verdict.outcome, Outcome::Accepted | Outcome::NoRoom) => Some(pkid),
+                Ack::Pubrec(pkid) if !matches!(verdict.outcome, Outcome::Accepted | Outcome::NoRoom) => Some(pkid),
                 _ => None,
             })
             .map(|pkid| Inbound::Release { client: self.who.client.clone(), pkid })
@@ -299,9 +305,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
         let reason = if self.codec.version == Version::V5 { reason(outcome) } else { 0 };
         match ack {
             Ack::None => return false,
-            Ack::PubAck(pkid) => encode::puback(pkid, reason, &mut self.out),
-            Ack::PubRec(pkid) => encode::pubrec(pkid, reason, &mut self.out),
-            Ack::PubComp(pkid) => encode::pubcomp(pkid, &mut self.out),
+            Ack::Puback(pkid) => encode::puback(pkid, reason, &mut self.out),
+            Ack::Pubrec(pkid) => encode::pubrec(pkid, reason, &mut self.out),
+            Ack::Pubcomp(pkid) => encode::pubcomp(pkid, &mut self.out),
         }
         true
     }
@@ -313,8 +319,8 @@ impl Ack {
     fn closes_without_room(self, version: Version) -> bool {
         match self {
             Ack::None => false,
-            Ack::PubAck(_) | Ack::PubRec(_) => version == Version::V311,
-            Ack::PubComp(_) => true,
+            Ack::Puback(_) | Ack::Pubrec(_) => version == Version::V311,
+            Ack::Pubcomp(_) => true,
         }
     }
 }

@@ -147,6 +147,7 @@ impl Feed {
         let mut packets = Vec::with_capacity(FEED_BATCH_MAX);
         let mut probes = tokio::time::interval(self.timeout / 5);
         let mut asked: Option<Instant> = None;
+        let mut overdue = Overdue::default();
         loop {
             tokio::select! {
                 _ = self.queue.recv_many(&mut messages, FEED_BATCH_MAX) => {}
@@ -161,9 +162,10 @@ impl Feed {
                     }
                 },
             }
-            self.publisher.stats.forwarded.add(messages.len() as u64);
+            let sent = messages.len();
+            self.publisher.stats.forwarded.add(sent as u64);
             packets.extend(messages.drain(..).map(Message::into_packet));
-            packets.extend(self.publisher.late_packets());
+            overdue.collect(sent, self.queue.len(), &self.publisher, &mut packets);
             if !self.router.has_filters() {
                 packets.retain(|packet| !matches!(packet, Packet::Publish(..)));
             }
@@ -182,24 +184,32 @@ async fn answered(link: &Link, answer: FromRouter, asked: Option<Instant>) -> Re
     }
 }
 
-impl Publisher {
-    /// Late topics with the value they have by now, a batch of them.
-    fn late_packets(&self) -> Vec<Packet> {
-        let mut topics = self.late.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        if topics.is_empty() {
-            return Vec::new();
+/// Late topics that the feed has taken over. They wait until everything that was queued before them is sent: an older
+/// value of theirs may be among it, and the last one that subscribers see must be the latest.
+#[derive(Default)]
+struct Overdue {
+    topics: BTreeSet<Arc<str>>,
+    /// Messages of the queue that go first.
+    behind: usize,
+}
+
+impl Overdue {
+    /// Called when `sent` messages were taken off the queue. Adds a batch of what is now due to `packets`.
+    fn collect(&mut self, sent: usize, queued: usize, publisher: &Publisher, packets: &mut Vec<Packet>) {
+        self.behind = self.behind.saturating_sub(sent);
+        if self.topics.is_empty() {
+            self.topics = std::mem::take(&mut *publisher.late.topics.lock().unwrap_or_else(PoisonError::into_inner));
+            self.behind = queued;
         }
-        let rest = topics.iter().nth(FEED_BATCH_MAX).cloned().map(|at| topics.split_off(&at)).unwrap_or_default();
-        let batch = std::mem::replace(&mut *topics, rest);
-        if !topics.is_empty() {
-            self.late.added.notify_one();
+        if self.behind > 0 || self.topics.is_empty() {
+            return;
         }
-        drop(topics);
-        let latest = |topic: Arc<str>| Message {
-            payload: self.retained.get(&topic).unwrap_or_default(),
-            topic: Bytes::copy_from_slice(topic.as_bytes()),
-            properties: None,
-        };
-        batch.into_iter().map(|topic| latest(topic).into_packet()).collect()
+        for topic in std::iter::from_fn(|| self.topics.pop_first()).take(FEED_BATCH_MAX) {
+            let payload = publisher.retained.get(&topic).unwrap_or_default();
+            let topic = Bytes::copy_from_slice(topic.as_bytes());
+            packets.push(Message { topic, payload, properties: None }.into_packet());
+        }
+        // For the rest, and for those that came meanwhile.
+        publisher.late.added.notify_one();
     }
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use rumqttd::local::{LinkBuilder, LinkError, LinkRx, LinkTx};
+use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
 use rumqttd::protocol::{Disconnect, DisconnectReasonCode, Packet};
 use rumqttd::{Notification, RouterConfig};
 
@@ -27,7 +27,7 @@ const OWN_LINKS: usize = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RouterGone;
 
-type Build = dyn Fn(&str, bool) -> Result<(LinkTx, LinkRx, Notification), LinkError> + Send + Sync;
+type Build = dyn Fn(&str, bool) -> Result<(LinkTx, LinkRx, Notification), RouterGone> + Send + Sync;
 
 pub(super) struct Router {
     config: RouterConfig,
@@ -100,7 +100,7 @@ impl Router {
         // Building waits for the router's answer on the thread that asks. Should we stop waiting, the link is
         // dropped, and so disconnected, where it arrives.
         let built = tokio::task::spawn_blocking(move || {
-            let (tx, rx, notification) = build(&id, clean).map_err(|_| RouterGone)?;
+            let (tx, rx, notification) = build(&id, clean)?;
             Ok((Link { tx, rx, _number: number }, notification))
         });
         let (link, notification) =
@@ -141,7 +141,10 @@ fn start(config: &RouterConfig) -> Arc<Build> {
     let sender = rumqttd::Router::new(0, config.clone()).spawn();
     // No topic aliases towards subscribers: the router keys them by filter, not by topic, so that under a wildcard
     // they name the wrong topic.
-    Arc::new(move |id, clean| LinkBuilder::new(id, sender.clone()).clean_session(clean).topic_alias_max(0).build())
+    Arc::new(move |id, clean| {
+        let builder = LinkBuilder::new(id, sender.clone()).clean_session(clean).topic_alias_max(0);
+        builder.build().map_err(|_| RouterGone)
+    })
 }
 
 /// One of the numbers that clean links are called by; free again when dropped.
@@ -166,6 +169,7 @@ pub(super) struct Link {
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "never stored, and a box for each message would cost more")]
 pub(super) enum FromRouter {
     Packet(Packet),
     /// The router stops sending until [`Link::wake`], which must come exactly once.

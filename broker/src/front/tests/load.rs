@@ -8,7 +8,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::super::*;
 use super::client::*;
-use super::harness::*;
 
 /// Answers at once, keeps nothing.
 struct Instantly;
