@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use super::codec::{Codec, Fault, Version};
 use super::deliver::{Delivered, Outbound};
 use super::encode;
-use super::handshake::{Admitted, shake_hands};
+use super::handshake::{Admitted, Refused, shake_hands};
 use super::intake::{Identity, Intake};
 use super::router::{FromRouter, Link, RouterGone};
 use super::sessions::{Claim, Kick, Kicked};
@@ -94,7 +94,11 @@ where
     let admitted = match shake_hands(&mut stream, &shared).await {
         Ok(admitted) => admitted,
         Err(refused) => {
-            tracing::info!(%peer, ?refused, "connection refused");
+            match refused {
+                // Port scans and health checks.
+                Refused::Silent(reason) => tracing::debug!(%peer, reason, "closed before CONNACK"),
+                refused => tracing::info!(%peer, ?refused, "connection refused"),
+            }
             let _ = timeout(GOODBYE_TIMEOUT, stream.shutdown()).await;
             return;
         }

@@ -181,6 +181,7 @@ async fn admit<I: Intake>(
         .claim(&client, !limits.expiry.is_zero(), config.takeover_timeout)
         .await
         .map_err(Refused::from)?;
+    let clean = clean || !may_resume(&claim, &who, shared);
     let absent_will = claim.will.take().map(|(_, will)| will);
     // Overwritten when the connection ends as it should; this is for one that does not.
     claim.expires = Some(Instant::now() + config.session_expiry_max);
@@ -192,6 +193,7 @@ async fn admit<I: Intake>(
             tokio::spawn(async move { will.publish(&shared).await });
         }
     }
+    claim.owner = who.name.clone();
     let session_present = claim.kept;
     let (link, resubscribe) = link(&mut claim, limits.expiry, shared).await?;
     let admitted = Admitted {
@@ -308,6 +310,16 @@ impl Limits {
                 .map_or(usize::MAX, |max| max as usize),
         }
     }
+}
+
+/// A kept session goes only to whom it was kept for, and only with the rights of today. Else it starts clean.
+fn may_resume<I: Intake>(claim: &Claim, who: &Identity, shared: &Shared<I>) -> bool {
+    let resumable =
+        claim.owner == who.name && claim.filters.keys().all(|filter| shared.policy.may_subscribe(who, filter));
+    if claim.kept && !resumable {
+        tracing::info!(client = %who.client, name = who.name.as_deref(), "session not resumed: owner or rights changed");
+    }
+    !claim.kept || resumable
 }
 
 async fn start_clean<I: Intake>(claim: &mut Claim, shared: &Arc<Shared<I>>) -> Result<(), Refused> {

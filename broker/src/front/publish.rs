@@ -164,6 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
             self.shared.stats.denied.inc();
             tracing::debug!(client = %self.who.client, code = denial.code, "publish denied");
         }
+        tracing::trace!(client = %self.who.client, topic = ?publish.topic, pkid = publish.pkid, "publish");
         gathered.bytes += publish.topic.len() + publish.payload.len();
         gathered.items.push(Inbound::Publish(InboundPublish {
             who: self.who.clone(),
@@ -187,6 +188,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
                 publish.topic = self.aliases.get(&alias).ok_or(Fault::Protocol)?.clone();
                 Ok(())
             }
+            // No alias for what can never be a valid topic: it may be 64 KiB long.
+            Some(_) if publish.topic.len() > topic_rules::TOPIC_BYTES_MAX => Ok(()),
             Some(alias) => {
                 self.aliases.insert(alias, Bytes::copy_from_slice(&publish.topic));
                 Ok(())

@@ -177,10 +177,17 @@ pub(super) enum FromRouter {
 }
 
 impl Link {
-    /// Hands all packets over with one event. May wait for a moment if the router's queue of events is full.
+    /// Hands all packets over with one event, or with none if one is still under way: the router takes all there is
+    /// when it gets to it. So it has at most one per link, and its queue of 1000 events does not fill up and block.
     pub(super) fn send(&mut self, packets: &mut Vec<Packet>) -> Result<(), RouterGone> {
+        let mut waiting = self.tx.buffer();
+        if !waiting.is_empty() {
+            waiting.extend(packets.drain(..));
+            return Ok(());
+        }
         let Some(last) = packets.pop() else { return Ok(()) };
-        self.tx.buffer().extend(packets.drain(..));
+        waiting.extend(packets.drain(..));
+        drop(waiting);
         now(self.tx.send(last)).and_then(Result::ok).map(drop).ok_or(RouterGone)
     }
 

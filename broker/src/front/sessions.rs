@@ -35,6 +35,8 @@ pub(super) struct Subscription {
 pub(super) struct Session {
     /// The router keeps state under this client id.
     pub(super) kept: bool,
+    /// The proven name that it is kept for: nobody else may resume it.
+    pub(super) owner: Option<Arc<str>>,
     pub(super) filters: BTreeMap<String, Subscription>,
     /// Set while the client is away.
     pub(super) expires: Option<Instant>,

@@ -68,7 +68,7 @@ pub struct FrontStats {
     pub stalled: Counter,
     pub takeovers: Counter,
     pub wills: Counter,
-    /// Messages handed to the router for its subscribers.
+    /// Messages to be fanned out, whether or not anybody subscribed.
     pub forwarded: Counter,
     /// Messages written to subscribers, retained ones included.
     pub delivered: Counter,

@@ -128,6 +128,23 @@ async fn a_kept_session_gets_what_it_missed() {
 }
 
 #[tokio::test]
+async fn a_kept_session_is_not_for_others() {
+    let rig = Rig::start().await;
+    let by = |user| Connect { user: Some(user), ..Connect::kept(V311, "a") };
+    let mut client = Client::connect_with(rig.addr, &by("one")).await;
+    client.subscribe("t/#", 1).await;
+    client.disconnect().await;
+    rig.publisher.publish("t/x", payload("for one"), false);
+    let (mut other, connack) = Client::connack(rig.addr, &by("two")).await;
+    assert_eq!(connack[2..4], [0, 0]);
+    other.expect_quiet().await;
+    other.disconnect().await;
+    let (_, connack) = Client::connack(rig.addr, &by("two")).await;
+    assert_eq!(connack[2..4], [1, 0]);
+    rig.assert_router_lives().await;
+}
+
+#[tokio::test]
 async fn a_session_expires() {
     let rig = Rig::with(FrontConfig { session_expiry_max: Duration::from_secs(1), ..FrontConfig::default() }).await;
     let mut client = Client::connect_with(rig.addr, &Connect::kept(V311, "a")).await;
