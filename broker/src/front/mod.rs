@@ -2,9 +2,45 @@
 //!
 //! Sockets, CONNECT, policy, keepalive, inbound QoS, wills, takeover and retained messages are ours; rumqttd's
 //! router holds subscriptions and fans out. The router is a volatile cache: nothing that must last is in it.
+//!
+//! The rules that everything here keeps:
+//!
+//! - No PUBACK, PUBREC or PUBCOMP before the [`Intake`] answered for that message, and none if it did not.
+//! - A publish goes to the router only if its verdict says so, as QoS 0, without a retain flag. Retained topics are
+//!   the process's own ([`Publisher`]): what a device sends with the retain flag is delivered, not kept.
+//! - Nothing reaches the router unchecked. It panics on a topic that starts with a non-ASCII character, on a second
+//!   link for a client id, on shared subscriptions; see `router` and `topic_rules`.
+//! - One client id, one connection: `sessions` holds a lock per id.
+//! - Every queue has a bound in [`FrontConfig`] or beside its declaration.
+//!
+//! Not served: shared subscriptions (refused with 0x9E), No Local and Retain As Published (not looked at), AUTH.
+//! Retained messages come at QoS 0. Sessions do not outlive the process.
 
+mod codec;
+mod config;
+mod connection;
+mod deliver;
+mod encode;
+mod handshake;
 mod intake;
+mod listener;
+mod publish;
+mod publisher;
+mod retained;
+mod router;
+mod sessions;
+mod shared;
+mod stats;
+mod subscribe;
+#[cfg(test)]
+mod tests;
+mod topic_rules;
+mod wills;
 
+pub use config::FrontConfig;
 pub use intake::{
     Batch, Closed, Credentials, Denial, Identity, Inbound, InboundPublish, Intake, Outcome, Policy, Refusal, Verdict,
 };
+pub use listener::Front;
+pub use publisher::Publisher;
+pub use stats::{Counter, FrontStats};

@@ -1,0 +1,387 @@
+//! One client from accept to close: the loop that reads, answers and delivers, and what is left when it ends.
+
+use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use rumqttd::protocol::Packet;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+
+use super::codec::{Codec, Fault, Version};
+use super::deliver::{Delivered, Outbound};
+use super::encode;
+use super::handshake::{Admitted, Refused, shake_hands};
+use super::intake::{Identity, Intake};
+use super::router::{FromRouter, Link, RouterGone};
+use super::sessions::{Claim, Kick, Kicked};
+use super::shared::Shared;
+use super::subscribe::{Pending, Replay};
+use super::wills::Will;
+
+/// Once this much waits for the socket, nothing is added before it is written.
+const OUT_BYTES_HIGH: usize = 64 * 1024;
+/// What one read asks for: from the first, up to the second for a client that fills it.
+const READ_BYTES: std::ops::RangeInclusive<usize> = 2 * 1024..=64 * 1024;
+/// What a DISCONNECT may take to be written. It is a courtesy.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why a connection ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// DISCONNECT.
+    Disconnected {
+        will: bool,
+        /// v5: the session expiry that the client asks for at last.
+        expiry_s: Option<u32>,
+    },
+    Closed,
+    Io(io::Error),
+    Fault(Fault),
+    KeepAlive,
+    /// The client did not read.
+    Stalled,
+    Kicked(Kick),
+    /// The writer has stopped. Nothing more can be acknowledged.
+    IntakeClosed,
+    /// Nothing was recorded, and only a closed connection tells a v3.1.1 client so.
+    NoRoom,
+    RouterGone,
+}
+
+pub(super) struct Connection<S, I> {
+    pub(super) shared: Arc<Shared<I>>,
+    pub(super) stream: S,
+    pub(super) codec: Codec,
+    pub(super) who: Arc<Identity>,
+    pub(super) claim: Claim,
+    pub(super) link: Link,
+    /// Bytes read and not decoded yet: at most one packet and one read.
+    pub(super) inbound: BytesMut,
+    /// `inbound` may hold a whole packet.
+    pub(super) undecoded: bool,
+    /// Bytes that wait for the socket.
+    pub(super) out: BytesMut,
+    pub(super) to_router: Vec<Packet>,
+    pub(super) outbound: Outbound,
+    /// The router stopped sending and waits for us to say that all was written.
+    asleep: bool,
+    /// A SUBSCRIBE or UNSUBSCRIBE that the router is busy with. Nothing is decoded meanwhile.
+    pub(super) pending: Option<Pending>,
+    /// Filters whose retained messages are still to be sent.
+    pub(super) replays: VecDeque<Replay>,
+    /// v5 topic aliases of the client.
+    pub(super) aliases: HashMap<u16, Bytes>,
+    /// The client used QoS 2, so the intake may keep packet ids of it.
+    pub(super) exactly_once: bool,
+    heard: Instant,
+    keepalive: Option<Duration>,
+    expiry: Duration,
+    will: Option<Will>,
+}
+
+/// Serves one socket, TLS or not, to its end.
+pub(super) async fn serve<S, I>(mut stream: S, peer: SocketAddr, shared: Arc<Shared<I>>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    I: Intake,
+{
+    let admitted = match shake_hands(&mut stream, &shared).await {
+        Ok(admitted) => admitted,
+        Err(refused) => {
+            match refused {
+                // Port scans and health checks.
+                Refused::Silent(reason) => tracing::debug!(%peer, reason, "closed before CONNACK"),
+                refused => tracing::info!(%peer, ?refused, "connection refused"),
+            }
+            let _ = timeout(GOODBYE_TIMEOUT, stream.shutdown()).await;
+            return;
+        }
+    };
+    let stats = shared.stats.clone();
+    stats.connections.inc();
+    stats.connections_total.inc();
+    let gauge = Gauge(stats);
+    let who = admitted.who.clone();
+    tracing::info!(%peer, client = %who.client, name = who.name.as_deref(), version = ?admitted.codec.version, "connected");
+    let resubscribe = admitted.resubscribe;
+    let mut connection = Connection::new(admitted, stream, shared);
+    let end = connection.run(resubscribe).await;
+    tracing::info!(%peer, client = %who.client, %end, "disconnected");
+    connection.finish(end).await;
+    drop(gauge);
+}
+
+/// Counts the connection off also when its task is aborted.
+struct Gauge(Arc<super::stats::FrontStats>);
+
+impl Drop for Gauge {
+    fn drop(&mut self) {
+        self.0.connections.dec();
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
+    fn new(admitted: Admitted, stream: S, shared: Arc<Shared<I>>) -> Connection<S, I> {
+        Connection {
+            shared,
+            stream,
+            codec: admitted.codec,
+            who: admitted.who,
+            claim: admitted.claim,
+            link: admitted.link,
+            undecoded: !admitted.inbound.is_empty(),
+            inbound: admitted.inbound,
+            out: BytesMut::new(),
+            to_router: Vec::new(),
+            outbound: Outbound::new(admitted.receive_max, admitted.packet_bytes_max),
+            asleep: false,
+            pending: None,
+            replays: VecDeque::new(),
+            aliases: HashMap::new(),
+            exactly_once: false,
+            heard: Instant::now(),
+            keepalive: admitted.keepalive,
+            expiry: admitted.expiry,
+            will: admitted.will,
+        }
+    }
+
+    async fn run(&mut self, resubscribe: bool) -> End {
+        let Err(end) = self.turns(resubscribe).await;
+        self.count(&end);
+        self.say_goodbye(&end).await;
+        end
+    }
+
+    /// Each turn takes in one batch, hands over what the router has, writes once, and waits for more.
+    async fn turns(&mut self, resubscribe: bool) -> Result<Infallible, End> {
+        if resubscribe {
+            self.resubscribe()?;
+        }
+        let mut alarm = std::pin::pin!(sleep_until(self.heard + self.keepalive.unwrap_or_default()));
+        let mut read_bytes = *READ_BYTES.start();
+        loop {
+            self.take_in().await?;
+            let behind = self.hand_over()?;
+            self.replay_page();
+            self.flush().await?;
+            if std::mem::take(&mut self.asleep) {
+                self.link.wake().await?;
+            }
+            let can_decode = self.undecoded && self.pending.is_none();
+            let can_read = !self.undecoded && self.pending.is_none();
+            let again = can_decode || behind || !self.replays.is_empty();
+            if self.inbound.capacity() - self.inbound.len() < read_bytes / 2 {
+                self.inbound.reserve(read_bytes);
+            }
+            tokio::select! {
+                biased;
+                kick = self.claim.kicked.wait() => return Err(End::Kicked(kick)),
+                read = self.stream.read_buf(&mut self.inbound), if can_read => {
+                    let n = read.map_err(End::Io)?;
+                    if n == 0 {
+                        return Err(End::Closed);
+                    }
+                    (self.undecoded, self.heard) = (true, Instant::now());
+                    let wanted = if n >= read_bytes / 2 { read_bytes * 2 } else { read_bytes / 2 };
+                    read_bytes = wanted.clamp(*READ_BYTES.start(), *READ_BYTES.end());
+                }
+                // After reading: whoever was kept waiting by us must not be taken for silent.
+                () = alarm.as_mut(), if can_read && self.keepalive.is_some() => self.check_heard(alarm.as_mut())?,
+                () = std::future::ready(()), if again => {}
+                from_router = self.link.next() => self.deliver(from_router?)?,
+            }
+        }
+    }
+
+    fn check_heard(&self, alarm: std::pin::Pin<&mut Sleep>) -> Result<(), End> {
+        let deadline = self.heard + self.keepalive.unwrap_or_default();
+        if deadline <= Instant::now() {
+            return Err(End::KeepAlive);
+        }
+        alarm.reset(deadline);
+        Ok(())
+    }
+
+    /// Takes what the router has without waiting. True if there may be more, once there is room for it.
+    fn hand_over(&mut self) -> Result<bool, End> {
+        while self.out.len() < OUT_BYTES_HIGH {
+            match self.link.try_next()? {
+                Some(from_router) => self.deliver(from_router)?,
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    fn deliver(&mut self, from_router: FromRouter) -> Result<(), End> {
+        match from_router {
+            FromRouter::Packet(Packet::Publish(publish, properties)) => {
+                let Connection { outbound, codec, out, to_router, .. } = self;
+                match outbound.publish(codec, publish, properties, out, to_router) {
+                    Delivered::Yes => self.shared.stats.delivered.inc(),
+                    Delivered::TooLarge => self.shared.stats.oversize_dropped.inc(),
+                }
+            }
+            FromRouter::Packet(Packet::PubRel(pubrel, _)) => {
+                self.outbound.pubrel(pubrel.pkid, &mut self.out, &mut self.to_router);
+            }
+            FromRouter::Packet(Packet::SubAck(..)) => self.router_subscribed()?,
+            FromRouter::Unscheduled => self.asleep = true,
+            // UNSUBACK is ours to give; there is nothing else that it says.
+            FromRouter::Packet(_) => {}
+        }
+        Ok(self.link.send(&mut self.to_router)?)
+    }
+
+    /// Writes all of `out`. A takeover interrupts it, a stop of the process does not.
+    pub(super) async fn flush(&mut self) -> Result<(), End> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        let write = timeout(self.shared.config.write_timeout, self.stream.write_all_buf(&mut self.out));
+        tokio::select! {
+            biased;
+            written = write => written.map_err(|_| End::Stalled)?.map_err(End::Io)?,
+            kick = unless_stopping(&mut self.claim.kicked) => return Err(End::Kicked(kick)),
+        }
+        // A burst must not stay in memory for as long as the client does.
+        if self.out.capacity() > 2 * OUT_BYTES_HIGH {
+            self.out = BytesMut::new();
+        }
+        Ok(())
+    }
+
+    /// v5 clients are told why, unless that would land in the middle of a packet.
+    async fn say_goodbye(&mut self, end: &End) {
+        if let Some(reason) = end.reason()
+            && self.codec.version == Version::V5
+            && self.out.is_empty()
+        {
+            encode::disconnect(reason, &mut self.out);
+            let _ = timeout(GOODBYE_TIMEOUT, self.stream.write_all(&self.out)).await;
+        }
+        let _ = timeout(GOODBYE_TIMEOUT, self.stream.shutdown()).await;
+    }
+
+    fn count(&self, end: &End) {
+        let stats = &self.shared.stats;
+        match end {
+            End::Fault(fault) => fault.count(stats),
+            End::KeepAlive => stats.keepalive_timeouts.inc(),
+            End::Stalled => stats.stalled.inc(),
+            _ => {}
+        }
+    }
+
+    /// Leaves behind what the client asked for: its session, its will, or nothing.
+    async fn finish(self, end: End) {
+        let Connection { shared, mut claim, link, mut will, mut expiry, exactly_once, stream, .. } = self;
+        drop(stream);
+        drop(link);
+        if let End::Disconnected { will: wanted, expiry_s } = end {
+            if !wanted {
+                will = None;
+            }
+            // A session that was to end with the connection cannot be kept after all [MQTT-3.14.2-2].
+            if let Some(seconds) = expiry_s.filter(|_| !expiry.is_zero()) {
+                expiry = Duration::from_secs(seconds.into()).min(shared.config.session_expiry_max);
+            }
+        }
+        let now = Instant::now();
+        if let Some(will) = will.filter(|_| end.is_the_clients()) {
+            let delay = will.delay.min(expiry);
+            if delay.is_zero() {
+                // Not awaited: whoever takes over waits for this connection, but not for the writer.
+                let shared = shared.clone();
+                tokio::spawn(async move { will.publish(&shared).await });
+            } else {
+                claim.will = Some((now + delay, will));
+            }
+        }
+        if expiry.is_zero() {
+            end_session(&mut claim, &shared, exactly_once).await;
+        } else {
+            claim.expires = Some(now + expiry);
+        }
+    }
+}
+
+/// Forgets a session here, in the router and in the intake.
+pub(super) async fn end_session<I: Intake>(claim: &mut Claim, shared: &Arc<Shared<I>>, exactly_once: bool) {
+    let kept = std::mem::take(&mut claim.kept);
+    claim.expires = None;
+    claim.filters.clear();
+    // A router that is gone has forgotten it too.
+    if kept {
+        let _ = shared.router.clear(&claim.client).await;
+    }
+    if kept || exactly_once {
+        // Fails only if the writer stopped; a clean start tells it again.
+        shared.forget(&claim.client).await;
+    }
+}
+
+/// Ready when kicked, but not when the process stops: what is in flight then is brought to its end.
+pub(super) async fn unless_stopping(kicked: &mut Kicked) -> Kick {
+    match kicked.wait().await {
+        Kick::Shutdown => std::future::pending().await,
+        kick => kick,
+    }
+}
+
+impl End {
+    /// The reason code of the v5 DISCONNECT; `None` where there is nothing to say or nobody to hear it.
+    fn reason(&self) -> Option<u8> {
+        match self {
+            End::Disconnected { .. } | End::Closed | End::Io(_) | End::Stalled => None,
+            End::Fault(fault) => Some(fault.reason()),
+            End::KeepAlive => Some(0x8d),
+            End::Kicked(Kick::TakenOver) => Some(0x8e),
+            End::Kicked(Kick::Shutdown) => Some(0x8b),
+            End::Kicked(Kick::RouterLost) | End::RouterGone | End::IntakeClosed => Some(0x89),
+            End::NoRoom => Some(0x97),
+        }
+    }
+
+    /// Whether it says something about the client. When we are the ones who fail or stop, wills stay unsaid: the
+    /// devices are well.
+    fn is_the_clients(&self) -> bool {
+        match self {
+            End::Disconnected { .. } | End::Closed | End::Io(_) | End::Fault(_) | End::KeepAlive | End::Stalled => true,
+            End::Kicked(Kick::TakenOver) => true,
+            End::Kicked(Kick::Shutdown | Kick::RouterLost) | End::RouterGone | End::IntakeClosed | End::NoRoom => false,
+        }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            End::Disconnected { will: false, .. } => f.write_str("the client said so"),
+            End::Disconnected { will: true, .. } => f.write_str("the client said so, and wants its will published"),
+            End::Closed => f.write_str("closed by the client"),
+            End::Io(error) => write!(f, "{error}"),
+            End::Fault(fault) => write!(f, "protocol fault: {fault:?}"),
+            End::KeepAlive => f.write_str("not heard from for one and a half keep alives"),
+            End::Stalled => f.write_str("the client did not read"),
+            End::Kicked(Kick::TakenOver) => f.write_str("taken over by a new connection of the same client id"),
+            End::Kicked(Kick::Shutdown) => f.write_str("the process stops"),
+            End::Kicked(Kick::RouterLost) | End::RouterGone => f.write_str("the router died"),
+            End::IntakeClosed => f.write_str("the writer has stopped"),
+            End::NoRoom => f.write_str("no room for what it sent"),
+        }
+    }
+}
+
+impl From<RouterGone> for End {
+    fn from(_: RouterGone) -> End {
+        End::RouterGone
+    }
+}

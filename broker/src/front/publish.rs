@@ -1,0 +1,364 @@
+//! What clients send: decoded, checked, made durable by the intake, fanned out, and only then acknowledged.
+
+use bytes::Bytes;
+use rumqttd::protocol::{Disconnect, DisconnectReasonCode, Packet, PubRecReason, PublishProperties, QoS};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::codec::{Decoded, Fault, Incoming, Version};
+use super::connection::{Connection, End, unless_stopping};
+use super::encode;
+use super::intake::{Batch, Denial, Inbound, InboundPublish, Intake, Outcome, Verdict};
+use super::publisher::Message;
+use super::router::RouterGone;
+use super::topic_rules::{self, TopicFault};
+
+/// Inbounds of one batch.
+const BATCH_ITEMS_MAX: usize = 64;
+/// Bytes of topics and payloads after which a batch is full; the last message may go beyond.
+const BATCH_BYTES: usize = 64 * 1024;
+
+/// Inbounds on their way to the intake, and what each is owed when its verdict comes.
+#[derive(Default)]
+struct Gathered {
+    items: Vec<Inbound>,
+    dues: Vec<Due>,
+    bytes: usize,
+}
+
+struct Due {
+    ack: Ack,
+    /// `None` for what subscribers never see.
+    message: Option<Message>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ack {
+    None,
+    Puback(u16),
+    Pubrec(u16),
+    Pubcomp(u16),
+}
+
+/// Why gathering stopped.
+enum Stop {
+    NeedBytes,
+    Full,
+    /// Takes effect after the batch before it.
+    Packet(Box<Packet>),
+    Fault(Fault),
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
+    /// Takes in what was read, at most one batch of it. Returns when the batch is durable and its acknowledgements
+    /// are in `out`.
+    pub(super) async fn take_in(&mut self) -> Result<(), End> {
+        if !self.undecoded || self.pending.is_some() {
+            return Ok(());
+        }
+        let mut gathered = Gathered::default();
+        let stop = self.gather(&mut gathered);
+        self.undecoded = !matches!(stop, Stop::NeedBytes);
+        self.link.send(&mut self.to_router)?;
+        if !gathered.items.is_empty() {
+            self.commit(gathered).await?;
+        }
+        match stop {
+            Stop::NeedBytes | Stop::Full => Ok(()),
+            Stop::Packet(packet) => self.obey(*packet).await,
+            Stop::Fault(fault) => {
+                self.flush().await?;
+                Err(End::Fault(fault))
+            }
+        }
+    }
+
+    async fn obey(&mut self, packet: Packet) -> Result<(), End> {
+        match packet {
+            Packet::Subscribe(subscribe, properties) => self.subscribe(subscribe, properties),
+            Packet::Unsubscribe(unsubscribe, _) => self.unsubscribe(unsubscribe),
+            Packet::Disconnect(Disconnect { reason_code }, properties) => {
+                self.flush().await?;
+                let will = reason_code != DisconnectReasonCode::NormalDisconnection;
+                Err(End::Disconnected { will, expiry_s: properties.and_then(|p| p.session_expiry_interval) })
+            }
+            // A second CONNECT [MQTT-3.1.0-2]; everything else was handled while gathering.
+            _ => Err(End::Fault(Fault::Protocol)),
+        }
+    }
+
+    fn gather(&mut self, gathered: &mut Gathered) -> Stop {
+        let mut counts = [0; 3];
+        let stop = loop {
+            if gathered.items.len() >= BATCH_ITEMS_MAX || gathered.bytes >= BATCH_BYTES {
+                break Stop::Full;
+            }
+            match self.codec.decode(&mut self.inbound) {
+                Ok(None) => break Stop::NeedBytes,
+                Err(fault) => break Stop::Fault(fault),
+                Ok(Some(Decoded::Publish(publish))) => {
+                    counts[publish.qos as usize] += 1;
+                    if let Err(fault) = self.gather_publish(publish, gathered) {
+                        break Stop::Fault(fault);
+                    }
+                }
+                Ok(Some(Decoded::Packet(packet))) => match self.gather_packet(packet, gathered) {
+                    Ok(None) => {}
+                    Ok(Some(packet)) => break Stop::Packet(Box::new(packet)),
+                    Err(fault) => break Stop::Fault(fault),
+                },
+            }
+        };
+        let stats = &self.shared.stats;
+        for (counter, n) in
+            [&stats.publishes_qos0, &stats.publishes_qos1, &stats.publishes_qos2].into_iter().zip(counts)
+        {
+            counter.add(n);
+        }
+        stop
+    }
+
+    /// What is not a PUBLISH: done at once, gathered, or given back because it must wait for the batch.
+    fn gather_packet(&mut self, packet: Packet, gathered: &mut Gathered) -> Result<Option<Packet>, Fault> {
+        let Connection { outbound, out, to_router, .. } = self;
+        match packet {
+            Packet::PingReq(_) => out.extend_from_slice(&encode::PINGRESP),
+            Packet::PubAck(ack, _) => outbound.puback(ack.pkid, out, to_router),
+            Packet::PubRec(rec, _) => {
+                let refused = !matches!(rec.reason, PubRecReason::Success | PubRecReason::NoMatchingSubscribers);
+                outbound.pubrec(rec.pkid, refused, out, to_router);
+            }
+            Packet::PubComp(comp, _) => outbound.pubcomp(comp.pkid, out, to_router),
+            Packet::PubRel(rel, _) if rel.pkid == 0 => return Err(Fault::Malformed),
+            Packet::PubRel(rel, _) => {
+                gathered.items.push(Inbound::Release { client: self.who.client.clone(), pkid: rel.pkid });
+                gathered.dues.push(Due { ack: Ack::Pubcomp(rel.pkid), message: None });
+            }
+            packet => return Ok(Some(packet)),
+        }
+        Ok(None)
+    }
+
+    /// An ill-formed topic is both recorded and a fault: its client is acknowledged, so that it does not come back
+    /// with the same message for ever, and then closed.
+    fn gather_publish(&mut self, mut publish: Incoming, gathered: &mut Gathered) -> Result<(), Fault> {
+        self.resolve_alias(&mut publish)?;
+        let (denied, fault) = match self.judge(&publish)? {
+            None => (None, Ok(())),
+            Some((denial, fault)) => (Some(denial), fault),
+        };
+        let ack = match publish.qos {
+            QoS::AtMostOnce => Ack::None,
+            QoS::AtLeastOnce => Ack::Puback(publish.pkid),
+            QoS::ExactlyOnce => Ack::Pubrec(publish.pkid),
+        };
+        self.exactly_once |= publish.qos == QoS::ExactlyOnce;
+        // Device-sent retain is not obeyed: retained topics are the process's own.
+        let message = denied.is_none().then(|| Message {
+            topic: publish.topic.clone(),
+            payload: publish.payload.clone(),
+            properties: publish.properties.filter(|p| *p != PublishProperties::default()).map(Box::new),
+        });
+        if let Some(denial) = &denied {
+            self.shared.stats.denied.inc();
+            tracing::debug!(client = %self.who.client, code = denial.code, "publish denied");
+        }
+        tracing::trace!(client = %self.who.client, topic = ?publish.topic, pkid = publish.pkid, "publish");
+        gathered.bytes += publish.topic.len() + publish.payload.len();
+        gathered.items.push(Inbound::Publish(InboundPublish {
+            who: self.who.clone(),
+            topic: publish.topic,
+            payload: publish.payload,
+            exactly_once: (publish.qos == QoS::ExactlyOnce).then_some(publish.pkid),
+            will: false,
+            denied,
+        }));
+        gathered.dues.push(Due { ack, message });
+        fault
+    }
+
+    /// Puts the topic in the place of its alias (OASIS MQTT 5.0, 3.3.2.3.4).
+    fn resolve_alias(&mut self, publish: &mut Incoming) -> Result<(), Fault> {
+        match publish.properties.as_mut().and_then(|properties| properties.topic_alias.take()) {
+            None if publish.topic.is_empty() && self.codec.version == Version::V5 => Err(Fault::Protocol),
+            None => Ok(()),
+            Some(alias) if alias == 0 || alias > self.shared.config.topic_aliases_max => Err(Fault::TopicAlias),
+            Some(alias) if publish.topic.is_empty() => {
+                publish.topic = self.aliases.get(&alias).ok_or(Fault::Protocol)?.clone();
+                Ok(())
+            }
+            // No alias for what can never be a valid topic: it may be 64 KiB long.
+            Some(_) if publish.topic.len() > topic_rules::TOPIC_BYTES_MAX => Ok(()),
+            Some(alias) => {
+                self.aliases.insert(alias, Bytes::copy_from_slice(&publish.topic));
+                Ok(())
+            }
+        }
+    }
+
+    /// Why the publish is to be refused, if it is, and whether the connection must end with it.
+    #[allow(clippy::type_complexity)]
+    fn judge(&self, publish: &Incoming) -> Result<Option<(Denial, Result<(), Fault>)>, Fault> {
+        let properties = publish.properties.as_ref();
+        if properties.is_some_and(|p| {
+            !p.subscription_identifiers.is_empty() || p.response_topic.as_deref().is_some_and(has_wildcard)
+        }) {
+            return Err(Fault::Protocol);
+        }
+        let topic = match topic_rules::topic(&publish.topic) {
+            Ok(topic) => topic,
+            Err(fault) => {
+                let denial = Denial { code: "topic_invalid", reason: fault.reason().to_owned() };
+                let ends = if fault == TopicFault::IllFormed { Err(Fault::Malformed) } else { Ok(()) };
+                return Ok(Some((denial, ends)));
+            }
+        };
+        if let Err(denial) = self.shared.policy.may_publish(&self.who, topic) {
+            return Ok(Some((denial, Ok(()))));
+        }
+        let bytes = properties.map_or(0, memory);
+        let reason = format_args!("the properties take {bytes} bytes").to_string();
+        Ok((bytes > self.shared.config.properties_bytes_max)
+            .then_some((Denial { code: "properties_too_large", reason }, Ok(()))))
+    }
+
+    /// Makes a batch durable; then, in this order, fans it out and acknowledges it.
+    async fn commit(&mut self, Gathered { items, mut dues, .. }: Gathered) -> Result<(), End> {
+        let verdicts = self.ask(items, &mut dues).await?;
+        self.release_refused(&dues, &verdicts).await?;
+        let fan_out = self.shared.router.has_filters();
+        let (mut acks, mut forwarded, mut end) = (0, 0, Ok(()));
+        for (due, verdict) in dues.into_iter().zip(verdicts) {
+            if let Some(message) = due.message.filter(|_| verdict.forward) {
+                forwarded += 1;
+                if fan_out {
+                    self.to_router.push(message.into_packet());
+                }
+            }
+            if verdict.outcome == Outcome::NoRoom {
+                self.shared.stats.no_room.inc();
+                // Nothing after it is acknowledged either: acknowledgements keep the order of the messages.
+                if due.ack.closes_without_room(self.codec.version) {
+                    end = Err(End::NoRoom);
+                    break;
+                }
+            }
+            acks += u64::from(self.acknowledge(due.ack, verdict.outcome));
+        }
+        self.shared.stats.forwarded.add(forwarded);
+        self.shared.stats.acks.add(acks);
+        timeout(self.shared.config.router_timeout, self.link.room()).await.map_err(|_| RouterGone)?;
+        self.link.send(&mut self.to_router)?;
+        if end.is_err() {
+            self.flush().await?;
+        }
+        end
+    }
+
+    /// Hands a batch over and waits for its verdicts. A takeover does not wait with it: what was committed is then
+    /// fanned out by a task of its own, unacknowledged.
+    async fn ask(&mut self, items: Vec<Inbound>, dues: &mut Vec<Due>) -> Result<Vec<Verdict>, End> {
+        let expected = items.len();
+        let (answer, mut heard) = oneshot::channel();
+        tokio::select! {
+            biased;
+            submitted = self.shared.intake.submit(Batch { items, answer }) => submitted.map_err(|_| End::IntakeClosed)?,
+            kick = unless_stopping(&mut self.claim.kicked) => return Err(End::Kicked(kick)),
+        }
+        let verdicts = tokio::select! {
+            biased;
+            verdicts = &mut heard => verdicts.map_err(|_| End::IntakeClosed)?,
+            kick = unless_stopping(&mut self.claim.kicked) => {
+                let publisher = self.shared.publisher.clone();
+                tokio::spawn(fan_out_later(std::mem::take(dues), heard, publisher));
+                return Err(End::Kicked(kick));
+            }
+        };
+        if verdicts.len() != expected {
+            tracing::error!(expected, given = verdicts.len(), "the intake answered for another number of items");
+            return Err(End::IntakeClosed);
+        }
+        Ok(verdicts)
+    }
+
+    /// A v5 PUBREC with an error ends the exchange: no PUBREL will come, and the packet id is free again. So the
+    /// intake must have released it before that PUBREC is written.
+    async fn release_refused(&mut self, dues: &[Due], verdicts: &[Verdict]) -> Result<(), End> {
+        if self.codec.version != Version::V5 {
+            return Ok(());
+        }
+        let releases: Vec<Inbound> = dues
+            .iter()
+            .zip(verdicts)
+            .filter_map(|(due, verdict)| match due.ack {
+                Ack::Pubrec(pkid) if !matches!(verdict.outcome, Outcome::Accepted | Outcome::NoRoom) => Some(pkid),
+                _ => None,
+            })
+            .map(|pkid| Inbound::Release { client: self.who.client.clone(), pkid })
+            .collect();
+        if !releases.is_empty() {
+            self.ask(releases, &mut Vec::new()).await?;
+        }
+        Ok(())
+    }
+
+    /// True if there was something to acknowledge.
+    fn acknowledge(&mut self, ack: Ack, outcome: Outcome) -> bool {
+        let reason = if self.codec.version == Version::V5 { reason(outcome) } else { 0 };
+        match ack {
+            Ack::None => return false,
+            Ack::Puback(pkid) => encode::puback(pkid, reason, &mut self.out),
+            Ack::Pubrec(pkid) => encode::pubrec(pkid, reason, &mut self.out),
+            Ack::Pubcomp(pkid) => encode::pubcomp(pkid, &mut self.out),
+        }
+        true
+    }
+}
+
+impl Ack {
+    /// Whether "nothing was recorded" can only be said by closing: v3.1.1 has no reason codes, and PUBCOMP has none
+    /// for this. QoS 0 expects to be told nothing.
+    fn closes_without_room(self, version: Version) -> bool {
+        match self {
+            Ack::None => false,
+            Ack::Puback(_) | Ack::Pubrec(_) => version == Version::V311,
+            Ack::Pubcomp(_) => true,
+        }
+    }
+}
+
+/// The v5 reason code of PUBACK and PUBREC.
+fn reason(outcome: Outcome) -> u8 {
+    match outcome {
+        Outcome::Accepted => 0x00,
+        Outcome::NotAuthorized => 0x87,
+        Outcome::TopicInvalid => 0x90,
+        Outcome::NoRoom => 0x97,
+        Outcome::PayloadInvalid => 0x99,
+    }
+}
+
+/// The client is gone, but its messages may be durable: then subscribers must see them, since nobody sends them again
+/// as something new.
+async fn fan_out_later(dues: Vec<Due>, heard: oneshot::Receiver<Vec<Verdict>>, publisher: super::publisher::Publisher) {
+    let verdicts = heard.await.unwrap_or_default();
+    for (due, _) in dues.into_iter().zip(verdicts).filter(|(_, verdict)| verdict.forward) {
+        if let Some(message) = due.message {
+            publisher.forward(message).await;
+        }
+    }
+}
+
+fn has_wildcard(topic: &str) -> bool {
+    topic.contains(['+', '#'])
+}
+
+/// What properties take in memory, roughly: the router's log does not count them.
+fn memory(properties: &PublishProperties) -> usize {
+    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let pairs: usize =
+        properties.user_properties.iter().map(|pair| size_of_val(pair) + pair.0.len() + pair.1.len()).sum();
+    let data = properties.correlation_data.as_ref().map_or(0, Bytes::len);
+    pairs + data + text(&properties.content_type) + text(&properties.response_topic)
+}

@@ -1,0 +1,215 @@
+//! The process's own way to subscribers: a handle that never blocks, and the task that feeds the router from it.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use rumqttd::protocol::{Packet, PingReq, Publish, PublishProperties};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+
+use super::retained::Retained;
+use super::router::{FromRouter, Link, LinkFor, Router, RouterGone};
+use super::sessions::{Kick, Sessions};
+use super::stats::FrontStats;
+use super::topic_rules;
+
+/// Messages handed to the router at once.
+const FEED_BATCH_MAX: usize = 256;
+
+/// A message on its way to subscribers, QoS 0, never with a retain flag.
+#[derive(Debug)]
+pub(super) struct Message {
+    pub(super) topic: Bytes,
+    pub(super) payload: Bytes,
+    pub(super) properties: Option<Box<PublishProperties>>,
+}
+
+impl Message {
+    /// For the router, which keeps it in its log. One copy of exact size: a view would keep a whole read buffer.
+    pub(super) fn into_packet(self) -> Packet {
+        let mut copy = BytesMut::with_capacity(self.topic.len() + self.payload.len());
+        copy.extend_from_slice(&self.topic);
+        copy.extend_from_slice(&self.payload);
+        let mut payload = copy.freeze();
+        let topic = payload.split_to(self.topic.len());
+        Packet::Publish(Publish::new(topic, payload, false), self.properties.map(|properties| *properties))
+    }
+}
+
+/// Publishes in the process's own name. Never blocks, so the writer may call it between two commits.
+#[derive(Clone)]
+pub struct Publisher {
+    queue: mpsc::Sender<Message>,
+    retained: Arc<Retained>,
+    late: Arc<Late>,
+    stats: Arc<FrontStats>,
+}
+
+/// Retained topics that found the queue full. Their latest value goes out when there is room; no more than there
+/// are retained topics, and those that were just erased.
+#[derive(Default)]
+struct Late {
+    topics: Mutex<BTreeSet<Arc<str>>>,
+    added: Notify,
+}
+
+impl Publisher {
+    /// Delivers to the subscribers there are; with `retain` also keeps it for those to come (an empty payload
+    /// erases). When the queue is full, a retained topic goes out later with its latest value, any other message is
+    /// dropped and counted in [`FrontStats::replies_dropped`].
+    pub fn publish(&self, topic: &str, payload: Bytes, retain: bool) {
+        if topic_rules::topic(topic.as_bytes()).is_err() {
+            tracing::error!(topic, "not published: the process may not use this topic");
+            return;
+        }
+        if retain {
+            self.retain(topic, payload.clone());
+        }
+        let message = Message { topic: Bytes::copy_from_slice(topic.as_bytes()), payload, properties: None };
+        match (self.queue.try_send(message), retain) {
+            (Ok(()), _) => {}
+            (Err(_), true) => {
+                self.stats.retained_late.inc();
+                self.late.topics.lock().unwrap_or_else(PoisonError::into_inner).insert(topic.into());
+                self.late.added.notify_one();
+            }
+            (Err(_), false) => self.stats.replies_dropped.inc(),
+        }
+    }
+
+    /// Sets a retained message without telling anybody: for the start, before the front listens.
+    pub fn restore(&self, topic: &str, payload: Bytes) {
+        if topic_rules::topic(topic.as_bytes()).is_err() {
+            tracing::error!(topic, "not restored: the process may not use this topic");
+            return;
+        }
+        self.retain(topic, payload);
+    }
+
+    fn retain(&self, topic: &str, payload: Bytes) {
+        if !self.retained.set(topic, payload) {
+            self.stats.retained_refused.inc();
+            tracing::warn!(topic, "not retained: the store is full");
+        }
+    }
+
+    /// For messages that come from connections which are gone: waits for room.
+    pub(super) async fn forward(&self, message: Message) {
+        // Fails only when the process stops.
+        let _ = self.queue.send(message).await;
+    }
+}
+
+/// The router's end: takes messages off the queue, and looks whether the router still lives.
+pub(super) struct Feed {
+    queue: mpsc::Receiver<Message>,
+    publisher: Publisher,
+    router: Arc<Router>,
+    sessions: Arc<Sessions>,
+    timeout: Duration,
+}
+
+impl Feed {
+    pub(super) fn new(
+        router: Arc<Router>,
+        sessions: Arc<Sessions>,
+        retained: Arc<Retained>,
+        stats: Arc<FrontStats>,
+        queue_max: usize,
+        timeout: Duration,
+    ) -> (Publisher, Feed) {
+        let (sender, queue) = mpsc::channel(queue_max.max(1));
+        let publisher = Publisher { queue: sender, retained, late: Arc::default(), stats };
+        (publisher.clone(), Feed { queue, publisher, router, sessions, timeout })
+    }
+
+    /// Runs until dropped. A router that died or hangs is replaced: ports that stay open over a dead router are the
+    /// worst failure.
+    pub(super) async fn run(mut self) {
+        loop {
+            let Err(RouterGone) = self.feed().await;
+            tracing::error!(
+                "the router died: a new one takes over, all clients reconnect, what they had queued is lost"
+            );
+            self.publisher.stats.router_restarts.inc();
+            self.router.restart();
+            self.sessions.kick_all(Kick::RouterLost);
+            // No spinning, should the new one die at once too.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn feed(&mut self) -> Result<std::convert::Infallible, RouterGone> {
+        let (mut link, _) = self.router.link(LinkFor::Process("feed")).await?;
+        let mut messages = Vec::with_capacity(FEED_BATCH_MAX);
+        let mut packets = Vec::with_capacity(FEED_BATCH_MAX);
+        let mut probes = tokio::time::interval(self.timeout / 5);
+        let mut asked: Option<Instant> = None;
+        let mut overdue = Overdue::default();
+        loop {
+            tokio::select! {
+                _ = self.queue.recv_many(&mut messages, FEED_BATCH_MAX) => {}
+                () = self.publisher.late.added.notified() => {}
+                answer = link.next() => asked = answered(&link, answer?, asked).await?,
+                now = probes.tick() => match asked {
+                    Some(then) if now.duration_since(then) > self.timeout => return Err(RouterGone),
+                    Some(_) => {}
+                    None => {
+                        asked = Some(now);
+                        packets.push(Packet::PingReq(PingReq));
+                    }
+                },
+            }
+            let sent = messages.len();
+            self.publisher.stats.forwarded.add(sent as u64);
+            packets.extend(messages.drain(..).map(Message::into_packet));
+            overdue.collect(sent, self.queue.len(), &self.publisher, &mut packets);
+            if !self.router.has_filters() {
+                packets.retain(|packet| !matches!(packet, Packet::Publish(..)));
+            }
+            link.send(&mut packets)?;
+            tokio::time::timeout(self.timeout, link.room()).await.map_err(|_| RouterGone)?;
+        }
+    }
+}
+
+/// The internal link subscribes to nothing, so all it can hear is the answer to its probe.
+async fn answered(link: &Link, answer: FromRouter, asked: Option<Instant>) -> Result<Option<Instant>, RouterGone> {
+    match answer {
+        FromRouter::Packet(Packet::PingResp(_)) => Ok(None),
+        FromRouter::Packet(_) => Ok(asked),
+        FromRouter::Unscheduled => link.wake().await.map(|()| asked),
+    }
+}
+
+/// Late topics that the feed has taken over. They wait until everything that was queued before them is sent: an older
+/// value of theirs may be among it, and the last one that subscribers see must be the latest.
+#[derive(Default)]
+struct Overdue {
+    topics: BTreeSet<Arc<str>>,
+    /// Messages of the queue that go first.
+    behind: usize,
+}
+
+impl Overdue {
+    /// Called when `sent` messages were taken off the queue. Adds a batch of what is now due to `packets`.
+    fn collect(&mut self, sent: usize, queued: usize, publisher: &Publisher, packets: &mut Vec<Packet>) {
+        self.behind = self.behind.saturating_sub(sent);
+        if self.topics.is_empty() {
+            self.topics = std::mem::take(&mut *publisher.late.topics.lock().unwrap_or_else(PoisonError::into_inner));
+            self.behind = queued;
+        }
+        if self.behind > 0 || self.topics.is_empty() {
+            return;
+        }
+        for topic in std::iter::from_fn(|| self.topics.pop_first()).take(FEED_BATCH_MAX) {
+            let payload = publisher.retained.get(&topic).unwrap_or_default();
+            let topic = Bytes::copy_from_slice(topic.as_bytes());
+            packets.push(Message { topic, payload, properties: None }.into_packet());
+        }
+        // For the rest, and for those that came meanwhile.
+        publisher.late.added.notify_one();
+    }
+}

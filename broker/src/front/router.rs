@@ -1,0 +1,246 @@
+//! rumqttd's router behind a door: links that cannot leak, ids it can bear, and a new router when one dies.
+//!
+//! The router is a thread that panics on some inputs, keeps what it was told for ever, and answers a slot that is
+//! gone with a panic. So nothing reaches it unchecked, every link ends with a Disconnect, and it can be replaced.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
+use rumqttd::protocol::{Disconnect, DisconnectReasonCode, Packet};
+use rumqttd::{Notification, RouterConfig};
+
+use super::config::FrontConfig;
+use super::topic_rules::RESERVED_PREFIX;
+
+/// Packets that may wait for the router per link. A sender waits at this mark, so memory is bounded by it.
+const LINK_BACKLOG_MAX: usize = 1024;
+/// Links beyond the clients': the process's own, and those that clear expired sessions.
+const OWN_LINKS: usize = 8;
+
+/// The router is dead or does not answer. Connections close; a new router is on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RouterGone;
+
+type Build = dyn Fn(&str, bool) -> Result<(LinkTx, LinkRx, Notification), RouterGone> + Send + Sync;
+
+pub(super) struct Router {
+    config: RouterConfig,
+    build: RwLock<Arc<Build>>,
+    filters: Mutex<HashSet<String>>,
+    filters_max: usize,
+    any_filter: AtomicBool,
+    /// Free numbers for the links of clean sessions. The router remembers every id that it ever saw, so they are
+    /// used again.
+    numbers: Mutex<Vec<usize>>,
+    timeout: Duration,
+}
+
+/// What a link is for, which decides under which id the router knows it. The prefixes keep the name spaces apart:
+/// no client can take the id of another kind of link.
+pub(super) enum LinkFor<'a> {
+    Clean,
+    /// State is kept under this client id after the link ends.
+    Session(&'a str),
+    /// As `Session`, but what was kept is forgotten.
+    Clear(&'a str),
+    Process(&'a str),
+}
+
+impl Router {
+    pub(super) fn spawn(config: &FrontConfig) -> Router {
+        let links = config.connections_max + config.handshakes_max + OWN_LINKS;
+        let router = RouterConfig {
+            max_connections: links,
+            max_outgoing_packet_count: 200,
+            max_segment_size: config.segment_bytes.max(1024),
+            max_segment_count: 4,
+            ..RouterConfig::default()
+        };
+        Router {
+            build: RwLock::new(start(&router)),
+            config: router,
+            filters: Mutex::default(),
+            filters_max: config.filters_max,
+            any_filter: AtomicBool::new(false),
+            numbers: Mutex::new((0..links).rev().collect()),
+            timeout: config.router_timeout,
+        }
+    }
+
+    /// Puts a fresh router in the place of a dead one. Links of the old one fail by themselves if its thread died;
+    /// if it only hangs, the caller must end them.
+    pub(super) fn restart(&self) {
+        let fresh = start(&self.config);
+        *self.build.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        self.filters.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.any_filter.store(false, Ordering::Release);
+    }
+
+    /// A link, and whether the router had state kept for it. The old link of a client must have been dropped before:
+    /// two at once corrupt the router.
+    pub(super) async fn link(self: &Arc<Self>, purpose: LinkFor<'_>) -> Result<(Link, bool), RouterGone> {
+        let (number, id, clean) = match purpose {
+            LinkFor::Clean => {
+                let number = self.numbers.lock().unwrap_or_else(PoisonError::into_inner).pop().ok_or(RouterGone)?;
+                let number = Number { number, router: self.clone() };
+                let id = format!("c.{}", number.number);
+                (Some(number), id, true)
+            }
+            LinkFor::Session(client) => (None, format!("s.{client}"), false),
+            LinkFor::Clear(client) => (None, format!("s.{client}"), true),
+            LinkFor::Process(name) => (None, format!("{RESERVED_PREFIX}{name}"), true),
+        };
+        let build = self.build.read().unwrap_or_else(PoisonError::into_inner).clone();
+        // Building waits for the router's answer on the thread that asks. Should we stop waiting, the link is
+        // dropped, and so disconnected, where it arrives.
+        let built = tokio::task::spawn_blocking(move || {
+            let (tx, rx, notification) = build(&id, clean)?;
+            Ok((Link { tx, rx, _number: number }, notification))
+        });
+        let (link, notification) =
+            tokio::time::timeout(self.timeout, built).await.map_err(|_| RouterGone)?.map_err(|_| RouterGone)??;
+        let Some(Packet::ConnAck(ack, _)) = Option::<Packet>::from(notification) else { return Err(RouterGone) };
+        Ok((link, ack.session_present))
+    }
+
+    /// Makes the router forget a session.
+    pub(super) async fn clear(self: &Arc<Self>, client: &str) -> Result<(), RouterGone> {
+        self.link(LinkFor::Clear(client)).await.map(drop)
+    }
+
+    /// Whether one more distinct filter is affordable; counts it.
+    pub(super) fn admit(&self, filter: &str) -> bool {
+        let mut filters = self.filters.lock().unwrap_or_else(PoisonError::into_inner);
+        let admitted =
+            filters.contains(filter) || (filters.len() < self.filters_max && filters.insert(filter.to_owned()));
+        if admitted {
+            self.any_filter.store(true, Ordering::Release);
+        }
+        admitted
+    }
+
+    #[cfg(test)]
+    pub(super) fn knows(&self, filter: &str) -> bool {
+        self.filters.lock().unwrap_or_else(PoisonError::into_inner).contains(filter)
+    }
+
+    /// False as long as nobody ever subscribed: then there is nobody to fan out to.
+    pub(super) fn has_filters(&self) -> bool {
+        self.any_filter.load(Ordering::Acquire)
+    }
+}
+
+fn start(config: &RouterConfig) -> Arc<Build> {
+    // The type of what the sender carries cannot be named outside rumqttd, so a closure holds it.
+    let sender = rumqttd::Router::new(0, config.clone()).spawn();
+    // No topic aliases towards subscribers: the router keys them by filter, not by topic, so that under a wildcard
+    // they name the wrong topic.
+    Arc::new(move |id, clean| {
+        let builder = LinkBuilder::new(id, sender.clone()).clean_session(clean).topic_alias_max(0);
+        builder.build().map_err(|_| RouterGone)
+    })
+}
+
+/// One of the numbers that clean links are called by; free again when dropped.
+struct Number {
+    number: usize,
+    router: Arc<Router>,
+}
+
+impl Drop for Number {
+    fn drop(&mut self) {
+        self.router.numbers.lock().unwrap_or_else(PoisonError::into_inner).push(self.number);
+    }
+}
+
+/// One client of the router. Dropping it disconnects it there, also in a panic or an abort: a link that is merely
+/// dropped leaks its slot.
+pub(super) struct Link {
+    tx: LinkTx,
+    rx: LinkRx,
+    /// Dropped after `drop` below has sent the Disconnect, so the next user of the id comes after it.
+    _number: Option<Number>,
+}
+
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "never stored, and a box for each message would cost more")]
+pub(super) enum FromRouter {
+    Packet(Packet),
+    /// The router stops sending until [`Link::wake`], which must come exactly once.
+    Unscheduled,
+}
+
+impl Link {
+    /// Hands all packets over with one event, or with none if one is still under way: the router takes all there is
+    /// when it gets to it. So it has at most one per link, and its queue of 1000 events does not fill up and block.
+    pub(super) fn send(&mut self, packets: &mut Vec<Packet>) -> Result<(), RouterGone> {
+        let mut waiting = self.tx.buffer();
+        if !waiting.is_empty() {
+            waiting.extend(packets.drain(..));
+            return Ok(());
+        }
+        let Some(last) = packets.pop() else { return Ok(()) };
+        waiting.extend(packets.drain(..));
+        drop(waiting);
+        now(self.tx.send(last)).and_then(Result::ok).map(drop).ok_or(RouterGone)
+    }
+
+    /// Waits until the router has taken enough of what was sent.
+    pub(super) async fn room(&mut self) {
+        while self.tx.buffer().len() > LINK_BACKLOG_MAX {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Cancel-safe.
+    pub(super) async fn next(&mut self) -> Result<FromRouter, RouterGone> {
+        loop {
+            match self.rx.next().await {
+                Ok(Some(notification)) => return from_router(notification),
+                // A trigger whose notifications were already taken with an earlier one.
+                Ok(None) => {}
+                Err(_) => return Err(RouterGone),
+            }
+        }
+    }
+
+    /// What is there without waiting.
+    pub(super) fn try_next(&mut self) -> Result<Option<FromRouter>, RouterGone> {
+        now(self.next()).transpose()
+    }
+
+    pub(super) async fn wake(&self) -> Result<(), RouterGone> {
+        self.rx.wake().await.map_err(|_| RouterGone)
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        let reason_code = DisconnectReasonCode::NormalDisconnection;
+        // Fails only if the router is gone, and the slot with it.
+        let _ = self.send(&mut vec![Packet::Disconnect(Disconnect { reason_code }, None)]);
+    }
+}
+
+fn from_router(notification: Notification) -> Result<FromRouter, RouterGone> {
+    match notification {
+        Notification::Unschedule => Ok(FromRouter::Unscheduled),
+        // The router threw this link out. It has no reason to, since all that goes in is checked.
+        Notification::Disconnect(..) => Err(RouterGone),
+        notification => Option::<Packet>::from(notification).map(FromRouter::Packet).ok_or(RouterGone),
+    }
+}
+
+/// The future's output if it is ready at once.
+fn now<T>(future: impl Future<Output = T>) -> Option<T> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}

@@ -1,0 +1,307 @@
+//! Who is connected under which client id, and what is kept for those who left.
+//!
+//! One lock per client id is held by the connection that has the id, for as long as it has a link to the router. A
+//! takeover kicks the holder and waits for the lock, so there are never two links for one id. Whoever holds the lock
+//! may read and change the session; nobody else can.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, OwnedMutexGuard, oneshot};
+use tokio::time::Instant;
+
+use super::stats::FrontStats;
+use super::wills::Will;
+
+/// Why a connection must end that did nothing wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kick {
+    TakenOver,
+    Shutdown,
+    RouterLost,
+}
+
+/// What a client asked for when it subscribed. Another subscription to the filter replaces it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Subscription {
+    pub(super) qos: u8,
+    /// v5 subscription identifier.
+    pub(super) id: Option<usize>,
+}
+
+/// What belongs to a client id beyond a connection.
+#[derive(Default)]
+pub(super) struct Session {
+    /// The router keeps state under this client id.
+    pub(super) kept: bool,
+    /// The proven name that it is kept for: nobody else may resume it.
+    pub(super) owner: Option<Arc<str>>,
+    pub(super) filters: BTreeMap<String, Subscription>,
+    /// Set while the client is away.
+    pub(super) expires: Option<Instant>,
+    /// A will whose delay runs while the client is away.
+    pub(super) will: Option<(Instant, Will)>,
+}
+
+pub(super) struct Sessions {
+    table: Mutex<Table>,
+    due_changed: Notify,
+    connections_max: usize,
+    sessions_max: usize,
+    stats: Arc<FrontStats>,
+}
+
+#[derive(Default)]
+struct Table {
+    clients: HashMap<Arc<str>, Entry>,
+    /// When something is to be done for an absent client.
+    due: BTreeSet<(Instant, Arc<str>)>,
+    live: usize,
+    kept: usize,
+    serial: u64,
+    /// Set when the process stops or the router was lost: who claims now is too late or must ask again.
+    stopping: bool,
+}
+
+#[derive(Default)]
+struct Entry {
+    session: Arc<tokio::sync::Mutex<Session>>,
+    /// The connection that has the id, or will have it next: its serial number and how to make it go.
+    holder: Option<(u64, oneshot::Sender<Kick>)>,
+    kept: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ClaimError {
+    Full,
+    /// The old connection did not let go in time, or the process stops.
+    Unavailable,
+}
+
+impl Sessions {
+    pub(super) fn new(connections_max: usize, sessions_max: usize, stats: Arc<FrontStats>) -> Sessions {
+        Sessions { table: Mutex::default(), due_changed: Notify::new(), connections_max, sessions_max, stats }
+    }
+
+    /// Makes `client` the caller's: kicks who has it and waits, at most `patience`, until that one let go. `keep`
+    /// says that the session shall outlive the connection.
+    pub(super) async fn claim(
+        self: &Arc<Self>,
+        client: &Arc<str>,
+        keep: bool,
+        patience: Duration,
+    ) -> Result<Claim, ClaimError> {
+        let (kicker, kicked) = oneshot::channel();
+        let (session, serial) = self.enter(client, keep, kicker)?;
+        // Made before waiting, so that giving up also leaves the table.
+        let mut claim = Claim {
+            client: client.clone(),
+            session: None,
+            kicked: Kicked::Waiting(kicked),
+            serial,
+            sessions: self.clone(),
+        };
+        let guard = tokio::time::timeout(patience, session.lock_owned()).await.map_err(|_| ClaimError::Unavailable)?;
+        claim.session = Some(guard);
+        // Somebody newer may have come while this one waited: it goes first, by going away.
+        if claim.kicked.now().is_some() {
+            return Err(ClaimError::Unavailable);
+        }
+        let (expires, will_due) = (claim.expires.take(), claim.will.as_ref().map(|(due, _)| *due));
+        self.arrived(client, keep, [expires, will_due]);
+        Ok(claim)
+    }
+
+    fn enter(
+        &self,
+        client: &Arc<str>,
+        keep: bool,
+        kicker: oneshot::Sender<Kick>,
+    ) -> Result<(Arc<tokio::sync::Mutex<Session>>, u64), ClaimError> {
+        let mut table = self.lock();
+        let table = &mut *table;
+        if table.stopping {
+            return Err(ClaimError::Unavailable);
+        }
+        let known = table.clients.get(client);
+        let takeover = known.is_some_and(|entry| entry.holder.is_some());
+        let already_kept = known.is_some_and(|entry| entry.kept);
+        if (!takeover && table.live >= self.connections_max)
+            || (keep && !already_kept && table.kept >= self.sessions_max)
+        {
+            return Err(ClaimError::Full);
+        }
+        table.serial += 1;
+        let entry = table.clients.entry(client.clone()).or_default();
+        match entry.holder.replace((table.serial, kicker)) {
+            Some((_, old)) => {
+                self.stats.takeovers.inc();
+                // Fails only if the old one is already on its way out.
+                let _ = old.send(Kick::TakenOver);
+            }
+            None => table.live += 1,
+        }
+        Ok((entry.session.clone(), table.serial))
+    }
+
+    /// Ends every connection.
+    pub(super) fn kick_all(&self, kick: Kick) {
+        let mut table = self.lock();
+        table.stopping |= kick == Kick::Shutdown;
+        let table = &mut *table;
+        for entry in table.clients.values_mut() {
+            if let Some((_, kicker)) = entry.holder.take() {
+                table.live -= 1;
+                let _ = kicker.send(kick);
+            }
+        }
+    }
+
+    /// The next client for whom something is due, when its time has come. Cancel-safe.
+    pub(super) async fn next_due(self: &Arc<Self>) -> Arc<str> {
+        loop {
+            let changed = self.due_changed.notified();
+            let first = self.lock().due.first().cloned();
+            match first {
+                None => changed.await,
+                Some((at, client)) if at <= Instant::now() => return client,
+                Some((at, _)) => tokio::select! {
+                    () = changed => {}
+                    () = tokio::time::sleep_until(at) => {}
+                },
+            }
+        }
+    }
+
+    /// The session of a client for whom something is due, if it is still away; its due times are taken off.
+    pub(super) fn claim_due(self: &Arc<Self>, client: &Arc<str>, now: Instant) -> Option<Claim> {
+        let session = {
+            let mut table = self.lock();
+            table.due.retain(|(at, of)| *at > now || of != client);
+            table.clients.get(client).filter(|entry| entry.holder.is_none())?.session.clone()
+        };
+        let session = session.try_lock_owned().ok()?;
+        // Serial 0 is nobody's: this claim does not count as a connection.
+        Some(Claim {
+            client: client.clone(),
+            session: Some(session),
+            kicked: Kicked::Never,
+            serial: 0,
+            sessions: self.clone(),
+        })
+    }
+
+    /// Nothing is due any more for a client that is here, and what it wants kept counts from now on.
+    fn arrived(&self, client: &Arc<str>, keep: bool, times: [Option<Instant>; 2]) {
+        let mut table = self.lock();
+        let table = &mut *table;
+        for at in times.into_iter().flatten() {
+            table.due.remove(&(at, client.clone()));
+        }
+        if let Some(entry) = table.clients.get_mut(client).filter(|entry| keep && !entry.kept) {
+            entry.kept = true;
+            table.kept += 1;
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The right to a client id. Dropping it gives the id back; what the session says then is what is kept.
+pub(super) struct Claim {
+    pub(super) client: Arc<str>,
+    /// `None` only while the claim still waits for it.
+    session: Option<OwnedMutexGuard<Session>>,
+    pub(super) kicked: Kicked,
+    serial: u64,
+    sessions: Arc<Sessions>,
+}
+
+/// A claim that is held is a session.
+impl std::ops::Deref for Claim {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        self.session.as_ref().expect("claim() gives no claim away without its session")
+    }
+}
+
+impl std::ops::DerefMut for Claim {
+    fn deref_mut(&mut self) -> &mut Session {
+        self.session.as_mut().expect("claim() gives no claim away without its session")
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let kept = self.session.as_ref().map(|session| {
+            let times = [session.expires.filter(|_| session.kept), session.will.as_ref().map(|(due, _)| *due)];
+            (session.kept || session.will.is_some(), session.kept, times)
+        });
+        let mut table = self.sessions.lock();
+        let table = &mut *table;
+        // Released under the table's lock, so nobody sees the entry between the two.
+        self.session = None;
+        let Some(entry) = table.clients.get_mut(&self.client) else { return };
+        if entry.holder.as_ref().is_some_and(|(serial, _)| *serial == self.serial) {
+            entry.holder = None;
+            table.live -= 1;
+        }
+        if let Some((_, kept, times)) = kept {
+            match (entry.kept, kept) {
+                (false, true) => table.kept += 1,
+                (true, false) => table.kept -= 1,
+                _ => {}
+            }
+            entry.kept = kept;
+            table.due.extend(times.into_iter().flatten().map(|at| (at, self.client.clone())));
+            self.sessions.stats.sessions_kept.set(table.kept as u64);
+            self.sessions.due_changed.notify_one();
+        }
+        let wanted = kept.is_some_and(|(wanted, ..)| wanted) || entry.kept || entry.holder.is_some();
+        // One reference is the table's: with more, somebody waits for the lock.
+        if !wanted && Arc::strong_count(&entry.session) == 1 {
+            table.clients.remove(&self.client);
+        }
+    }
+}
+
+/// Hears the one kick that a connection can get.
+pub(super) enum Kicked {
+    Waiting(oneshot::Receiver<Kick>),
+    By(Kick),
+    Never,
+}
+
+impl Kicked {
+    /// Ready once kicked, and from then on. Cancel-safe.
+    pub(super) async fn wait(&mut self) -> Kick {
+        match self {
+            Kicked::Waiting(kicked) => {
+                // A sender that is gone was replaced in the table, which is a takeover.
+                let kick = kicked.await.unwrap_or(Kick::TakenOver);
+                *self = Kicked::By(kick);
+                kick
+            }
+            Kicked::By(kick) => *kick,
+            Kicked::Never => std::future::pending().await,
+        }
+    }
+
+    pub(super) fn now(&mut self) -> Option<Kick> {
+        if let Kicked::Waiting(kicked) = self {
+            match kicked.try_recv() {
+                Ok(kick) => *self = Kicked::By(kick),
+                Err(oneshot::error::TryRecvError::Empty) => {}
+                Err(oneshot::error::TryRecvError::Closed) => *self = Kicked::By(Kick::TakenOver),
+            }
+        }
+        match self {
+            Kicked::By(kick) => Some(*kick),
+            _ => None,
+        }
+    }
+}

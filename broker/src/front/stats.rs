@@ -1,0 +1,91 @@
+//! What the front counts, for `status` and for tests. Counters only grow; gauges are marked as such.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that many tasks add to and anybody reads. Relaxed: each is exact by itself, not against the others.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add(&self, n: u64) {
+        if n > 0 {
+            self.0.fetch_add(n, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn inc(&self) {
+        self.add(1);
+    }
+
+    pub(super) fn dec(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct FrontStats {
+    /// Gauge: clients between CONNACK and close.
+    pub connections: Counter,
+    pub connections_total: Counter,
+    /// Closed at accept because too many sockets were open.
+    pub refused_sockets: Counter,
+    /// CONNECT refused: neither v3.1.1 nor v5.
+    pub refused_version: Counter,
+    pub refused_client_id: Counter,
+    pub refused_credentials: Counter,
+    pub refused_authorization: Counter,
+    /// CONNECT refused: a will that may not be published.
+    pub refused_will: Counter,
+    /// CONNECT refused: `connections_max` or `sessions_max` reached.
+    pub refused_full: Counter,
+    /// CONNECT refused: router or writer not there, or the old connection did not let go.
+    pub refused_unavailable: Counter,
+    /// No complete CONNECT in time.
+    pub connect_timeouts: Counter,
+    pub publishes_qos0: Counter,
+    pub publishes_qos1: Counter,
+    pub publishes_qos2: Counter,
+    /// PUBACK, PUBREC and PUBCOMP written.
+    pub acks: Counter,
+    /// Publishes that the front or the policy denied; they went to the intake as such.
+    pub denied: Counter,
+    /// Publishes that the intake had no room for.
+    pub no_room: Counter,
+    pub subscribes_refused: Counter,
+    pub protocol_errors: Counter,
+    /// Panics of the codec that were caught; the connection was closed.
+    pub codec_panics: Counter,
+    pub keepalive_timeouts: Counter,
+    /// Readers that stalled past the write timeout.
+    pub stalled: Counter,
+    pub takeovers: Counter,
+    pub wills: Counter,
+    /// Messages to be fanned out, whether or not anybody subscribed.
+    pub forwarded: Counter,
+    /// Messages written to subscribers, retained ones included.
+    pub delivered: Counter,
+    /// Messages dropped because they exceed a subscriber's Maximum Packet Size.
+    pub oversize_dropped: Counter,
+    /// The process's own messages dropped because the queue to the router was full.
+    pub replies_dropped: Counter,
+    /// Retained topics that had to wait for room in that queue.
+    pub retained_late: Counter,
+    /// Messages delivered but not retained, because the store was full.
+    pub retained_refused: Counter,
+    /// Gauge.
+    pub retained: Counter,
+    /// Gauge: topics and payloads.
+    pub retained_bytes: Counter,
+    /// Gauge: sessions that outlive their connection, as of the last one that ended.
+    pub sessions_kept: Counter,
+    pub sessions_expired: Counter,
+    pub router_restarts: Counter,
+}
