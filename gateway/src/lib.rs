@@ -1,8 +1,11 @@
 //! The box in the store: decodes what scanners and tills say, applies the shop's rules, keeps it in the ledger, and
 //! forwards it to the hub when there is a network.
 
+pub mod cli;
+pub mod config;
 pub mod core;
 pub mod decode;
+pub mod policy;
 pub mod reply;
 pub mod request;
 pub mod sync;

@@ -89,3 +89,46 @@ pub struct FrontStats {
     pub sessions_expired: Counter,
     pub router_restarts: Counter,
 }
+
+impl FrontStats {
+    /// Every count by its name.
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "connections": self.connections.get(),
+            "connections_total": self.connections_total.get(),
+            "refused_sockets": self.refused_sockets.get(),
+            "refused_version": self.refused_version.get(),
+            "refused_client_id": self.refused_client_id.get(),
+            "refused_credentials": self.refused_credentials.get(),
+            "refused_authorization": self.refused_authorization.get(),
+            "refused_will": self.refused_will.get(),
+            "refused_full": self.refused_full.get(),
+            "refused_unavailable": self.refused_unavailable.get(),
+            "connect_timeouts": self.connect_timeouts.get(),
+            "publishes_qos0": self.publishes_qos0.get(),
+            "publishes_qos1": self.publishes_qos1.get(),
+            "publishes_qos2": self.publishes_qos2.get(),
+            "acks": self.acks.get(),
+            "denied": self.denied.get(),
+            "no_room": self.no_room.get(),
+            "subscribes_refused": self.subscribes_refused.get(),
+            "protocol_errors": self.protocol_errors.get(),
+            "codec_panics": self.codec_panics.get(),
+            "keepalive_timeouts": self.keepalive_timeouts.get(),
+            "stalled": self.stalled.get(),
+            "takeovers": self.takeovers.get(),
+            "wills": self.wills.get(),
+            "forwarded": self.forwarded.get(),
+            "delivered": self.delivered.get(),
+            "oversize_dropped": self.oversize_dropped.get(),
+            "replies_dropped": self.replies_dropped.get(),
+            "retained_late": self.retained_late.get(),
+            "retained_refused": self.retained_refused.get(),
+            "retained": self.retained.get(),
+            "retained_bytes": self.retained_bytes.get(),
+            "sessions_kept": self.sessions_kept.get(),
+            "sessions_expired": self.sessions_expired.get(),
+            "router_restarts": self.router_restarts.get(),
+        })
+    }
+}

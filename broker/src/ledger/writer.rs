@@ -85,7 +85,7 @@ pub type Stopped = oneshot::Receiver<Result<(), LedgerError>>;
 /// An open ledger with its core, not running yet.
 pub struct Writer<C: Core> {
     core: C,
-    perform: Perform<C::Effect>,
+    inbox: mpsc::Receiver<Work<C>>,
     store: Store,
     state: State,
     journal: Journal,
@@ -105,6 +105,7 @@ pub struct Writer<C: Core> {
 
 /// Carries out an effect. Must not wait for anybody.
 pub type Perform<E> = Box<dyn FnMut(E) + Send>;
+type Do<'a, C> = &'a mut dyn FnMut(<C as Core>::Effect);
 
 struct Limits {
     dir: PathBuf,
@@ -144,8 +145,7 @@ impl<C: Core> Writer<C> {
         options: Options,
         epoch: Epoch,
         mut core: C,
-        perform: Perform<C::Effect>,
-    ) -> Result<(Writer<C>, Reader), LedgerError> {
+    ) -> Result<(Writer<C>, Handle<C>, Reader), LedgerError> {
         let store = Store::open(&options.dir, &options.site, epoch)?;
         let journal = store.journal();
         let (mut state, mut marks, mut replayed) = (State::default(), Marks::default(), 0u64);
@@ -172,9 +172,10 @@ impl<C: Core> Writer<C> {
             journal_bytes_max: options.journal_bytes_max,
             disk_reserve_bytes: options.disk_reserve_bytes,
         };
+        let (sender, inbox) = mpsc::channel(INBOX_MAX);
         let mut writer = Writer {
             core,
-            perform,
+            inbox,
             store,
             state,
             journal,
@@ -198,37 +199,37 @@ impl<C: Core> Writer<C> {
             writer.core.recovered(last_stamp.unwrap_or_default(), &now, &view)?
         };
         writer.take_step(step, &now)?;
-        writer.commit(false)?;
-        Ok((writer, reader))
+        writer.publish_stats();
+        Ok((writer, Handle { inbox: sender }, reader))
     }
 
-    /// Runs on a thread of its own until it is told to stop or the ledger fails.
-    pub fn spawn(self) -> std::io::Result<(Handle<C>, Stopped)> {
-        let (inbox, work) = mpsc::channel(INBOX_MAX);
+    /// Runs on a thread of its own until it is told to stop or the ledger fails. What opening came to is done first.
+    pub fn spawn(self, mut perform: Perform<C::Effect>) -> std::io::Result<Stopped> {
         let (left, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Handle::current();
         std::thread::Builder::new().name("writer".into()).spawn(move || {
-            let outcome = self.run(work, &runtime);
+            let outcome = self.run(&mut perform, &runtime);
             if let Err(error) = &outcome {
                 tracing::error!(%error, "the ledger failed: stopping without another word");
             }
             // Nobody waiting means that the process is ending anyway.
             let _ = left.send(outcome);
         })?;
-        Ok((Handle { inbox }, stopped))
+        Ok(stopped)
     }
 
-    fn run(mut self, mut work: mpsc::Receiver<Work<C>>, runtime: &tokio::runtime::Handle) -> Result<(), LedgerError> {
+    fn run(mut self, perform: Do<'_, C>, runtime: &tokio::runtime::Handle) -> Result<(), LedgerError> {
         let mut last_tick = Instant::now();
+        self.commit(false, perform)?;
         loop {
-            let first = match work.try_recv() {
+            let first = match self.inbox.try_recv() {
                 Ok(item) => Some(item),
-                Err(mpsc::error::TryRecvError::Disconnected) => return self.leave(),
+                Err(mpsc::error::TryRecvError::Disconnected) => return self.leave(perform),
                 Err(mpsc::error::TryRecvError::Empty) => {
                     let wait = TICK.saturating_sub(last_tick.elapsed());
-                    match runtime.block_on(async { tokio::time::timeout(wait, work.recv()).await }) {
+                    match runtime.block_on(async { tokio::time::timeout(wait, self.inbox.recv()).await }) {
                         Ok(Some(item)) => Some(item),
-                        Ok(None) => return self.leave(),
+                        Ok(None) => return self.leave(perform),
                         Err(_) => None,
                     }
                 }
@@ -236,26 +237,26 @@ impl<C: Core> Writer<C> {
             let mut next = first;
             while let Some(item) = next {
                 match item {
-                    Work::Inbound(batch) => self.take_batch(batch)?,
+                    Work::Inbound(batch) => self.take_batch(batch, perform)?,
                     Work::Input(input) => self.take_input(input)?,
-                    Work::Stop => return self.leave(),
+                    Work::Stop => return self.leave(perform),
                 }
-                next = if self.pending.full() { None } else { work.try_recv().ok() };
+                next = if self.pending.full() { None } else { self.inbox.try_recv().ok() };
             }
             if last_tick.elapsed() >= TICK {
                 last_tick = Instant::now();
-                self.tick()?;
+                self.tick(perform)?;
             }
-            self.commit(false)?;
+            self.commit(false, perform)?;
         }
     }
 
     /// Each item alone, since a group may have to be closed between two items of one batch.
-    fn take_batch(&mut self, batch: Batch) -> Result<(), LedgerError> {
+    fn take_batch(&mut self, batch: Batch, perform: Do<'_, C>) -> Result<(), LedgerError> {
         let mut verdicts = Vec::with_capacity(batch.items.len());
         for inbound in batch.items {
             if self.pending.full() {
-                self.commit(false)?;
+                self.commit(false, perform)?;
             }
             if self.full && matches!(inbound, Inbound::Publish(_)) {
                 verdicts.push(Verdict::refused(Outcome::NoRoom));
@@ -284,14 +285,14 @@ impl<C: Core> Writer<C> {
         self.take_step(step, &now)
     }
 
-    fn tick(&mut self) -> Result<(), LedgerError> {
+    fn tick(&mut self, perform: Do<'_, C>) -> Result<(), LedgerError> {
         self.check_room();
         let now = self.clocks.now();
         let view = view(&self.store, &self.state, &self.journal, &self.pending, self.extent.last);
         let step = self.core.tick(&now, &view)?;
         self.take_step(step, &now)?;
         if self.last_commit.elapsed() > QUIET && self.state.dirty() > 0 {
-            self.commit(true)?;
+            self.commit(true, perform)?;
         }
         Ok(())
     }
@@ -347,9 +348,9 @@ impl<C: Core> Writer<C> {
     }
 
     /// Writes the open group and then speaks. With `all`, dirty cells are written out as well.
-    fn commit(&mut self, all: bool) -> Result<(), LedgerError> {
+    fn commit(&mut self, all: bool, perform: Do<'_, C>) -> Result<(), LedgerError> {
         self.write(all)?;
-        self.speak()
+        self.speak(perform)
     }
 
     fn write(&mut self, all: bool) -> Result<(), LedgerError> {
@@ -424,19 +425,19 @@ impl<C: Core> Writer<C> {
     }
 
     /// Tells what is now durable: readers, waiting connections, effects, then what the core has to say of the group.
-    fn speak(&mut self) -> Result<(), LedgerError> {
+    fn speak(&mut self, perform: Do<'_, C>) -> Result<(), LedgerError> {
         self.publish_stats();
         for (answer, verdicts) in self.pending.answers.drain(..) {
             // A connection that closed meanwhile no longer waits; it will send again.
             let _ = answer.send(verdicts);
         }
         for effect in std::mem::take(&mut self.pending.effects) {
-            (self.perform)(effect);
+            perform(effect);
         }
         let now = self.clocks.now();
         let view = view(&self.store, &self.state, &self.journal, &self.pending, self.extent.last);
         for effect in self.core.committed(&now, &view)? {
-            (self.perform)(effect);
+            perform(effect);
         }
         Ok(())
     }
@@ -481,10 +482,10 @@ impl<C: Core> Writer<C> {
         });
     }
 
-    fn leave(mut self) -> Result<(), LedgerError> {
-        self.commit(false)?;
+    fn leave(mut self, perform: Do<'_, C>) -> Result<(), LedgerError> {
+        self.commit(false, perform)?;
         while self.state.dirty() > 0 {
-            self.commit(true)?;
+            self.commit(true, perform)?;
         }
         self.store.close();
         tracing::info!(last = self.extent.last.seq.0, "the ledger is closed");

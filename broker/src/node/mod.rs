@@ -1,11 +1,18 @@
 //! What every node process needs around its core: settings, the admin socket, logging, signals.
 
+pub mod accounts;
 pub mod admin;
+pub mod listen;
+pub mod process;
 pub mod settings;
+pub mod show;
 
 use std::future::Future;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use crate::ledger::LedgerError;
 
 /// Exit code for a configuration that must be changed before it can work (EX_CONFIG of sysexits).
 pub const EXIT_CONFIG: u8 = 78;
@@ -38,6 +45,18 @@ pub fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send> {
             _ = int.recv() => {}
         }
     })
+}
+
+/// The one place that prints an error and chooses the exit code.
+pub fn exit(outcome: anyhow::Result<()>) -> ExitCode {
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    eprintln!("error: {error:#}");
+    let config = error.downcast_ref::<settings::Faults>().is_some()
+        || matches!(
+            error.downcast_ref::<LedgerError>(),
+            Some(LedgerError::OtherSite { .. } | LedgerError::Format(_) | LedgerError::OpenedEmpty(_))
+        );
+    ExitCode::from(if config { EXIT_CONFIG } else { EXIT_IO })
 }
 
 /// 64 random bits from the operating system: epochs, session nonces, jitter.

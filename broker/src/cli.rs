@@ -1,0 +1,171 @@
+//! The command line of `tillsync-broker`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use proto::id::{Epoch, SiteName};
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::config::{Config, Flags, MANUAL};
+use crate::front::{FrontConfig, Publisher};
+use crate::hub::{Effect, Hub, Input};
+use crate::ledger::{Options, Perform, Sabotage, Writer};
+use crate::node::process::Node;
+use crate::node::settings::{Faults, Settings};
+use crate::node::{self, show};
+use crate::policy::HubPolicy;
+
+/// The central broker of tillsync: takes what gateways send, once and in order, merges it, and shows HQ the truth.
+#[derive(Debug, Parser)]
+#[command(name = "tillsync-broker", version, after_help = "\
+Exit codes: 0 stopped cleanly, 74 the ledger or a socket failed, 78 the configuration must be changed.
+Try it:  tillsync-broker run --open --data ./hub --listen 127.0.0.1:1884
+         mosquitto_sub -p 1884 -t 'hq/#' -v")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the hub until SIGTERM or Ctrl-C.
+    Run(RunArgs),
+    /// Show how a running hub is doing: its sites, their backlog, its ledger.
+    Status {
+        /// The running hub's data folder.
+        #[arg(long)]
+        data: PathBuf,
+        /// One JSON object instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the default configuration with a comment for each key.
+    Config,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// A TOML file; `tillsync-broker config` prints one to start from.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Folder of the ledger; made if it does not exist.
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Address and port to listen on; port 0 takes a free one and prints it.
+    #[arg(long)]
+    listen: Option<String>,
+    /// Serve without credentials; on loopback only.
+    #[arg(long)]
+    open: bool,
+}
+
+/// Runs one command and returns its exit code. `sabotage` is for checks that must be seen to fail.
+pub fn main(args: Vec<OsString>, sabotage: Option<Sabotage>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() { node::EXIT_CONFIG } else { 0 };
+            // Nothing is left to say if the terminal is gone.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let outcome = match cli.command {
+        Command::Run(args) => run(args, sabotage),
+        Command::Status { data, json } => show::status(&data, json, lines),
+        Command::Config => {
+            print!("{MANUAL}");
+            Ok(())
+        }
+    };
+    node::exit(outcome)
+}
+
+fn run(args: RunArgs, sabotage: Option<Sabotage>) -> anyhow::Result<()> {
+    let flags = Flags { data: args.data, listen: args.listen, open: args.open };
+    let config = Settings::load(args.config.as_deref()).and_then(|s| Config::read(s, &flags))?;
+    if !config.open && config.sites.is_empty() && config.monitors.is_empty() {
+        let fault = node::settings::Fault {
+            key: "site".into(),
+            found: "(none)".into(),
+            must_be: "at least one [[site]] with its password, or --open on loopback: nobody could connect".into(),
+        };
+        return Err(Faults(vec![fault]).into());
+    }
+    node::start_logging("info,rumqttd=warn,sled=warn");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    runtime.block_on(serve(config, sabotage))
+}
+
+async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()> {
+    let stop = node::stop_signal().context("listen for signals")?;
+    let site: SiteName = "hub".parse().context("name the hub's own ledger")?;
+    let options = Options {
+        dir: config.data.clone(),
+        site,
+        journal_bytes_max: u64::MAX / 2,
+        disk_reserve_bytes: config.disk_reserve_bytes,
+        sabotage,
+    };
+    let hub = Hub::new(node::random()?);
+    let (writer, handle, reader) = Writer::open(options, Epoch(node::random()?), hub)?;
+    let front = FrontConfig {
+        listen: config.listen,
+        connections_max: config.connections_max,
+        retained_max: 2_000_000,
+        retained_bytes_max: 512 << 20,
+        publish_queue_max: 65_536,
+        ..FrontConfig::default()
+    };
+    let dir = config.data.clone();
+    let node = Node::bind(writer, handle, reader, front, Arc::new(HubPolicy::new(config))).await?;
+    let perform = perform(node.publisher());
+    node.run(&dir, perform, Input::Status, watch::Sender::new(false), stop).await
+}
+
+fn perform(publisher: Publisher) -> Perform<Effect> {
+    Box::new(move |effect| match effect {
+        Effect::Publish { topic, payload, retain } => publisher.publish(&topic, payload, retain),
+        Effect::Restore { topic, payload } => publisher.restore(&topic, payload),
+        Effect::Answer(answer, value) => {
+            // The asker may have left.
+            let _ = answer.send(value);
+        }
+    })
+}
+
+fn lines(status: &Value) -> Vec<(String, String)> {
+    let ledger = &status["ledger"];
+    let mut lines = vec![
+        ("incarnation".to_owned(), show::number(&status["incarnation"])),
+        (
+            "ledger".to_owned(),
+            format!(
+                "{} records, journal {}, on disk {}",
+                show::number(&ledger["last_seq"]),
+                show::bytes(&ledger["journal_bytes"]),
+                show::bytes(&ledger["disk_bytes"])
+            ),
+        ),
+        ("connections".to_owned(), show::number(&status["front"]["connections"])),
+        ("conflicts kept".to_owned(), show::number(&status["conflicts"]["kept"])),
+    ];
+    for (site, view) in status["sites"].as_object().into_iter().flatten() {
+        let line = format!(
+            "{:7}  applied {}, behind {} records ({}, {}), skew {} ms",
+            if view["online"] == Value::Bool(true) { "online" } else { "OFFLINE" },
+            show::number(&view["applied_seq"]),
+            show::number(&view["backlog_records"]),
+            show::bytes(&view["backlog_bytes"]),
+            show::span(&view["backlog_age_ms"]),
+            show::number(&view["skew_ms"]),
+        );
+        lines.push((format!("site {site}"), line));
+    }
+    lines
+}

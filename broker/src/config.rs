@@ -1,0 +1,103 @@
+//! The hub's configuration. `broker.toml` beside the sources is its manual and its defaults.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::node::accounts::{self, Accounts};
+use crate::node::settings::{Faults, Settings};
+use crate::node::{accounts::password, listen};
+
+/// What the `config` command prints; equal to [`Config::default`] by test.
+pub const MANUAL: &str = include_str!("../broker.toml");
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    pub data: PathBuf,
+    pub listen: SocketAddr,
+    pub open: bool,
+    pub disk_reserve_bytes: u64,
+    pub connections_max: usize,
+    pub sites: Accounts,
+    pub monitors: Accounts,
+}
+
+/// Flags of `run` that stand in for keys of the file.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    pub data: Option<PathBuf>,
+    pub listen: Option<String>,
+    pub open: bool,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            data: PathBuf::from("/var/lib/tillsync-broker"),
+            listen: SocketAddr::from(([127, 0, 0, 1], 1883)),
+            open: false,
+            disk_reserve_bytes: 64 << 20,
+            connections_max: 2_000,
+            sites: Accounts::default(),
+            monitors: Accounts::default(),
+        }
+    }
+}
+
+impl Config {
+    pub fn read(mut settings: Settings, flags: &Flags) -> Result<Config, Faults> {
+        settings.flag("data", flags.data.as_ref().map(|dir| dir.to_string_lossy().into_owned()));
+        settings.flag("listen", flags.listen.clone());
+        settings.flag("open", flags.open.then_some(true));
+        let default = Config::default();
+        let data = settings.parsed("data", "a folder").unwrap_or(default.data);
+        let (listen, open) = listen::read(&mut settings, default.listen);
+        let disk_reserve_bytes = settings.number("disk_reserve_mib", 64, 1..=1 << 20) << 20;
+        let connections_max = settings.number("connections_max", 2_000, 1..=100_000) as usize;
+        let sites = account_list(&mut settings, "site");
+        let monitors = account_list(&mut settings, "monitor");
+        settings.finish(Some(Config { data, listen, open, disk_reserve_bytes, connections_max, sites, monitors }))
+    }
+}
+
+fn account_list(settings: &mut Settings, key: &str) -> Accounts {
+    let rows = settings.tables(key, |row| {
+        let name = row.parsed::<proto::id::SiteName>("name", "1 to 64 of A-Z a-z 0-9 _ : -");
+        if name.is_none() {
+            row.fault("name", "(missing or wrong)", "the name that is given at login");
+        }
+        Some((name?, password(row, true)?))
+    });
+    let mut accounts = accounts::Accounts::default();
+    for (name, password) in rows {
+        if !accounts.add(name.as_str(), password) {
+            settings.fault(key, &name, "listed once");
+        }
+    }
+    accounts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manual_states_the_defaults() {
+        let uncommented: String = MANUAL
+            .lines()
+            .map(|line| line.strip_prefix("#= ").unwrap_or(line))
+            .fold(String::new(), |text, line| text + line + "\n");
+        for text in [MANUAL, &uncommented] {
+            let config = Config::read(Settings::parse(text).unwrap(), &Flags::default()).unwrap();
+            assert_eq!(config, Config::default());
+        }
+    }
+
+    #[test]
+    fn open_is_for_loopback_only() {
+        let read = |text: &str| Config::read(Settings::parse(text).unwrap(), &Flags::default());
+        let faults = read("listen = \"0.0.0.0:1883\"\nopen = true").unwrap_err();
+        assert!(faults.to_string().contains("only loopback"), "{faults}");
+        assert!(read("listen = \"0.0.0.0:1883\"").unwrap_err().to_string().contains("allow_plain"));
+        assert!(read("listen = \"0.0.0.0:1883\"\nallow_plain = true").is_ok());
+    }
+}

@@ -1,0 +1,63 @@
+//! The `status` command of every node: asks the admin socket and prints for people or for programs.
+
+use std::path::Path;
+
+use anyhow::Context;
+use serde_json::Value;
+
+use super::admin;
+
+/// Prints the node's status. `lines` picks what people want to see first.
+pub fn status(dir: &Path, json: bool, lines: fn(&Value) -> Vec<(String, String)>) -> anyhow::Result<()> {
+    let status = admin::ask(dir, "status").with_context(|| {
+        format!("ask {}: is the node running with this --data folder?", admin::socket_path(dir).display())
+    })?;
+    if let Some(error) = status.get("error") {
+        anyhow::bail!("the node answered: {error}");
+    }
+    if json {
+        println!("{status}");
+        return Ok(());
+    }
+    let lines = lines(&status);
+    let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    for (name, value) in lines {
+        println!("{name:width$}  {value}");
+    }
+    Ok(())
+}
+
+/// A number with thin groups: 1234567 as 1,234,567.
+pub fn number(value: &Value) -> String {
+    let Some(n) = value.as_i64() else { return value.as_str().unwrap_or("-").to_owned() };
+    let digits = n.unsigned_abs().to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    if n < 0 { format!("-{out}") } else { out }
+}
+
+pub fn bytes(value: &Value) -> String {
+    let n = value.as_u64().unwrap_or(0) as f64;
+    let (unit, size) = [("GiB", 30), ("MiB", 20), ("KiB", 10)]
+        .into_iter()
+        .map(|(unit, shift)| (unit, f64::from(1u32 << shift)))
+        .find(|(_, size)| n >= *size)
+        .unwrap_or(("B", 1.0));
+    if unit == "B" { format!("{n} B") } else { format!("{:.1} {unit}", n / size) }
+}
+
+/// Milliseconds in the unit that reads best.
+pub fn span(value: &Value) -> String {
+    let Some(ms) = value.as_u64() else { return "-".into() };
+    match ms {
+        0..1_000 => format!("{ms} ms"),
+        1_000..120_000 => format!("{:.1} s", ms as f64 / 1e3),
+        120_000..7_200_000 => format!("{} min", ms / 60_000),
+        _ => format!("{:.1} h", ms as f64 / 3.6e6),
+    }
+}

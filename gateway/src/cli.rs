@@ -1,0 +1,227 @@
+//! The command line of `tillsync-gateway`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use broker::front::{FrontConfig, Publisher};
+use broker::ledger::{Options, Perform, Sabotage, Writer};
+use broker::node::process::Node;
+use broker::node::settings::{Fault, Faults, Settings};
+use broker::node::{self, show};
+use clap::{Args, Parser, Subcommand};
+use proto::id::Epoch;
+use serde_json::Value;
+use tokio::sync::{mpsc, watch};
+
+use crate::config::{Config, Flags, MANUAL};
+use crate::core::{Effect, Gateway, Input};
+use crate::policy::StorePolicy;
+use crate::uplink::{Command as ToHub, Uplink};
+
+/// Acks and beats waiting for the uplink. What does not fit is dropped: the next of its kind says more.
+const TO_HUB_MAX: usize = 64;
+
+/// The tillsync gateway of one store: takes scans and sales over MQTT, answers when they are on disk, and forwards
+/// them to the hub when there is a network.
+#[derive(Debug, Parser)]
+#[command(name = "tillsync-gateway", version, after_help = "\
+Exit codes: 0 stopped cleanly, 74 the ledger or a socket failed, 78 the configuration must be changed.
+Try it:  tillsync-gateway run --open --data ./harbour --site harbour --listen 127.0.0.1:1883 --hub 127.0.0.1:1884
+         mosquitto_pub -p 1883 -q 1 -t dev/scanner-1/scan -m 4006381333931")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway until SIGTERM or Ctrl-C.
+    Run(RunArgs),
+    /// Show how a running gateway is doing: its link to the hub, what waits to be sent, what was refused.
+    Status {
+        /// The running gateway's data folder.
+        #[arg(long)]
+        data: PathBuf,
+        /// One JSON object instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the default configuration with a comment for each key.
+    Config,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// A TOML file; `tillsync-gateway config` prints one to start from.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// The site's name.
+    #[arg(long)]
+    site: Option<String>,
+    /// Folder of the ledger; made if it does not exist.
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Address and port for devices; port 0 takes a free one and prints it.
+    #[arg(long)]
+    listen: Option<String>,
+    /// The hub's host and port. Without it the store works for itself.
+    #[arg(long)]
+    hub: Option<String>,
+    /// Serve without credentials and take a device's name from its topic; on loopback only.
+    #[arg(long)]
+    open: bool,
+}
+
+/// Runs one command and returns its exit code. `sabotage` is for checks that must be seen to fail.
+pub fn main(args: Vec<OsString>, sabotage: Option<Sabotage>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() { node::EXIT_CONFIG } else { 0 };
+            // Nothing is left to say if the terminal is gone.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let outcome = match cli.command {
+        Command::Run(args) => run(args, sabotage),
+        Command::Status { data, json } => show::status(&data, json, lines),
+        Command::Config => {
+            print!("{MANUAL}");
+            Ok(())
+        }
+    };
+    node::exit(outcome)
+}
+
+fn run(args: RunArgs, sabotage: Option<Sabotage>) -> anyhow::Result<()> {
+    let flags = Flags { site: args.site, data: args.data, listen: args.listen, hub: args.hub, open: args.open };
+    let config = Settings::load(args.config.as_deref()).and_then(|s| Config::read(s, &flags))?;
+    if !config.open && config.devices.is_empty() {
+        let must_be = "at least one [[device]] with its password, or --open on loopback: nobody could connect";
+        return Err(missing("device", must_be).into());
+    }
+    node::start_logging("info,rumqttd=warn,rumqttc=warn,sled=warn");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    runtime.block_on(serve(config, sabotage))
+}
+
+fn missing(key: &str, must_be: &str) -> Faults {
+    Faults(vec![Fault { key: key.into(), found: "(missing)".into(), must_be: must_be.into() }])
+}
+
+async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()> {
+    let stop = node::stop_signal().context("listen for signals")?;
+    let site = config.site.clone().ok_or_else(|| missing("site", "this store's name: give --site or the key"))?;
+    let options = Options {
+        dir: config.data.clone(),
+        site,
+        journal_bytes_max: config.journal_bytes_max,
+        disk_reserve_bytes: config.disk_reserve_bytes,
+        sabotage,
+    };
+    let (writer, handle, reader) = Writer::open(options, Epoch(node::random()?), Gateway::new(config.rules()))?;
+    let front = FrontConfig {
+        listen: config.listen,
+        connections_max: config.connections_max,
+        ..FrontConfig::default()
+    };
+    let policy = StorePolicy { open: config.open, devices: config.devices.clone() };
+    let node = Node::bind(writer, handle, reader, front, Arc::new(policy)).await?;
+
+    let stopping = watch::Sender::new(false);
+    let (to_hub, commands) = mpsc::channel(TO_HUB_MAX);
+    let uplink = config.hub_address().map(|hub| {
+        let uplink = Uplink {
+            hub,
+            reader: node.reader(),
+            writer: node.handle(),
+            commands,
+            stopping: stopping.subscribe(),
+        };
+        tokio::spawn(uplink.run())
+    });
+    let perform = perform(node.publisher(), to_hub);
+    let outcome = node.run(&config.data, perform, Input::Status, stopping, stop).await;
+    if let Some(uplink) = uplink {
+        // It was told with everybody else; it only has a farewell left to say.
+        let _ = tokio::time::timeout(Duration::from_secs(2), uplink).await;
+    }
+    outcome
+}
+
+fn perform(publisher: Publisher, to_hub: mpsc::Sender<ToHub>) -> Perform<Effect> {
+    // A full queue means that the uplink is busy connecting; the next beat or feed says it again.
+    let tell_hub = move |command| drop(to_hub.try_send(command));
+    Box::new(move |effect| match effect {
+        Effect::Publish { topic, payload, retain } => publisher.publish(&topic, payload, retain),
+        Effect::Restore { topic, payload } => publisher.restore(&topic, payload),
+        Effect::FeedAck { cursor, resend } => tell_hub(ToHub::FeedAck { cursor, resend }),
+        Effect::Beat(beat) => tell_hub(ToHub::Beat(beat)),
+        Effect::Answer(answer, value) => {
+            // The asker may have left.
+            let _ = answer.send(value);
+        }
+    })
+}
+
+fn lines(status: &Value) -> Vec<(String, String)> {
+    let (ledger, uplink) = (&status["ledger"], &status["uplink"]);
+    let link = match (&uplink["connected"], &uplink["turned_away"]) {
+        (Value::Bool(true), _) => "connected".to_owned(),
+        (_, Value::Null) => "AWAY: selling goes on, records are kept".to_owned(),
+        (_, turned) => format!("TURNED AWAY: {}", show::number(&turned["advice"])),
+    };
+    let refused: Vec<String> = status["requests"]["refused"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(code, count)| format!("{code} {}", show::number(count)))
+        .collect();
+    vec![
+        ("site".into(), format!("{} (ledger {})", show::number(&status["site"]), show::number(&status["epoch"]))),
+        ("hub".into(), link),
+        (
+            "waiting".into(),
+            format!(
+                "{} records, {}, applied at HQ up to {}",
+                show::number(&uplink["backlog_records"]),
+                show::bytes(&ledger["backlog_bytes"]),
+                show::number(&uplink["applied_seq"])
+            ),
+        ),
+        (
+            "ledger".into(),
+            format!(
+                "{} records, journal {}, on disk {}{}",
+                show::number(&ledger["last_seq"]),
+                show::bytes(&ledger["journal_bytes"]),
+                show::bytes(&ledger["disk_bytes"]),
+                if ledger["full"] == Value::Bool(true) { ", FULL: publishes are refused" } else { "" }
+            ),
+        ),
+        (
+            "requests".into(),
+            format!(
+                "{} accepted, {} partial, {} duplicates since the start",
+                show::number(&status["requests"]["accepted"]),
+                show::number(&status["requests"]["partial"]),
+                show::number(&status["requests"]["duplicates"])
+            ),
+        ),
+        ("refused".into(), if refused.is_empty() { "nothing".into() } else { refused.join(", ") }),
+        ("devices".into(), show::number(&status["front"]["connections"])),
+        (
+            "clock".into(),
+            format!(
+                "{}, hub is {} ms ahead",
+                if status["clock"]["synced"] == Value::Bool(true) { "believed" } else { "NOT SET" },
+                show::number(&status["clock"]["skew_ms"])
+            ),
+        ),
+    ]
+}

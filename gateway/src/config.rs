@@ -1,0 +1,176 @@
+//! The gateway's configuration. `gateway.toml` beside the sources is its manual and its defaults.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use broker::node::accounts::{Accounts, password};
+use broker::node::listen;
+use broker::node::settings::{Faults, Settings};
+use proto::id::{DeviceName, SiteName};
+
+use crate::core::Rules;
+use crate::decode::{Limits, ScanMode};
+use crate::uplink::HubAddress;
+
+/// What the `config` command prints; equal to [`Config::default`] by test.
+pub const MANUAL: &str = include_str!("../gateway.toml");
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `None` only in the defaults: `run` needs one.
+    pub site: Option<SiteName>,
+    pub data: PathBuf,
+    pub listen: SocketAddr,
+    pub open: bool,
+    /// Without one the store works for itself.
+    pub hub: Option<(String, u16)>,
+    pub hub_password: Option<String>,
+    pub reconnect_max: Duration,
+    pub journal_bytes_max: u64,
+    pub disk_reserve_bytes: u64,
+    pub connections_max: usize,
+    pub limits: Limits,
+    pub devices: Accounts,
+    pub modes: HashMap<DeviceName, ScanMode>,
+}
+
+/// Flags of `run` that stand in for keys of the file.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    pub site: Option<String>,
+    pub data: Option<PathBuf>,
+    pub listen: Option<String>,
+    pub hub: Option<String>,
+    pub open: bool,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            site: None,
+            data: PathBuf::from("/var/lib/tillsync-gateway"),
+            listen: SocketAddr::from(([127, 0, 0, 1], 1883)),
+            open: false,
+            hub: None,
+            hub_password: None,
+            reconnect_max: Duration::from_millis(5_000),
+            journal_bytes_max: 256 << 20,
+            disk_reserve_bytes: 64 << 20,
+            connections_max: 200,
+            limits: Limits::default(),
+            devices: Accounts::default(),
+            modes: HashMap::new(),
+        }
+    }
+}
+
+impl Config {
+    pub fn read(mut settings: Settings, flags: &Flags) -> Result<Config, Faults> {
+        settings.flag("site", flags.site.clone());
+        settings.flag("data", flags.data.as_ref().map(|dir| dir.to_string_lossy().into_owned()));
+        settings.flag("listen", flags.listen.clone());
+        settings.flag("hub", flags.hub.clone());
+        settings.flag("open", flags.open.then_some(true));
+        let default = Config::default();
+        let site = settings.parsed("site", "the site's name: 1 to 64 of A-Z a-z 0-9 _ : -");
+        let data = settings.parsed("data", "a folder").unwrap_or(default.data);
+        let (listen, open) = listen::read(&mut settings, default.listen);
+        let hub = settings.parsed::<Host>("hub", "host and port such as hub.example:1883").map(|Host(h, p)| (h, p));
+        let hub_password = settings.parsed("hub_password", "the site's password at the hub");
+        let reconnect_max = Duration::from_millis(settings.number("reconnect_max_ms", 5_000, 200..=600_000));
+        let journal_bytes_max = settings.number("journal_mib_max", 256, 8..=1 << 20) << 20;
+        let disk_reserve_bytes = settings.number("disk_reserve_mib", 64, 1..=1 << 20) << 20;
+        let connections_max = settings.number("connections_max", 200, 1..=100_000) as usize;
+        let limits = Limits {
+            payload_bytes_max: (settings.number("payload_kib_max", 64, 1..=512) as usize) << 10,
+            units_max: settings.number("units_max", 9_999, 1..=1_000_000) as i64,
+            lines_max: settings.number("lines_max", 100, 1..=100) as usize,
+        };
+        let (devices, modes) = devices(&mut settings, open);
+        settings.finish(Some(Config {
+            site,
+            data,
+            listen,
+            open,
+            hub,
+            hub_password,
+            reconnect_max,
+            journal_bytes_max,
+            disk_reserve_bytes,
+            connections_max,
+            limits,
+            devices,
+            modes,
+        }))
+    }
+
+    pub fn rules(&self) -> Rules {
+        Rules { limits: self.limits, modes: self.modes.clone() }
+    }
+
+    pub fn hub_address(&self) -> Option<HubAddress> {
+        let (host, port) = self.hub.clone()?;
+        Some(HubAddress { host, port, password: self.hub_password.clone(), reconnect_max: self.reconnect_max })
+    }
+}
+
+fn devices(settings: &mut Settings, open: bool) -> (Accounts, HashMap<DeviceName, ScanMode>) {
+    let rows = settings.tables("device", |row| {
+        let name = row.parsed::<DeviceName>("name", "1 to 64 of A-Z a-z 0-9 _ : -");
+        if name.is_none() {
+            row.fault("name", "(missing or wrong)", "the device's name, as in dev/{name}/scan");
+        }
+        let mode = row.parsed::<ScanMode>("mode", "\"lookup\", \"receive\" or \"sell\"").unwrap_or_default();
+        let password = password(row, !open);
+        Some((name?, mode, password))
+    });
+    let (mut accounts, mut modes) = (Accounts::default(), HashMap::new());
+    for (name, mode, password) in rows {
+        let fresh = password.is_none_or(|password| accounts.add(name.as_str(), password));
+        if modes.insert(name.clone(), mode).is_some() || !fresh {
+            settings.fault("device", &name, "listed once");
+        }
+    }
+    (accounts, modes)
+}
+
+/// `host:port`; the host may be a name, an IPv4 address or an IPv6 address in brackets.
+struct Host(String, u16);
+
+impl std::str::FromStr for Host {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Host, Self::Err> {
+        let (host, port) = text.rsplit_once(':').ok_or("the port is missing")?;
+        let port = port.parse().ok().filter(|port| *port > 0).ok_or("the port is not a number from 1 to 65535")?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        if host.is_empty() { Err("the host is missing") } else { Ok(Host(host.to_owned(), port)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manual_states_the_defaults() {
+        let uncommented: String = MANUAL
+            .lines()
+            .map(|line| line.strip_prefix("#= ").unwrap_or(line))
+            .fold(String::new(), |text, line| text + line + "\n");
+        for text in [MANUAL, &uncommented] {
+            let config = Config::read(Settings::parse(text).unwrap(), &Flags::default()).unwrap();
+            assert_eq!(config, Config::default());
+        }
+    }
+
+    #[test]
+    fn faults_are_told_together_in_the_operators_words() {
+        let text = "site = \"süd\"\nhub = \"nowhere\"\nunits_max = 0\n[[device]]\nname = \"pos-1\"\nmode = \"count\"\n";
+        let faults = Config::read(Settings::parse(text).unwrap(), &Flags::default()).unwrap_err().to_string();
+        for part in ["site = ", "hub = ", "units_max = 0", "device[0].mode", "device[0].password"] {
+            assert!(faults.contains(part), "{part} is not in {faults}");
+        }
+    }
+}
