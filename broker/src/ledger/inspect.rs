@@ -6,7 +6,7 @@ use proto::chunk::Chunk;
 use proto::id::{ReplicaId, Seq};
 
 use super::journal::Journal;
-use super::store::{LedgerError, database_dir};
+use super::store::{CACHE_BYTES, LedgerError, SEGMENT_BYTES, database_dir};
 
 /// Visits every chunk of a stopped node's journal in order, after checking the whole chain. `dir` is its data folder.
 /// The ledger is opened as the node would open it; an absent one is an error, never created.
@@ -16,12 +16,10 @@ pub fn read_stopped(dir: &Path, each: &mut dyn FnMut(&Chunk)) -> Result<(), Ledg
     if !database.join("db").exists() {
         return Err(fail("there is no ledger here".into()));
     }
-    let conf = std::fs::read_to_string(database.join("conf")).map_err(|e| fail(e.to_string()))?;
-    let segment = conf.lines().find_map(|line| line.strip_prefix("segment_size: ")?.trim().parse().ok());
     let db = sled::Config::new()
         .path(&database)
-        .segment_size(segment.unwrap_or(8 << 20))
-        .cache_capacity(32 << 20)
+        .segment_size(SEGMENT_BYTES)
+        .cache_capacity(CACHE_BYTES)
         .open()
         .map_err(|e| fail(e.to_string()))?;
     let journal = Journal::new(db.open_tree("journal").map_err(|e| fail(e.to_string()))?);

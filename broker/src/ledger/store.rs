@@ -12,9 +12,9 @@ use sled::transaction::{ConflictableTransactionError, TransactionError, Transact
 use super::core::{Put, Table};
 
 /// 8 MiB. With smaller segments chunks spill into blob files, which nothing syncs. Fixed when a ledger is created.
-const SEGMENT_BYTES: usize = 8 << 20;
+pub(super) const SEGMENT_BYTES: usize = 8 << 20;
 /// The page cache. sled's default is 1 GiB.
-const CACHE_BYTES: u64 = 32 << 20;
+pub(super) const CACHE_BYTES: u64 = 32 << 20;
 /// The layout of trees and tables. A newer one is refused.
 const FORMAT: u64 = 1;
 /// A copy is kept before opening after an unclean stop, if the database is no larger than this.
@@ -332,9 +332,10 @@ fn keep_copy(dir: &Path) -> io::Result<()> {
 }
 
 fn check_segment_size(database: &Path) -> Result<(), String> {
-    let conf = fs::read_to_string(database.join("conf")).map_err(|e| format!("read conf: {e}"))?;
-    let wanted = format!("segment_size: {SEGMENT_BYTES}");
-    if conf.lines().any(|line| line.trim() == wanted) {
+    // Text with a binary checksum behind it.
+    let conf = fs::read(database.join("conf")).map_err(|e| format!("read conf: {e}"))?;
+    let wanted = format!("segment_size: {SEGMENT_BYTES}\n");
+    if conf.windows(wanted.len()).any(|text| text == wanted.as_bytes()) {
         return Ok(());
     }
     Err(format!("its segments are not {SEGMENT_BYTES} bytes: it was not created by tillsync"))
