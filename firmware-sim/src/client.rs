@@ -313,3 +313,7 @@ async fn open(options: Options) -> Result<Wire, String> {
         Err(_) => Err(format!("{} did not answer CONNECT within {} s", options.addr, STEP_WAIT.as_secs())),
     }
 }
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

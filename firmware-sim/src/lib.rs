@@ -19,3 +19,6 @@ pub mod request;
 pub mod retail;
 pub mod seam;
 pub mod status;
+
+#[cfg(test)]
+mod test_broker;

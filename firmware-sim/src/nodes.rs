@@ -85,7 +85,8 @@ impl Node {
         let name = self.spec.name.clone();
         let pid = self.child.id().with_context(|| format!("{name} is not running: see {}", self.log().display()))?;
         let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).context("a process id")?;
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).with_context(|| format!("stopping {name}"))?;
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)
+            .with_context(|| format!("stopping {name}"))?;
         let Ok(ended) = timeout(STOP_WAIT, self.child.wait()).await else {
             let log = self.log();
             self.child.kill().await.with_context(|| format!("killing {name}"))?;
@@ -166,15 +167,14 @@ async fn launch(spec: &Spec, listen: SocketAddr) -> Result<(Child, SocketAddr)> 
         .with_context(|| format!("starting {}", spec.name))?;
     let stdout = child.stdout.take().context("the node's stdout")?;
     let mut lines = BufReader::new(stdout).lines();
-    let Some(addr) = ready(&mut lines).await? else {
-        let _ = child.kill().await;
-        bail!(
-            "{} did not say that it listens within {} s; the end of its log {}:\n{}",
-            spec.name,
-            READY_WAIT.as_secs(),
-            log.display(),
-            tail(&log)
-        );
+    let addr = match ready(&mut lines).await {
+        Ok(addr) => addr,
+        Err(error) => {
+            // It is of no use any more, whether it still runs or not.
+            let _ = child.kill().await;
+            let end = tail(&log);
+            bail!("{} did not start: {error:#}\nThe end of its log (--keep DIR keeps all of it):\n{end}", spec.name);
+        }
     };
     tokio::spawn(drain(lines));
     Ok((child, addr))
@@ -196,16 +196,16 @@ fn arguments(spec: &Spec, listen: SocketAddr) -> Vec<OsString> {
     args
 }
 
-/// The address of the ready line; `None` if the node ended or the deadline passed before it.
-async fn ready(lines: &mut Lines<BufReader<ChildStdout>>) -> Result<Option<SocketAddr>> {
+/// The address of the ready line.
+async fn ready(lines: &mut Lines<BufReader<ChildStdout>>) -> Result<SocketAddr> {
     let deadline = Instant::now() + READY_WAIT;
     while let Ok(line) = timeout_at(deadline, lines.next_line()).await {
-        let Some(line) = line.context("reading the node's stdout")? else { return Ok(None) };
+        let line = line.context("reading its stdout")?.context("it ended before it listened")?;
         if let Some(addr) = line.trim().strip_prefix("listening ") {
-            return addr.parse().map(Some).with_context(|| format!("reading the ready line {line:?}"));
+            return addr.parse().with_context(|| format!("reading its ready line {line:?}"));
         }
     }
-    Ok(None)
+    bail!("it did not say that it listens within {} s", READY_WAIT.as_secs())
 }
 
 /// Reads on, so that a node that prints more never waits for a full pipe.
@@ -230,7 +230,7 @@ fn tail(log: &Path) -> String {
     };
     match read() {
         Ok(text) if text.is_empty() => "(it is empty)".into(),
-        Ok(text) => text,
+        Ok(text) => text.trim_end().to_owned(),
         Err(error) => format!("(cannot be read: {error})"),
     }
 }

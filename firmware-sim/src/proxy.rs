@@ -66,10 +66,7 @@ impl Proxy {
     }
 
     pub fn carried(&self) -> Carried {
-        Carried {
-            up_bytes: self.meter.up.load(Ordering::Relaxed),
-            down_bytes: self.meter.down.load(Ordering::Relaxed),
-        }
+        Carried { up_bytes: self.meter.up.load(Ordering::Relaxed), down_bytes: self.meter.down.load(Ordering::Relaxed) }
     }
 }
 

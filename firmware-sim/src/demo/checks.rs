@@ -81,7 +81,9 @@ mod tests {
         let good = topics(r#"{"on_hand":20,"sites":{"harbour":22,"hilltop":-2}}"#);
         assert_eq!(stock_is_right(&good, &expected), Ok(()));
         assert_eq!(shown(&good), expected.stock);
-        for bad in [r#"{"on_hand":20,"sites":{"harbour":20}}"#, r#"{"on_hand":19,"sites":{"harbour":22,"hilltop":-2}}"#, ""] {
+        for bad in
+            [r#"{"on_hand":20,"sites":{"harbour":20}}"#, r#"{"on_hand":19,"sites":{"harbour":22,"hilltop":-2}}"#, ""]
+        {
             assert!(stock_is_right(&topics(bad), &expected).unwrap_err().contains("hq/stock/04006381333931"));
         }
         assert!(stock_is_right(&Topics::new(), &expected).unwrap_err().contains("nothing"));

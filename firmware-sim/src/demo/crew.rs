@@ -58,7 +58,14 @@ impl Crew {
         crew
     }
 
-    fn hire(&mut self, site: usize, name: &str, addr: SocketAddr, seed: u64, acks: &Arc<Acks>) -> mpsc::Sender<Request> {
+    fn hire(
+        &mut self,
+        site: usize,
+        name: &str,
+        addr: SocketAddr,
+        seed: u64,
+        acks: &Arc<Acks>,
+    ) -> mpsc::Sender<Request> {
         let (feed, requests) = mpsc::channel(FEED_MAX);
         let seed = name.bytes().fold(seed ^ site as u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
         let profile = Profile { site, name: name.to_owned(), addr, seed };

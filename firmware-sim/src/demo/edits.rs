@@ -95,7 +95,11 @@ impl Edits {
     }
 
     /// Waits until all stores show the same of the two second versions: which one, for price and for note.
-    pub(super) async fn await_agreed(&self, doors: &[SocketAddr], most: Duration) -> Result<Result<[usize; 2], String>> {
+    pub(super) async fn await_agreed(
+        &self,
+        doors: &[SocketAddr],
+        most: Duration,
+    ) -> Result<Result<[usize; 2], String>> {
         let deadline = Instant::now() + most;
         let mut screens = self.screens(doors);
         loop {
@@ -113,7 +117,10 @@ impl Edits {
                 return Ok(Ok(shown[0]));
             }
             if Instant::now() >= deadline {
-                return Ok(Err(format!("the stores show different versions of {}: {shown:?} of {SITES:?}", self.topic())));
+                return Ok(Err(format!(
+                    "the stores show different versions of {}: {shown:?} of {SITES:?}",
+                    self.topic()
+                )));
             }
         }
     }
@@ -122,7 +129,10 @@ impl Edits {
         let topic = self.topic();
         let shown = topics.get(&topic).map(Bytes::as_ref).unwrap_or_default();
         let version = |(_, field, values): &(String, &str, [Value; 2])| {
-            values.iter().position(|value| status::says(shown, field, value)).ok_or_else(|| complaint(&topic, site, shown))
+            values
+                .iter()
+                .position(|value| status::says(shown, field, value))
+                .ok_or_else(|| complaint(&topic, site, shown))
         };
         let [price, text] = &self.registers();
         Ok([version(price)?, version(text)?])
@@ -163,7 +173,9 @@ impl Edits {
                 same_json(&conflict.winner, &values[winner]) && same_json(&conflict.loser, &values[1 - winner])
             });
             if known.count() != 1 {
-                faults.push(format!("HQ's ledger does not have exactly one conflict at {key} that {won} won over {lost}"));
+                faults.push(format!(
+                    "HQ's ledger does not have exactly one conflict at {key} that {won} won over {lost}"
+                ));
             }
         }
         faults

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use crate::audit;
 use crate::log::Log;
@@ -51,8 +51,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    pub const QUICK: Pace =
-        Pace { lines_max: 300, replay: Duration::from_secs(8), patience: Duration::from_secs(20) };
+    pub const QUICK: Pace = Pace { lines_max: 300, replay: Duration::from_secs(8), patience: Duration::from_secs(20) };
 
     pub fn full(seconds: u64) -> Pace {
         Pace { lines_max: usize::MAX, replay: Duration::from_secs(seconds), patience: Duration::from_secs(45) }
@@ -174,7 +173,10 @@ async fn replay(
     let killed = Instant::now();
     gateway.restart().await?;
     let took = killed.elapsed().as_millis();
-    voice.say(&format!("{}'s gateway was KILLED (SIGKILL) at a busy moment; it is back after {took} ms", SITES[KILLED_SITE]));
+    voice.say(&format!(
+        "{}'s gateway was KILLED (SIGKILL) at a busy moment; it is back after {took} ms",
+        SITES[KILLED_SITE]
+    ));
 
     voice.until(start + pace.at(EDIT_AT), crew).await;
     let apart = type_in(crew, edits.apart()).await?;
@@ -238,9 +240,4 @@ fn examine(played: &Played, shown: &Shown, faults: &mut Vec<String>) -> Result<R
         backlog: played.catch_up.backlog,
         faults: std::mem::take(faults),
     })
-}
-
-/// Waits for a moment of the replay.
-async fn moment(at: Instant) {
-    sleep_until(at).await;
 }

@@ -69,7 +69,8 @@ impl Report {
         let mut text = String::new();
         for conflict in &self.conflicts {
             let Lost { key, winner_site, winner, loser_site, loser } = conflict;
-            let _ = writeln!(text, "  {key}: {winner_site}'s {winner} won, {loser_site}'s {loser} is in the conflict log");
+            let _ =
+                writeln!(text, "  {key}: {winner_site}'s {winner} won, {loser_site}'s {loser} is in the conflict log");
         }
         let _ = writeln!(text, "  caught up on {} records that waited while the network was cut", self.backlog);
         let _ = writeln!(text);

@@ -82,7 +82,8 @@ impl Stage {
                 return Ok(Ok(()));
             }
             if Instant::now() >= deadline {
-                let state = if connected { "not connected to the hub" } else { "still connected to a hub it cannot reach" };
+                let state =
+                    if connected { "not connected to the hub" } else { "still connected to a hub it cannot reach" };
                 return Ok(Err(format!("{} {state} after {} s", wrong.join(", "), most.as_secs())));
             }
             sleep(LOOK_EVERY).await;
@@ -99,8 +100,9 @@ impl Stage {
             };
             let applied = self.applied().await?;
             let behind = targets.iter().zip(&applied).zip(SITES).filter(|((due, applied), _)| applied < due);
-            let behind: Vec<_> =
-                behind.map(|((due, applied), site)| format!("{site} has {due} records, HQ applied {applied}")).collect();
+            let behind: Vec<_> = behind
+                .map(|((due, applied), site)| format!("{site} has {due} records, HQ applied {applied}"))
+                .collect();
             if behind.is_empty() {
                 return Ok(Ok(()));
             }

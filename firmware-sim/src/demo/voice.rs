@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::crew::Crew;
 
@@ -32,7 +32,7 @@ impl Voice {
     pub(super) async fn until(&self, moment: Instant, crew: &Crew) {
         while Instant::now() < moment {
             self.bar.set_position(crew.acked());
-            super::moment(moment.min(Instant::now() + TICK)).await;
+            sleep_until(moment.min(Instant::now() + TICK)).await;
         }
         self.bar.set_position(crew.acked());
     }
