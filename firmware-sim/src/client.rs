@@ -226,7 +226,7 @@ impl Client {
         if !open.subscribed && now >= open.since + STEP_WAIT {
             return Some(self.down(format!("no SUBACK within {} s", STEP_WAIT.as_secs())));
         }
-        if oldest_sent(&self.flights).is_some_and(|sent| now >= sent + ACK_WAIT) {
+        if open.ack_due(&self.flights).is_some_and(|due| now >= due) {
             return Some(self.down(format!("no PUBACK within {} s", ACK_WAIT.as_secs())));
         }
         if now >= open.heard + KEEP_ALIVE + KEEP_ALIVE / 2 {
@@ -282,15 +282,14 @@ impl Open {
         if !self.subscribed {
             alarm = alarm.min(self.since + STEP_WAIT);
         }
-        if let Some(sent) = oldest_sent(flights) {
-            alarm = alarm.min(sent + ACK_WAIT);
-        }
-        alarm
+        self.ack_due(flights).map_or(alarm, |due| alarm.min(due))
     }
-}
 
-fn oldest_sent(flights: &VecDeque<Flight>) -> Option<Instant> {
-    flights.iter().filter_map(|flight| flight.sent).min()
+    /// When the next PUBACK must have come. Before SUBACK none can: what an older link carried is not yet sent on this.
+    fn ack_due(&self, flights: &VecDeque<Flight>) -> Option<Instant> {
+        let sent = flights.iter().filter_map(|flight| flight.sent).min().filter(|_| self.subscribed)?;
+        Some(sent + ACK_WAIT)
+    }
 }
 
 async fn open(options: Options) -> Result<Wire, String> {

@@ -94,3 +94,25 @@ async fn what_is_asked_is_answered_in_the_same_session() {
     let reply = timeout(WAIT, work).await.expect("a reply");
     assert_eq!((reply.topic.as_str(), &reply.payload[..]), ("dev/pos-1/reply", &b"s1"[..]));
 }
+
+#[tokio::test]
+async fn what_waited_long_for_a_dead_broker_gets_its_full_time_on_the_new_link() {
+    let Some(broker) = mosquitto().await else { return };
+    let proxy = Proxy::start(broker.addr).await.unwrap();
+    let mut device = client("pos-1", proxy.addr(), &["dev/pos-1/reply"]);
+    assert!(matches!(timeout(WAIT, device.next()).await.unwrap(), Event::Up));
+    proxy.cut();
+    device.publish(Token(1), "dev/pos-1/sale".into(), "s1".into()).unwrap();
+    assert!(matches!(timeout(WAIT, device.next()).await.unwrap(), Event::Down { .. }));
+    device.flights[0].sent = Some(Instant::now() - 2 * ACK_WAIT);
+    proxy.restore();
+    let mut came_up = false;
+    loop {
+        match timeout(WAIT, device.next()).await.unwrap() {
+            Event::Acked(token) => break assert_eq!((token, came_up), (Token(1), true)),
+            Event::Up => came_up = true,
+            Event::Down { why } => assert!(!came_up && !why.contains("PUBACK"), "{why}"),
+            Event::Message(_) => {}
+        }
+    }
+}

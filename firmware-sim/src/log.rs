@@ -11,14 +11,24 @@ pub struct Reply {
     #[serde(default)]
     pub id: Option<String>,
     pub status: String,
+    /// Why the request was refused as a whole.
+    #[serde(default)]
+    pub code: Option<String>,
     #[serde(default)]
     pub refused: Vec<RefusedLine>,
 }
 
+impl Reply {
+    /// Line and code of every refusal in it; line 0 is the request as a whole.
+    pub fn refusals(&self) -> impl Iterator<Item = (u32, &str)> {
+        let whole = self.code.as_deref().map(|code| (0, code));
+        whole.into_iter().chain(self.refused.iter().map(|refused| (refused.line, refused.code.as_str())))
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct RefusedLine {
-    /// 1-based; 0 is the request as a whole.
-    #[serde(default)]
+    /// 1-based.
     pub line: u32,
     pub code: String,
 }
@@ -107,11 +117,12 @@ mod tests {
         log.acked(Some("s1"));
         let text = br#"{"id":"s1","status":"partial","refused":[{"line":2,"code":"qty_zero","reason":"x"}],"more":1}"#;
         assert_eq!(log.replied(text), Some("s1".into()));
-        assert_eq!(log.replied(b"{\"status\":\"refused\",\"id\":null}"), None);
+        assert_eq!(log.replied(br#"{"id":null,"status":"refused","code":"json_invalid","reason":"x"}"#), None);
         assert_eq!(log.replied(b"not json"), None);
         let entry = &log.entries["s1"];
         assert_eq!((entry.sends, entry.acks), (2, 1));
-        assert_eq!(entry.replies[0].refused, [RefusedLine { line: 2, code: "qty_zero".into() }]);
+        assert_eq!(entry.replies[0].refusals().collect::<Vec<_>>(), [(2, "qty_zero")]);
+        assert_eq!(log.plain.replies[0].refusals().collect::<Vec<_>>(), [(0, "json_invalid")]);
         assert_eq!((log.plain.replies.len(), log.unreadable.len()), (1, 1));
         assert_eq!(log.messages_acked(), 1);
     }

@@ -34,6 +34,12 @@ pub struct Due {
     pub refusals: Vec<(u32, &'static str)>,
 }
 
+impl Due {
+    pub fn is_refused_whole(&self) -> bool {
+        self.refusals.iter().any(|(line, _)| *line == 0)
+    }
+}
+
 pub fn expect<'a>(requests: impl IntoIterator<Item = &'a Request>) -> Expected {
     let mut expected = Expected::default();
     for request in requests {

@@ -78,7 +78,23 @@ pub fn hq_stock(payload: &[u8]) -> Option<HqStock> {
     serde_json::from_slice(payload).ok()
 }
 
-/// Whether a store's or HQ's document says `value` under the name `field`, however deep.
+/// One conflict as HQ shows it on `hq/conflicts/{id}`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct HqConflict {
+    pub key: String,
+    pub loser: HqValue,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct HqValue {
+    pub value: Value,
+}
+
+pub fn hq_conflict(payload: &[u8]) -> Option<HqConflict> {
+    serde_json::from_slice(payload).ok()
+}
+
+/// Whether a store's document says `value` under the name `field`, however deep.
 pub fn says(payload: &[u8], field: &str, value: &Value) -> bool {
     serde_json::from_slice(payload).is_ok_and(|document| finds(&document, field, value))
 }

@@ -19,9 +19,9 @@ pub struct Holdings {
     pub(super) met: BTreeMap<Dot, u32>,
     /// What each request left.
     pub(super) requests: BTreeMap<Key, Left>,
-    /// Lookups and refusals without a request id, per (site, device).
+    /// Lookups, and refusals of whole requests, per (site, device).
     pub(super) lookups: BTreeMap<(usize, String), u64>,
-    pub(super) bare_refusals: BTreeMap<(usize, String), u64>,
+    pub(super) whole_refusals: BTreeMap<(usize, String), u64>,
     pub(super) stock: BTreeMap<(usize, Code), i64>,
     /// Where each replica's chain stands.
     chains: BTreeMap<ReplicaId, Position>,
@@ -110,9 +110,9 @@ impl Holdings {
                 *self.stock.entry((site, movement.gtin)).or_default() += movement.units;
                 self.requests.entry(key).or_default().movements.push((movement.gtin, movement.units, dot));
             }
-            Some(Of::Refusal(refusal)) if event.request.is_empty() => {
-                let _ = refusal;
-                *self.bare_refusals.entry(device).or_default() += 1;
+            // A request that is refused as a whole changed nothing: its id is free again, and not in the record.
+            Some(Of::Refusal(refusal)) if refusal.line == 0 => {
+                *self.whole_refusals.entry(device).or_default() += 1;
             }
             Some(Of::Refusal(refusal)) => {
                 self.requests.entry(key).or_default().refusals.push((refusal.line, refusal.code.clone()));
@@ -128,7 +128,7 @@ impl Holdings {
 
     pub(super) fn refusals(&self) -> u64 {
         let named: usize = self.requests.values().map(|left| left.refusals.len()).sum();
-        named as u64 + self.bare_refusals.values().sum::<u64>()
+        named as u64 + self.whole_refusals.values().sum::<u64>()
     }
 }
 

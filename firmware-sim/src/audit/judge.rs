@@ -22,7 +22,7 @@ pub fn judge(
     let mut judge = Judge { sites, expected, logs, stores, hq, findings: Findings::default() };
     judge.chains();
     judge.requests();
-    judge.bare_scans();
+    judge.unnamed();
     judge.transfer();
     judge.repeats();
     judge.stock(stock_live);
@@ -100,10 +100,9 @@ impl Judge<'_> {
             self.findings.lost += missing.len() as u64;
             tell(&mut self.findings, format!("{name} was acknowledged and is not in the ledger: {missing:?}"));
         }
-        let refusals = |left: &Left| left.refusals.iter().map(normal).collect::<Vec<_>>();
-        let due: Vec<_> = due.refusals.iter().map(|(line, code)| normal(&(*line, (*code).to_owned()))).collect();
+        let due = due.refusals.iter().filter(|(line, _)| *line > 0).map(|(line, code)| (*line, (*code).to_owned()));
         let best = if at_hq.refusals.len() > left.refusals.len() { at_hq } else { left };
-        let missing = surplus(due.into_iter(), refusals(best).into_iter());
+        let missing = surplus(due, best.refusals.iter().cloned());
         if !missing.is_empty() {
             self.findings.lost += missing.len() as u64;
             tell(&mut self.findings, format!("{name} was acknowledged and left no refusal of {missing:?}"));
@@ -122,10 +121,8 @@ impl Judge<'_> {
         };
         let first = entry.replies.iter().find(|reply| reply.status != "duplicate");
         if let Some(first) = first {
-            let refused: BTreeSet<_> =
-                first.refused.iter().map(|line| normal(&(line.line, line.code.clone()))).collect();
-            let due: BTreeSet<_> =
-                due.refusals.iter().map(|(line, code)| normal(&(*line, (*code).to_owned()))).collect();
+            let refused: BTreeSet<_> = first.refusals().collect();
+            let due: BTreeSet<_> = due.refusals.iter().copied().collect();
             if first.status != status || refused != due {
                 let got = (&first.status, refused);
                 tell(&mut self.findings, format!("{name} was answered {got:?}, not {:?}", (status, due)));
@@ -135,23 +132,32 @@ impl Judge<'_> {
         }
     }
 
-    /// Bare barcode text has no id: each one that was acknowledged left at least one record.
-    fn bare_scans(&mut self) {
+    /// Bare barcode text has no id, nor has the record of a request that was refused as a whole. Such a message may be
+    /// recorded more than once if its acknowledgement was lost, so each device has at least as many as it was promised.
+    fn unnamed(&mut self) {
         for log in self.logs {
             let device = (log.site, log.device.clone());
             let sum = |tally: &BTreeMap<(usize, String), u64>| tally.get(&device).copied().unwrap_or(0);
             let (good, bad) = (sum(&self.expected.lookups), sum(&self.expected.bad_lookups));
-            let (held, refused) = (sum(&self.stores.lookups), sum(&self.stores.bare_refusals));
-            let acked = u64::from(log.plain.acks);
             let name = format!("{} at {}", log.device, self.sites[log.site]);
-            if acked < good + bad {
-                tell(&mut self.findings, format!("{name} had {acked} of {} price checks acknowledged", good + bad));
+            if u64::from(log.plain.acks) < good + bad {
+                let acks = log.plain.acks;
+                tell(&mut self.findings, format!("{name} had {acks} of {} price checks acknowledged", good + bad));
+                continue;
             }
-            let short = good.min(acked).saturating_sub(held) + bad.saturating_sub(refused);
-            if acked > 0 && short > 0 {
-                self.findings.lost += short;
-                let held = held + refused;
-                tell(&mut self.findings, format!("{name} had {acked} price checks acknowledged and {held} recorded"));
+            let here =
+                self.expected.requests.iter().filter(|((site, name, _), _)| (*site, name) == (log.site, &log.device));
+            let refused = here.filter(|((_, _, id), due)| due.is_refused_whole() && log.is_acked(id)).count() as u64;
+            let rows = [
+                ("price checks", good, sum(&self.stores.lookups)),
+                ("refused requests", bad + refused, sum(&self.stores.whole_refusals)),
+            ];
+            for (what, promised, held) in rows.into_iter().filter(|(_, promised, held)| held < promised) {
+                self.findings.lost += promised - held;
+                tell(
+                    &mut self.findings,
+                    format!("{name} had {promised} {what} acknowledged, {held} are in the ledger"),
+                );
             }
         }
     }
@@ -200,11 +206,6 @@ impl Judge<'_> {
             }
         }
     }
-}
-
-/// A scan is one line; whether its refusal names line 1 or the request as a whole says the same.
-fn normal(refusal: &(u32, String)) -> (u32, String) {
-    (refusal.0.max(1), refusal.1.clone())
 }
 
 /// What `have` holds beyond `want`, as multisets.

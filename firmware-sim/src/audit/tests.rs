@@ -71,7 +71,7 @@ fn case() -> Case {
     let mut log = Log::new(0, "pos-1");
     let line = RefusedLine { line: 2, code: "qty_zero".into() };
     for (id, status, refused) in [("r1", "ok", vec![]), ("s1", "partial", vec![line])] {
-        let reply = Reply { id: Some(id.into()), status: status.into(), refused };
+        let reply = Reply { id: Some(id.into()), status: status.into(), code: None, refused };
         log.entries.insert(id.into(), Entry { sends: 1, acks: 1, replies: vec![reply] });
     }
     let mut journal = Journal::new(0);
@@ -166,6 +166,35 @@ fn a_wrong_answer_and_a_missing_one_are_told() {
     wrong.log.entries.get_mut("r1").unwrap().replies.clear();
     let found = audit(&wrong, &wrong.journal.chunks, &wrong.journal.chunks, None);
     assert_eq!((found.faults.len(), found.lost), (2, 0), "{:?}", found.faults);
+}
+
+#[test]
+fn a_request_refused_as_a_whole_leaves_a_record_without_its_id() {
+    let misread = |records: Vec<Of>| {
+        let mut case = case();
+        let key = (0, "pos-1".to_owned(), "r2".to_owned());
+        case.expected.requests.insert(key, Due { movements: vec![], refusals: vec![(0, "gtin_check_digit")] });
+        let reply = Reply {
+            id: Some("r2".into()),
+            status: "refused".into(),
+            code: Some("gtin_check_digit".into()),
+            refused: vec![],
+        };
+        case.log.entries.insert("r2".into(), Entry { sends: 1, acks: 1, replies: vec![reply] });
+        for record in records {
+            case.journal.write("", vec![record]);
+        }
+        audit(&case, &case.journal.chunks, &case.journal.chunks, None)
+    };
+    let refusal = || refused(0, "gtin_check_digit");
+    // Once, or again because the acknowledgement got lost.
+    for records in [vec![refusal()], vec![refusal(), refusal()]] {
+        let found = misread(records);
+        assert_eq!((found.lost, found.faults), (0, vec![]));
+    }
+    let found = misread(vec![]);
+    assert_eq!(found.lost, 1);
+    assert!(found.faults[0].contains("1 refused requests acknowledged, 0 are in the ledger"), "{:?}", found.faults);
 }
 
 #[test]

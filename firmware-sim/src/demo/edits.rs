@@ -149,10 +149,10 @@ impl Edits {
     /// Whether HQ's conflict topics tell of both losers.
     pub(super) fn losers_shown(&self, topics: &Topics, agreed: [usize; 2]) -> Result<(), String> {
         for ((key, _, values), winner) in self.registers().iter().zip(agreed) {
-            let loser = values[1 - winner].to_string();
+            let loser = &values[1 - winner];
             let shown = topics.iter().filter(|(topic, _)| topic.starts_with("hq/conflicts/"));
-            let told = shown.filter(|(_, payload)| String::from_utf8_lossy(payload).contains(loser.trim_matches('"')));
-            if told.count() == 0 {
+            let mut told = shown.filter_map(|(_, payload)| status::hq_conflict(payload));
+            if !told.any(|conflict| conflict.key == *key && conflict.loser.value == *loser) {
                 return Err(format!("no hq/conflicts topic tells that {loser} lost at {key}"));
             }
         }

@@ -19,7 +19,7 @@ use crate::audit;
 use crate::log::Log;
 use crate::oracle;
 use crate::plan::{self, EDITING_SITES, KILLED_SITE, Plan, SITES, Shape};
-use crate::request::Request;
+use crate::request::{Quirk, Request};
 use crate::seam::Fault;
 use checks::Shown;
 use crew::Crew;
@@ -121,7 +121,8 @@ async fn play(mut stage: Stage, plan: Plan, options: &Options) -> Result<(Shown,
     let mut crew = Crew::connect(&plan, &stage.doors(), options.seed);
     let edits = Edits { wine: plan.wine.clone() };
     let mut requests: Vec<Request> = plan.sites.into_iter().flatten().collect();
-    let voice = Voice::new(requests.len() as u64);
+    let twice = requests.iter().filter(|request| request.quirk == Quirk::Twice).count();
+    let voice = Voice::new((requests.len() + twice) as u64);
     voice.say(&format!("a hub and {} gateways run, one process each: {}", SITES.len(), SITES.join(", ")));
     note(&mut faults, stage.await_uplinks(true, patience).await?);
 

@@ -11,6 +11,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 pub(super) struct Voice {
     bar: ProgressBar,
+    messages: u64,
     since: Instant,
 }
 
@@ -19,7 +20,7 @@ impl Voice {
         let bar = ProgressBar::new(messages);
         let style = ProgressStyle::with_template("  {bar:40} {pos}/{len} messages acknowledged");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Voice { bar, since: Instant::now() }
+        Voice { bar, messages, since: Instant::now() }
     }
 
     pub(super) fn say(&self, text: &str) {
@@ -28,13 +29,13 @@ impl Voice {
         if self.bar.is_hidden() || self.bar.is_finished() { eprintln!("{line}") } else { self.bar.println(line) }
     }
 
-    /// Moves the bar on until then.
+    /// Moves the bar on until then. Repeats that devices made on their own do not count beyond its end.
     pub(super) async fn until(&self, moment: Instant, crew: &Crew) {
         while Instant::now() < moment {
-            self.bar.set_position(crew.acked());
+            self.bar.set_position(crew.acked().min(self.messages));
             sleep_until(moment.min(Instant::now() + TICK)).await;
         }
-        self.bar.set_position(crew.acked());
+        self.bar.set_position(crew.acked().min(self.messages));
     }
 
     pub(super) fn done(&self) {
