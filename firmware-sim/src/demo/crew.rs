@@ -126,3 +126,43 @@ async fn feed(requests: Vec<Request>, feeds: BTreeMap<String, mpsc::Sender<Reque
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{self, KILLED_SITE, Shape};
+    use crate::request::Action;
+    use crate::test_broker::{mosquitto, toy_gateway};
+
+    #[tokio::test]
+    async fn the_whole_script_is_played_and_the_day_ends() {
+        let (Some(a), Some(b), Some(c)) = (mosquitto().await, mosquitto().await, mosquitto().await) else { return };
+        for broker in [&a, &b, &c] {
+            toy_gateway(broker.addr, u32::MAX).await;
+        }
+        let (length, kill_at) = (Duration::from_secs(1), Duration::from_millis(400));
+        let plan = plan::make(Shape { seed: 3, lines_max: 200, length, kill_at }).unwrap();
+        let mut crew = Crew::connect(&plan, &[a.addr, b.addr, c.addr], 3);
+        let start = Instant::now();
+        crew.begin(start);
+        assert!(crew.next_ack(KILLED_SITE, Duration::from_secs(10)).await);
+        while crew.is_feeding() {
+            assert!(start.elapsed() < Duration::from_secs(20), "the feeders finish");
+            sleep_until(Instant::now() + Duration::from_millis(10)).await;
+        }
+        assert!(start.elapsed() >= length.mul_f64(0.9), "the replay is paced");
+        let acked = crew.acked();
+        let most = Duration::from_secs(10);
+        let home = tokio::time::timeout(most, crew.go_home(most)).await;
+        let logs = home.expect("they go home as soon as all is answered").unwrap();
+        for request in plan.sites.iter().flatten() {
+            let log = logs.iter().find(|log| log.site == request.site && log.device == request.device).unwrap();
+            match (&request.id, &request.action) {
+                (Some(id), _) => assert!(log.is_acked(id), "{request:?}"),
+                (None, Action::LookUp { .. }) => assert!(log.plain.acks > 0),
+                (None, _) => panic!("only bare barcode text has no id: {request:?}"),
+            }
+        }
+        assert!(logs.iter().map(|log| log.messages_acked()).sum::<u64>() > 200 && acked > 0);
+    }
+}

@@ -1,13 +1,10 @@
 //! What devices send, and that they insist until all is acknowledged and answered.
 
-use std::collections::BTreeSet;
-
-use serde_json::json;
 use tokio::time::timeout;
 
 use super::*;
 use crate::request::Line;
-use crate::test_broker::mosquitto;
+use crate::test_broker::{mosquitto, toy_gateway};
 
 fn request(device: &str, id: Option<&str>, action: Action) -> Request {
     Request {
@@ -61,38 +58,10 @@ fn speaks_the_payloads_of_the_contract() {
     assert_eq!(&bare.payload[..], b"4006381333931\r\n");
 }
 
-/// Stands in for a gateway: answers each request, but loses every third first answer, and knows repeats.
-async fn toy_gateway(addr: SocketAddr, ready: tokio::sync::oneshot::Sender<()>) {
-    let options =
-        Options { client: "toy".into(), addr, clean: true, window: 64, subscribe: vec!["dev/+/sale".into()], seed: 1 };
-    let (mut client, mut ready) = (Client::new(options), Some(ready));
-    let (mut known, mut lost, mut token) = (BTreeSet::new(), 0, 0);
-    loop {
-        match client.next().await {
-            Event::Up => drop(ready.take().map(|ready| ready.send(()))),
-            Event::Message(message) => {
-                let sale: Value = serde_json::from_slice(&message.payload).unwrap();
-                let id = sale["id"].as_str().unwrap().to_owned();
-                let fresh = known.insert(id.clone());
-                lost += u32::from(fresh);
-                if fresh && lost % 3 == 0 {
-                    continue;
-                }
-                let reply = json!({"id": id, "status": if fresh { "ok" } else { "duplicate" }}).to_string();
-                token += 1;
-                client.publish(Token(token), "dev/pos-1/reply".into(), reply.into()).unwrap();
-            }
-            _ => {}
-        }
-    }
-}
-
 #[tokio::test]
 async fn a_till_insists_until_every_sale_is_acknowledged_and_answered() {
     let Some(broker) = mosquitto().await else { return };
-    let (ready, is_ready) = tokio::sync::oneshot::channel();
-    let gateway = tokio::spawn(toy_gateway(broker.addr, ready));
-    is_ready.await.unwrap();
+    let gateway = toy_gateway(broker.addr, 3).await;
 
     let (feed, requests) = mpsc::channel(FEED_MAX);
     let profile = Profile { site: 0, name: "pos-1".into(), addr: broker.addr, seed: 1 };
