@@ -57,14 +57,9 @@ pub enum Inbound {
     Publish(InboundPublish),
     /// PUBREL: the packet id may be used again. Answered (PUBCOMP) after its commit, since a release that is lost
     /// would make the next message under that id look like a repeat.
-    Release {
-        client: Arc<str>,
-        pkid: u16,
-    },
+    Release { client: Arc<str>, pkid: u16 },
     /// The session ended or started clean: what was kept under this client id is no longer needed.
-    Forget {
-        client: Arc<str>,
-    },
+    Forget { client: Arc<str> },
 }
 
 #[derive(Debug, Clone)]
