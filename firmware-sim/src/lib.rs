@@ -1,1 +1,24 @@
-//! placeholder
+//! Scanners and POS terminals that behave as real ones do, badly too, and the demo that plays three weeks of three
+//! stores through them.
+//!
+//! The devices, the oracle and the audit share no code with the nodes they judge beyond `proto`'s chunk format.
+
+pub mod audit;
+pub mod cli;
+pub mod client;
+pub mod demo;
+pub mod device;
+pub mod log;
+pub mod monitor;
+pub mod mqtt;
+pub mod nodes;
+pub mod oracle;
+pub mod plan;
+pub mod proxy;
+pub mod request;
+pub mod retail;
+pub mod seam;
+pub mod status;
+
+#[cfg(test)]
+mod test_broker;

@@ -1,0 +1,111 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::demo;
+use crate::seam::Fault;
+
+#[derive(Debug, Parser)]
+#[command(name = "firmware-sim", version, about, max_term_width = 110)]
+/// Scanners and POS terminals that behave as real ones do, badly too
+///
+/// Plays them against a hub and gateways of its own, to see with one command what tillsync promises and whether it holds.
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(Demo),
+}
+
+/// The main job on real input: three weeks of three stores, with the network cut and a gateway killed on the way
+///
+/// Starts a hub and three gateways as separate processes, connects scanners, POS terminals and tablets to them over
+/// TCP and plays the traffic of the three busiest stores of 84.51°'s "Complete Journey" data (simulated, says its
+/// publisher, on real shopping patterns). Meanwhile it cuts the network to the hub, goes on selling, kills a gateway
+/// with SIGKILL, edits one price and one tasting note at two cut-off stores at once, and restores the network. Then it
+/// stops all and reads the ledgers: what the devices had acknowledged must be there, and at HQ, exactly once, and every
+/// stock figure must be the one that an independent oracle works out from the input.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit codes:
+  0  everything held
+  1  something was lost, applied twice or different, or a check failed: the lines under the table name it
+  2  the command line is wrong
+  3  the demo could not run (a node did not start, say): the message says what to do
+
+Examples:
+  firmware-sim demo                      the whole of it, about a minute and a half
+  firmware-sim demo --quick --json       a few hundred lines in seconds, for scripts
+  firmware-sim demo --stay               leaves hub and gateways running, and prints commands to try on them
+  firmware-sim demo --seed 7 --keep /tmp/run7    another roll of the dice; ledgers and logs stay in /tmp/run7")]
+struct Demo {
+    /// How long the replay is paced to take
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(5..=3600))]
+    seconds: u64,
+    /// A few hundred lines in about ten seconds
+    #[arg(long, conflicts_with = "seconds")]
+    quick: bool,
+    /// Everything left to chance is drawn from this
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// The last line of output is one JSON object with the figures of the table
+    #[arg(long)]
+    json: bool,
+    /// After the table start hub and gateways again, print commands to try, and run until Ctrl-C
+    #[arg(long)]
+    stay: bool,
+    /// Put ledgers and logs there and leave them; the folder must be empty or not exist
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+    /// Give one node a fault, which the demo must notice
+    #[arg(long, value_name = "FAULT", hide = true)]
+    sabotage: Option<Fault>,
+}
+
+impl From<Demo> for demo::Options {
+    fn from(demo: Demo) -> demo::Options {
+        demo::Options {
+            pace: if demo.quick { demo::Pace::QUICK } else { demo::Pace::full(demo.seconds) },
+            seed: demo.seed,
+            json: demo.json,
+            stay: demo.stay,
+            keep: demo.keep,
+            fault: demo.sabotage,
+        }
+    }
+}
+
+pub fn main(args: Vec<OsString>) -> ExitCode {
+    let Command::Demo(demo) = Cli::parse_from(args).command;
+    match demo::main(demo.into()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("firmware-sim: {error:#}");
+            ExitCode::from(3)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound_and_hides_its_sabotage() {
+        Cli::command().debug_assert();
+        let mut command = Cli::command();
+        let help = command.find_subcommand_mut("demo").unwrap().render_long_help().to_string();
+        assert!(help.contains("Exit codes") && help.contains("--keep") && !help.contains("sabotage"));
+        assert!(Cli::try_parse_from(["firmware-sim", "demo", "--quick", "--sabotage", "ack-early"]).is_ok());
+        assert!(Cli::try_parse_from(["firmware-sim", "demo", "--quick", "--seconds", "9"]).is_err());
+    }
+}
