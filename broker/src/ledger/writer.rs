@@ -271,7 +271,7 @@ impl<C: Core> Writer<C> {
         if self.sabotage == Some(Sabotage::AckEarly) {
             // Long enough that a kill finds acknowledged records that were never written.
             let _ = batch.answer.send(verdicts);
-            std::thread::sleep(Duration::from_millis(400));
+            std::thread::sleep(Duration::from_millis(80));
             return Ok(());
         }
         self.pending.answers.push((batch.answer, verdicts));

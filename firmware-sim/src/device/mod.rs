@@ -151,6 +151,12 @@ impl Device {
 
     fn take(&mut self, event: Event) {
         match event {
+            // After a lost link the client sends again what it has no acknowledgement for.
+            Event::Up if self.log.links_lost > 0 => {
+                for id in self.in_flight.values() {
+                    self.log.sent(id.as_deref());
+                }
+            }
             Event::Up => {}
             Event::Down { .. } => self.log.links_lost += 1,
             Event::Acked(token) => {
