@@ -269,8 +269,9 @@ impl<C: Core> Writer<C> {
             self.take_step(step, &now)?;
         }
         if self.sabotage == Some(Sabotage::AckEarly) {
-            // Long enough that a kill finds acknowledged records that were never written.
+            // Long enough that a kill finds records that were acknowledged and answered but never written.
             let _ = batch.answer.send(verdicts);
+            std::mem::take(&mut self.pending.effects).into_iter().for_each(perform);
             std::thread::sleep(Duration::from_millis(80));
             return Ok(());
         }
