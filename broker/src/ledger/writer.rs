@@ -247,7 +247,7 @@ impl<C: Core> Writer<C> {
                 last_tick = Instant::now();
                 self.tick(perform)?;
             }
-            if self.sabotage == Some(Sabotage::AckEarly) && self.last_commit.elapsed() < Duration::from_secs(3) {
+            if self.sabotage == Some(Sabotage::AckEarly) && self.last_commit.elapsed() < Duration::from_secs(8) {
                 // A kill now finds records that were acknowledged and answered but never written.
                 continue;
             }
