@@ -249,6 +249,7 @@ impl<C: Core> Writer<C> {
             }
             if self.sabotage == Some(Sabotage::AckEarly) && self.last_commit.elapsed() < Duration::from_secs(8) {
                 // A kill now finds records that were acknowledged and answered but never written.
+                std::mem::take(&mut self.pending.effects).into_iter().for_each(&mut *perform);
                 continue;
             }
             self.commit(false, perform)?;
@@ -274,7 +275,6 @@ impl<C: Core> Writer<C> {
         }
         if self.sabotage == Some(Sabotage::AckEarly) {
             let _ = batch.answer.send(verdicts);
-            std::mem::take(&mut self.pending.effects).into_iter().for_each(perform);
             return Ok(());
         }
         self.pending.answers.push((batch.answer, verdicts));
