@@ -18,6 +18,7 @@ use super::deliver::{Delivered, Outbound};
 use super::encode;
 use super::handshake::{Admitted, Refused, shake_hands};
 use super::intake::{Identity, Intake};
+use super::overflow::Overflow;
 use super::router::{FromRouter, Link, RouterGone};
 use super::sessions::{Claim, Kick, Kicked};
 use super::shared::Shared;
@@ -69,6 +70,7 @@ pub(super) struct Connection<S, I> {
     pub(super) out: BytesMut,
     pub(super) to_router: Vec<Packet>,
     pub(super) outbound: Outbound,
+    pub(super) overflow: Overflow,
     /// The router stopped sending and waits for us to say that all was written.
     asleep: bool,
     /// A SUBSCRIBE or UNSUBSCRIBE that the router is busy with. Nothing is decoded meanwhile.
@@ -140,6 +142,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
             out: BytesMut::new(),
             to_router: Vec::new(),
             outbound: Outbound::new(admitted.receive_max, admitted.packet_bytes_max),
+            overflow: Overflow::default(),
             asleep: false,
             pending: None,
             replays: VecDeque::new(),
@@ -222,7 +225,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
 
     fn deliver(&mut self, from_router: FromRouter) -> Result<(), End> {
         match from_router {
-            FromRouter::Packet(Packet::Publish(publish, properties)) => {
+            FromRouter::Publish(publish, properties, offset) => {
+                let subscriptions = self.claim.filters.len();
+                let lost = offset.map_or(0, |offset| self.overflow.lost_before(offset, subscriptions));
+                self.shared.stats.overflow_lost.add(lost);
                 let Connection { outbound, codec, out, to_router, .. } = self;
                 match outbound.publish(codec, publish, properties, out, to_router) {
                     Delivered::Yes => self.shared.stats.delivered.inc(),

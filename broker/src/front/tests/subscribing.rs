@@ -220,3 +220,28 @@ async fn the_publisher_never_blocks_and_late_retained_topics_arrive_with_their_l
     }
     client.expect_quiet().await;
 }
+
+/// What is not delivered is counted: the two always add up to what was sent.
+#[tokio::test]
+async fn a_subscriber_that_falls_behind_is_counted_for_what_it_lost() {
+    const SENT: u64 = 3000;
+    let rig = Rig::with(FrontConfig { segment_bytes: 64 * 1024, ..FrontConfig::default() }).await;
+    let mut reader = Client::connect(rig.addr, V311, "reader").await;
+    reader.subscribe("t/#", 0).await;
+    let mut writer = Client::connect(rig.addr, V311, "writer").await;
+    for n in 1..=SENT as u16 {
+        // Far beyond what sockets and four segments hold, while the reader does not read.
+        writer.publish("t/x", &format!("{n} {}", "x".repeat(10_000)), 1, n).await;
+        writer.recv().await;
+    }
+    let mut got = 0;
+    loop {
+        let received = reader.recv_publish().await;
+        got += 1;
+        if received.payload.starts_with(format!("{SENT} ").as_bytes()) {
+            break;
+        }
+    }
+    assert!(got < SENT, "nothing was lost, so nothing was tested");
+    assert_eq!(got + rig.stats.overflow_lost.get(), SENT);
+}
