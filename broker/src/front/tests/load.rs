@@ -93,6 +93,22 @@ async fn measure(clients: usize, window: u16, subscriber: bool) {
     assert!(n[0].abs_diff(n[1]) <= in_flight && n[0].abs_diff(n[2]) <= in_flight, "the counts disagree: {n:?}");
     assert!(tasks.try_join_next().is_none(), "a client failed");
     assert_eq!((stats.protocol_errors.get(), stats.connections.get()), (0, (clients + usize::from(subscriber)) as u64));
+    tasks.shutdown().await;
+    if subscriber {
+        // Once all is quiet, what came and what was lost must be what was sent.
+        let settled = || stats.delivered.get() + stats.overflow_lost.get();
+        let deadline = Instant::now() + DEADLINE;
+        while settled() != stats.forwarded.get() && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        println!(
+            "in total: forwarded {}, got {}, lost {}",
+            stats.forwarded.get(),
+            stats.delivered.get(),
+            stats.overflow_lost.get()
+        );
+        assert_eq!(settled(), stats.forwarded.get());
+    }
     run.abort();
 }
 
