@@ -18,7 +18,6 @@ use super::deliver::{Delivered, Outbound};
 use super::encode;
 use super::handshake::{Admitted, Refused, shake_hands};
 use super::intake::{Identity, Intake};
-use super::overflow::Overflow;
 use super::router::{FromRouter, Link, RouterGone};
 use super::sessions::{Claim, Kick, Kicked};
 use super::shared::Shared;
@@ -70,7 +69,6 @@ pub(super) struct Connection<S, I> {
     pub(super) out: BytesMut,
     pub(super) to_router: Vec<Packet>,
     pub(super) outbound: Outbound,
-    pub(super) overflow: Overflow,
     /// The router stopped sending and waits for us to say that all was written.
     asleep: bool,
     /// A SUBSCRIBE or UNSUBSCRIBE that the router is busy with. Nothing is decoded meanwhile.
@@ -142,7 +140,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
             out: BytesMut::new(),
             to_router: Vec::new(),
             outbound: Outbound::new(admitted.receive_max, admitted.packet_bytes_max),
-            overflow: Overflow::default(),
             asleep: false,
             pending: None,
             replays: VecDeque::new(),
@@ -227,7 +224,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
         match from_router {
             FromRouter::Publish(publish, properties, offset) => {
                 let subscriptions = self.claim.filters.len();
-                let lost = offset.map_or(0, |offset| self.overflow.lost_before(offset, subscriptions));
+                let lost = offset.map_or(0, |offset| self.claim.overflow.lost_before(offset, subscriptions));
                 self.shared.stats.overflow_lost.add(lost);
                 let Connection { outbound, codec, out, to_router, .. } = self;
                 match outbound.publish(codec, publish, properties, out, to_router) {
@@ -324,6 +321,7 @@ pub(super) async fn end_session<I: Intake>(claim: &mut Claim, shared: &Arc<Share
     let kept = std::mem::take(&mut claim.kept);
     claim.expires = None;
     claim.filters.clear();
+    claim.overflow.reset();
     // A router that is gone has forgotten it too.
     if kept {
         let _ = shared.router.clear(&claim.client).await;

@@ -3,6 +3,9 @@
 //! Every message carries its offset in the log of its filter, without saying which filter that is. The offsets of one
 //! filter are without gaps, so with one subscription the count is exact. With several it is an estimate: an offset
 //! that continues none of them is taken to be a jump of the one it is nearest after.
+//!
+//! The count is a lower bound: only the router knows where a new subscription begins, so what is lost between SUBACK
+//! and the first message of a log cannot be seen. The same goes after every change of subscriptions.
 
 /// The offset that comes next in each log that this connection reads.
 #[derive(Debug, Default)]
