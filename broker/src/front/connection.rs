@@ -222,7 +222,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
 
     fn deliver(&mut self, from_router: FromRouter) -> Result<(), End> {
         match from_router {
-            FromRouter::Packet(Packet::Publish(publish, properties)) => {
+            FromRouter::Publish(publish, properties, offset) => {
+                let subscriptions = self.claim.filters.len();
+                let lost = offset.map_or(0, |offset| self.claim.overflow.lost_before(offset, subscriptions));
+                self.shared.stats.overflow_lost.add(lost);
                 let Connection { outbound, codec, out, to_router, .. } = self;
                 match outbound.publish(codec, publish, properties, out, to_router) {
                     Delivered::Yes => self.shared.stats.delivered.inc(),
@@ -318,6 +321,7 @@ pub(super) async fn end_session<I: Intake>(claim: &mut Claim, shared: &Arc<Share
     let kept = std::mem::take(&mut claim.kept);
     claim.expires = None;
     claim.filters.clear();
+    claim.overflow.reset();
     // A router that is gone has forgotten it too.
     if kept {
         let _ = shared.router.clear(&claim.client).await;

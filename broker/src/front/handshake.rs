@@ -327,6 +327,7 @@ async fn start_clean<I: Intake>(claim: &mut Claim, shared: &Arc<Shared<I>>) -> R
         shared.router.clear(&claim.client).await.map_err(|_| Refused::Unavailable)?;
         claim.kept = false;
         claim.filters.clear();
+        claim.overflow.reset();
     }
     if shared.forget(&claim.client).await { Ok(()) } else { Err(Refused::Unavailable) }
 }

@@ -24,6 +24,7 @@ mod encode;
 mod handshake;
 mod intake;
 mod listener;
+mod overflow;
 mod publish;
 mod publisher;
 mod retained;

@@ -179,7 +179,7 @@ impl Feed {
 async fn answered(link: &Link, answer: FromRouter, asked: Option<Instant>) -> Result<Option<Instant>, RouterGone> {
     match answer {
         FromRouter::Packet(Packet::PingResp(_)) => Ok(None),
-        FromRouter::Packet(_) => Ok(asked),
+        FromRouter::Packet(_) | FromRouter::Publish(..) => Ok(asked),
         FromRouter::Unscheduled => link.wake().await.map(|()| asked),
     }
 }

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
-use rumqttd::protocol::{Disconnect, DisconnectReasonCode, Packet};
+use rumqttd::protocol::{Disconnect, DisconnectReasonCode, Packet, Publish, PublishProperties};
 use rumqttd::{Notification, RouterConfig};
 
 use super::config::FrontConfig;
@@ -172,6 +172,8 @@ pub(super) struct Link {
 #[allow(clippy::large_enum_variant, reason = "never stored, and a box for each message would cost more")]
 pub(super) enum FromRouter {
     Packet(Packet),
+    /// A message, with its place in the log of the filter that it comes from.
+    Publish(Publish, Option<PublishProperties>, Option<u64>),
     /// The router stops sending until [`Link::wake`], which must come exactly once.
     Unscheduled,
 }
@@ -230,6 +232,10 @@ impl Drop for Link {
 
 fn from_router(notification: Notification) -> Result<FromRouter, RouterGone> {
     match notification {
+        Notification::Forward(forward) => {
+            let offset = forward.cursor.map(|(_segment, offset)| offset);
+            Ok(FromRouter::Publish(forward.publish, forward.properties, offset))
+        }
         Notification::Unschedule => Ok(FromRouter::Unscheduled),
         // The router threw this link out. It has no reason to, since all that goes in is checked.
         Notification::Disconnect(..) => Err(RouterGone),

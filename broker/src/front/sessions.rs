@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedMutexGuard, oneshot};
 use tokio::time::Instant;
 
+use super::overflow::Overflow;
 use super::stats::FrontStats;
 use super::wills::Will;
 
@@ -38,6 +39,8 @@ pub(super) struct Session {
     /// The proven name that it is kept for: nobody else may resume it.
     pub(super) owner: Option<Arc<str>>,
     pub(super) filters: BTreeMap<String, Subscription>,
+    /// Kept over an absence, so that what was lost meanwhile is counted too.
+    pub(super) overflow: Overflow,
     /// Set while the client is away.
     pub(super) expires: Option<Instant>,
     /// A will whose delay runs while the client is away.

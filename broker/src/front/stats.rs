@@ -72,6 +72,10 @@ pub struct FrontStats {
     pub forwarded: Counter,
     /// Messages written to subscribers, retained ones included.
     pub delivered: Counter,
+    /// Messages that subscribers lost because they fell behind the router's log. Counted when the next one arrives;
+    /// exact for a client with one subscription, an estimate for one with several. A lower bound: what is lost before
+    /// the first message after a SUBSCRIBE or UNSUBSCRIBE is not seen.
+    pub overflow_lost: Counter,
     /// Messages dropped because they exceed a subscriber's Maximum Packet Size.
     pub oversize_dropped: Counter,
     /// The process's own messages dropped because the queue to the router was full.

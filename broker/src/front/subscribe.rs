@@ -165,6 +165,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
         }
         let Some(Pending { last, reply, replays, .. }) = self.pending.take() else { return Ok(()) };
         self.out.extend_from_slice(&reply);
+        self.claim.overflow.reset();
         // A filter that is subscribed again starts over.
         self.replays.retain(|old| replays.iter().all(|new| new.filter != old.filter));
         self.replays.extend(replays);

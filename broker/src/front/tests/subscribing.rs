@@ -220,3 +220,61 @@ async fn the_publisher_never_blocks_and_late_retained_topics_arrive_with_their_l
     }
     client.expect_quiet().await;
 }
+
+/// What is not delivered is counted: the two add up to what was sent, from the first message on that came through.
+/// (Before it there is nothing to count from, so each test lets one through before it lets the reader fall behind.)
+#[tokio::test]
+async fn a_subscriber_that_falls_behind_is_counted_for_what_it_lost() {
+    let rig = Rig::with(FrontConfig { segment_bytes: 64 * 1024, ..FrontConfig::default() }).await;
+    let mut reader = Client::connect(rig.addr, V311, "reader").await;
+    reader.subscribe("t/#", 0).await;
+    flood(&rig, 1, 1).await;
+    assert_eq!(read_to(&mut reader, 1).await, 1);
+    // Far beyond what sockets and four segments hold, while the reader does not read.
+    flood(&rig, 2, 3000).await;
+    let got = 1 + read_to(&mut reader, 3000).await;
+    assert!(got < 3000, "nothing was lost, so nothing was tested");
+    assert_eq!(got + rig.stats.overflow_lost.get(), 3000);
+}
+
+#[tokio::test]
+async fn what_a_kept_session_lost_while_away_is_counted_too() {
+    let rig = Rig::with(FrontConfig { segment_bytes: 64 * 1024, ..FrontConfig::default() }).await;
+    let mut reader = Client::connect_with(rig.addr, &Connect::kept(V311, "reader")).await;
+    reader.subscribe("t/#", 1).await;
+    flood(&rig, 1, 1).await;
+    assert_eq!(read_to(&mut reader, 1).await, 1);
+    reader.disconnect().await;
+    flood(&rig, 2, 300).await;
+    let mut reader = Client::connect_with(rig.addr, &Connect::kept(V311, "reader")).await;
+    let got = 1 + read_to(&mut reader, 300).await;
+    assert!(got < 300, "nothing was lost, so nothing was tested");
+    assert_eq!(got + rig.stats.overflow_lost.get(), 300);
+}
+
+/// Publishes the numbers `from` to `to`, 10 kB each.
+async fn flood(rig: &Rig, from: u16, to: u16) {
+    let mut writer = Client::connect(rig.addr, V311, "writer").await;
+    for n in from..=to {
+        writer.publish("t/x", &format!("{n} {}", "x".repeat(10_000)), 1, n).await;
+        writer.recv().await;
+    }
+}
+
+/// Reads and acknowledges up to the number `last`, and says how many came.
+async fn read_to(reader: &mut Client, last: u16) -> u64 {
+    let mut got = 0;
+    loop {
+        let received = reader.recv_publish().await;
+        got += 1;
+        if received.qos == 1 {
+            reader.send(&[&[0x40, 2][..], &received.pkid.to_be_bytes()].concat()).await;
+        }
+        if received.payload.starts_with(format!("{last} ").as_bytes()) {
+            // Answered after the acknowledgement was taken in.
+            reader.send(&[0xc0, 0]).await;
+            reader.expect(&[0xd0, 0]).await;
+            return got;
+        }
+    }
+}
