@@ -22,10 +22,14 @@ use crate::policy::HubPolicy;
 
 /// The central broker of tillsync: takes what gateways send, once and in order, merges it, and shows HQ the truth.
 #[derive(Debug, Parser)]
-#[command(name = "tillsync-broker", version, after_help = "\
+#[command(
+    name = "tillsync-broker",
+    version,
+    after_help = "\
 Exit codes: 0 stopped cleanly, 74 the ledger or a socket failed, 78 the configuration must be changed.
 Try it:  tillsync-broker run --open --data ./hub --listen 127.0.0.1:1884
-         mosquitto_sub -p 1884 -t 'hq/#' -v")]
+         mosquitto_sub -p 1884 -t 'hq/#' -v"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

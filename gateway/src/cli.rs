@@ -28,10 +28,14 @@ const TO_HUB_MAX: usize = 64;
 /// The tillsync gateway of one store: takes scans and sales over MQTT, answers when they are on disk, and forwards
 /// them to the hub when there is a network.
 #[derive(Debug, Parser)]
-#[command(name = "tillsync-gateway", version, after_help = "\
+#[command(
+    name = "tillsync-gateway",
+    version,
+    after_help = "\
 Exit codes: 0 stopped cleanly, 74 the ledger or a socket failed, 78 the configuration must be changed.
 Try it:  tillsync-gateway run --open --data ./harbour --site harbour --listen 127.0.0.1:1883 --hub 127.0.0.1:1884
-         mosquitto_pub -p 1883 -q 1 -t dev/scanner-1/scan -m 4006381333931")]
+         mosquitto_pub -p 1883 -q 1 -t dev/scanner-1/scan -m 4006381333931"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -125,24 +129,16 @@ async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()>
         sabotage,
     };
     let (writer, handle, reader) = Writer::open(options, Epoch(node::random()?), Gateway::new(config.rules()))?;
-    let front = FrontConfig {
-        listen: config.listen,
-        connections_max: config.connections_max,
-        ..FrontConfig::default()
-    };
+    let front =
+        FrontConfig { listen: config.listen, connections_max: config.connections_max, ..FrontConfig::default() };
     let policy = StorePolicy { open: config.open, devices: config.devices.clone() };
     let node = Node::bind(writer, handle, reader, front, Arc::new(policy)).await?;
 
     let stopping = watch::Sender::new(false);
     let (to_hub, commands) = mpsc::channel(TO_HUB_MAX);
     let uplink = config.hub_address().map(|hub| {
-        let uplink = Uplink {
-            hub,
-            reader: node.reader(),
-            writer: node.handle(),
-            commands,
-            stopping: stopping.subscribe(),
-        };
+        let uplink =
+            Uplink { hub, reader: node.reader(), writer: node.handle(), commands, stopping: stopping.subscribe() };
         tokio::spawn(uplink.run())
     });
     let perform = perform(node.publisher(), to_hub);

@@ -150,7 +150,9 @@ fn movement(fields: Map<String, Value>, limits: &Limits) -> Result<Ask, Refused>
     };
     let peer = match (kind, fields.get("to")) {
         (MovementKind::Transfer, Some(to)) => Some(site(to)?),
-        (MovementKind::Transfer, None) => return Err(Refused::new("to_missing", "a transfer needs `to`, the other site")),
+        (MovementKind::Transfer, None) => {
+            return Err(Refused::new("to_missing", "a transfer needs `to`, the other site"));
+        }
         _ => None,
     };
     let (lines, bad) = lines(&fields, sign, limits)?;
@@ -342,9 +344,7 @@ fn whole(value: Option<&Value>, what: &str) -> Result<i64, Refused> {
     let code = if what == "qty" { "qty_invalid" } else { "cents_invalid" };
     match value {
         None => Err(Refused::new(code, format!("`{what}` is missing"))),
-        Some(value) => {
-            value.as_i64().ok_or_else(|| Refused::new(code, format!("`{what}` must be a whole number")))
-        }
+        Some(value) => value.as_i64().ok_or_else(|| Refused::new(code, format!("`{what}` must be a whole number"))),
     }
 }
 
@@ -422,7 +422,9 @@ mod tests {
     fn a_plain_scan_does_what_the_device_is_set_to() {
         let scan = |mode| decode(Kind::Scan, mode, &Bytes::from_static(b"4006381333931\r\n"), &Limits::default());
         assert!(matches!(scan(ScanMode::Lookup).unwrap().ask, Ask::Lookup(_)));
-        for (mode, kind, units) in [(ScanMode::Receive, MovementKind::Receive, 1), (ScanMode::Sell, MovementKind::Sale, -1)] {
+        for (mode, kind, units) in
+            [(ScanMode::Receive, MovementKind::Receive, 1), (ScanMode::Sell, MovementKind::Sale, -1)]
+        {
             match scan(mode).unwrap().ask {
                 Ask::Move(m) => assert_eq!((m.kind, m.lines[0].units), (kind, Units(units))),
                 other => panic!("{other:?}"),

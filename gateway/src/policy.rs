@@ -39,7 +39,11 @@ impl Policy for StorePolicy {
         match &who.name {
             None => true,
             Some(name) => {
-                store || filter.strip_prefix("dev/").and_then(|rest| rest.strip_prefix(&**name)).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                store
+                    || filter
+                        .strip_prefix("dev/")
+                        .and_then(|rest| rest.strip_prefix(&**name))
+                        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             }
         }
     }
@@ -56,7 +60,8 @@ mod tests {
         let policy = StorePolicy { open: false, devices };
         let offered = |username, password| Credentials { client: "x", username, password };
         assert_eq!(policy.connect(&offered(Some("pos-1"), Some("long enough"))).unwrap().as_deref(), Some("pos-1"));
-        for (username, password) in [(None, None), (Some("pos-1"), Some("wrong")), (Some("pos-2"), Some("long enough"))] {
+        for (username, password) in [(None, None), (Some("pos-1"), Some("wrong")), (Some("pos-2"), Some("long enough"))]
+        {
             assert_eq!(policy.connect(&offered(username, password)), Err(Refusal::BadCredentials));
         }
         let who = Identity { client: "x".into(), name: Some("pos-1".into()) };

@@ -21,11 +21,21 @@ pub enum Ask {
     Lookup(Gtin),
     Move(Moves),
     /// `counted` pieces were on the shelf when the count began.
-    Count { gtin: Gtin, counted: Units, began_ms: Option<u64> },
+    Count {
+        gtin: Gtin,
+        counted: Units,
+        began_ms: Option<u64>,
+    },
     /// Each value is JSON text; `None` deletes.
-    Write { gtin: Gtin, registers: Vec<(RegisterKey, Option<Bytes>)> },
+    Write {
+        gtin: Gtin,
+        registers: Vec<(RegisterKey, Option<Bytes>)>,
+    },
     /// Activity or feedback, kept as it came.
-    Keep { kind: &'static str, payload: Bytes },
+    Keep {
+        kind: &'static str,
+        payload: Bytes,
+    },
 }
 
 /// Movements of one kind; the lines that could not be read stand beside the good ones.

@@ -29,7 +29,9 @@ pub trait Chain {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Phase {
     /// Said Hello at this moment; nothing else may be sent.
-    Greeting { since_ms: u64 },
+    Greeting {
+        since_ms: u64,
+    },
     Streaming,
     /// The hub, or our own check of the chain, says that syncing would do harm.
     Turned,
@@ -38,9 +40,18 @@ enum Phase {
 /// What a message of the hub means for the rest of the gateway.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Heard {
-    Applied { position: Position, hub_ms: u64 },
-    Feed { incarnation: u64, feed: Feed },
-    Turned { code: String, advice: String },
+    Applied {
+        position: Position,
+        hub_ms: u64,
+    },
+    Feed {
+        incarnation: u64,
+        feed: Feed,
+    },
+    Turned {
+        code: String,
+        advice: String,
+    },
     /// Of another session, unreadable or without meaning now: counted, nothing else.
     Ignored,
 }
@@ -290,7 +301,9 @@ mod tests {
     #[test]
     fn a_chain_that_differs_is_turned_away() {
         let forged = Position { hash: ChainHash([9; 32]), ..at(5) };
-        for (held, expected) in [(at(10), "ledger_behind"), (forged, "chain_differs"), (at(1), "hub_behind"), (at(4), "chain_differs")] {
+        for (held, expected) in
+            [(at(10), "ledger_behind"), (forged, "chain_differs"), (at(1), "hub_behind"), (at(4), "chain_differs")]
+        {
             let mut session = session();
             match session.receive(welcome(held), &chain(), 1).unwrap() {
                 Heard::Turned { code, .. } => assert_eq!(code, expected),

@@ -291,8 +291,7 @@ impl Live {
     }
 
     fn send(&mut self, up: &Up) -> Result<(), Ended> {
-        let published =
-            self.client.try_publish(topic::up(&self.site), QoS::AtLeastOnce, false, up.encode_to_vec());
+        let published = self.client.try_publish(topic::up(&self.site), QoS::AtLeastOnce, false, up.encode_to_vec());
         match published {
             Ok(()) => {
                 self.in_flight += 1;

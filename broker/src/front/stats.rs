@@ -125,6 +125,7 @@ impl FrontStats {
             "forwarded": self.forwarded.get(),
             "delivered": self.delivered.get(),
             "oversize_dropped": self.oversize_dropped.get(),
+            "overflow_lost": self.overflow_lost.get(),
             "replies_dropped": self.replies_dropped.get(),
             "retained_late": self.retained_late.get(),
             "retained_refused": self.retained_refused.get(),

@@ -37,8 +37,7 @@ fn applied(site_chunk: &SiteChunk, put: &mut dyn FnMut(Put)) {
         put(Put::set(COUNTER, counter_key(total.gtin, &head.replica), cell.encode_to_vec()));
     }
     let after = head.after();
-    let mark =
-        Watermark { seq: after.seq.0, hash: after.hash.0.to_vec().into(), applied_ms: site_chunk.received_ms };
+    let mark = Watermark { seq: after.seq.0, hash: after.hash.0.to_vec().into(), applied_ms: site_chunk.received_ms };
     put(Put::set(WATERMARK, replica_key(head.replica.site.as_str(), head.replica.epoch), mark.encode_to_vec()));
 }
 

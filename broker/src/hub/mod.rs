@@ -49,9 +49,16 @@ pub enum Input {
 /// What happens after a commit.
 #[derive(Debug)]
 pub enum Effect {
-    Publish { topic: String, payload: Bytes, retain: bool },
+    Publish {
+        topic: String,
+        payload: Bytes,
+        retain: bool,
+    },
     /// As `Publish` with `retain`, before anybody is connected.
-    Restore { topic: String, payload: Bytes },
+    Restore {
+        topic: String,
+        payload: Bytes,
+    },
     Answer(oneshot::Sender<Value>, Value),
 }
 

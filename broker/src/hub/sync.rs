@@ -108,7 +108,8 @@ impl Hub {
         if fresh {
             step.events.push(self.joined(site, epoch, now));
             if self.sites.contains_key(site) {
-                let say = format!("{site} has a new ledger {epoch}: count its stock, the old ledger's figures still stand");
+                let say =
+                    format!("{site} has a new ledger {epoch}: count its stock, the old ledger's figures still stand");
                 step.then.push(Effect::tell(views::alert(site, "new_ledger", say, now.wall.0)));
             }
         }

@@ -88,11 +88,7 @@ pub(super) fn all_stock(ledger: &dyn Read) -> Result<Vec<Effect>, LedgerError> {
     Ok(items.iter().map(|(gtin, sites)| Effect::restore(stock(*gtin, sites))).collect())
 }
 
-fn gather(
-    ledger: &dyn Read,
-    prefix: &[u8],
-    each: &mut dyn FnMut(Gtin, SiteName, Units),
-) -> Result<(), LedgerError> {
+fn gather(ledger: &dyn Read, prefix: &[u8], each: &mut dyn FnMut(Gtin, SiteName, Units)) -> Result<(), LedgerError> {
     let mut damaged = None;
     ledger.scan_prefix(COUNTER, prefix, &mut |key, value| match decode::<CounterCell>(COUNTER, value) {
         Ok(cell) => {

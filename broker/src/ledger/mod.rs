@@ -3,16 +3,22 @@
 //! The rules that make sled 0.34 keep what was acknowledged are in `store.rs`; `state.rs` holds what the journal
 //! folds to; `writer.rs` turns inputs into commits and speaks only after them; `reader.rs` is everybody else's view.
 
+mod clocks;
 mod core;
+mod group;
 mod inspect;
 mod journal;
 mod reader;
+mod sabotage;
 mod state;
 mod store;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use core::{Core, Draft, Now, Placed, Put, Read, Step, Table};
 pub use inspect::read_stopped;
 pub use reader::{LedgerStats, Reader};
+pub use sabotage::Sabotage;
 pub use store::{LedgerError, Options};
-pub use writer::{Handle, Perform, Sabotage, Stopped, Writer};
+pub use writer::{Handle, Perform, Stopped, Writer};

@@ -145,7 +145,8 @@ impl Store {
         self.commit(Group { puts, ..Group::default() })?;
         let database = database_dir(&self.dir);
         for path in [database.join("conf"), database.join("blobs"), database, self.dir.clone()] {
-            sync_path(&path).map_err(|e| LedgerError::Io { doing: "sync a new ledger's folders", why: e.to_string() })?;
+            sync_path(&path)
+                .map_err(|e| LedgerError::Io { doing: "sync a new ledger's folders", why: e.to_string() })?;
         }
         if let Some(parent) = self.dir.parent().filter(|p| !p.as_os_str().is_empty()) {
             sync_path(parent).map_err(|e| LedgerError::Io { doing: "sync the data folder", why: e.to_string() })?;

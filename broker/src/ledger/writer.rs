@@ -1,28 +1,25 @@
 //! The one writer. It gathers what waits, hands each input to the core, commits all that came of it as one group,
 //! and only then speaks. Everybody waits on the writer; the writer waits on nobody.
 
-use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use proto::chunk::{Position, Sealer};
-use proto::clock::Stamp;
-use proto::id::{Epoch, ReplicaId, Seq, WallMs};
-use proto::wire::{self, Event};
 use prost::Message;
+use proto::chunk::{Position, Sealer};
+use proto::id::{Epoch, Seq};
+use proto::wire::{self, Event};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::core::{Core, Draft, Now, Placed, Put, Read, Step, Table};
+use super::clocks::Clocks;
+use super::core::{Core, Draft, Now, Placed, Step};
+use super::group::{Pending, view};
 use super::journal::{Extent, Journal, Marks};
 use super::reader::{LedgerStats, Reader};
+use super::sabotage::{self, Sabotage};
 use super::state::State;
 use super::store::{Group, LedgerError, Options, Store};
 use crate::front::{Batch, Closed, Inbound, Intake, Outcome, Verdict};
 
-/// A group is closed at this many records or body bytes; one more event may come on top. So a chunk stays far below
-/// what sled may be given between two fdatasyncs, and fits into one record of the hub's journal.
-const GROUP_RECORDS_MAX: u64 = 256;
-const GROUP_BYTES_MAX: usize = 16 << 10;
 /// What may wait for the writer; past it senders wait, and with them their sockets.
 const INBOX_MAX: usize = 1024;
 const TICK: Duration = Duration::from_millis(250);
@@ -30,20 +27,6 @@ const TICK: Duration = Duration::from_millis(250);
 const QUIET: Duration = Duration::from_secs(20);
 /// Chunks trimmed with one group.
 const TRIM_MAX: usize = 32;
-/// A wall clock before this has never been set: October 2025 in milliseconds.
-const BELIEVABLE_FROM: u64 = 1_760_000_000_000;
-
-/// Faults on purpose, for showing that the checks see them. Never reachable from a shipped command line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sabotage {
-    /// Answer, but leave one movement out of the journal.
-    DropRecord,
-    /// Journal one site's chunk twice.
-    ApplyTwice,
-    /// Answer before the commit.
-    AckEarly,
-}
-
 enum Work<C: Core> {
     Inbound(Batch),
     Input(C::Input),
@@ -113,39 +96,9 @@ struct Limits {
     disk_reserve_bytes: u64,
 }
 
-/// What the open group has gathered.
-struct Pending<E> {
-    events: Vec<(Seq, Stamp, Event)>,
-    records: u64,
-    bytes: usize,
-    puts: Vec<Put>,
-    effects: Vec<E>,
-    answers: Vec<(oneshot::Sender<Vec<Verdict>>, Vec<Verdict>)>,
-}
-
-impl<E> Default for Pending<E> {
-    fn default() -> Self {
-        Pending { events: vec![], records: 0, bytes: 0, puts: vec![], effects: vec![], answers: vec![] }
-    }
-}
-
-impl<E> Pending<E> {
-    fn full(&self) -> bool {
-        self.records >= GROUP_RECORDS_MAX || self.bytes >= GROUP_BYTES_MAX
-    }
-
-    fn nothing_to_write(&self) -> bool {
-        self.events.is_empty() && self.puts.is_empty()
-    }
-}
-
 impl<C: Core> Writer<C> {
     /// Opens or creates the ledger and brings the state up to date. `epoch` names the ledger if it is created now.
-    pub fn open(
-        options: Options,
-        epoch: Epoch,
-        mut core: C,
-    ) -> Result<(Writer<C>, Handle<C>, Reader), LedgerError> {
+    pub fn open(options: Options, epoch: Epoch, mut core: C) -> Result<(Writer<C>, Handle<C>, Reader), LedgerError> {
         let store = Store::open(&options.dir, &options.site, epoch)?;
         let journal = store.journal();
         let (mut state, mut marks, mut replayed) = (State::default(), Marks::default(), 0u64);
@@ -302,7 +255,7 @@ impl<C: Core> Writer<C> {
 
     fn take_step(&mut self, step: Step<C::Effect>, now: &Now) -> Result<(), LedgerError> {
         for draft in step.events {
-            for draft in self.sabotaged(draft) {
+            for draft in sabotage::drafts(&mut self.sabotage, self.records, draft) {
                 if self.pending.full() {
                     // Between two events of one step: written, but nobody is told before the whole step is.
                     self.write(false)?;
@@ -327,27 +280,11 @@ impl<C: Core> Writer<C> {
         debug_assert!(!event.records.is_empty(), "an event without records has no seq");
         let first = self.extent.last.seq.plus(self.pending.records).next();
         let Writer { core, state, store, .. } = self;
-        let placed =
-            Placed { replica: &store.replica, first, stamp, event: &event, powered_on_s: now.powered_on_s };
+        let placed = Placed { replica: &store.replica, first, stamp, event: &event, powered_on_s: now.powered_on_s };
         core.fold(&placed, &mut |put| state.put(first, put));
         self.pending.records += event.records.len() as u64;
         self.pending.bytes += event.encoded_len();
         self.pending.events.push((first, stamp, event));
-    }
-
-    fn sabotaged(&mut self, draft: Draft) -> Vec<Draft> {
-        let holds = |wanted: fn(&wire::record::Of) -> bool| draft.event.records.iter().filter_map(|r| r.of.as_ref()).any(wanted);
-        match self.sabotage {
-            Some(Sabotage::DropRecord) if self.records > 50 && holds(|of| matches!(of, wire::record::Of::Movement(_))) => {
-                self.sabotage = None;
-                vec![]
-            }
-            Some(Sabotage::ApplyTwice) if self.records > 5 && holds(|of| matches!(of, wire::record::Of::SiteChunk(_))) => {
-                self.sabotage = None;
-                vec![draft.clone(), draft]
-            }
-            _ => vec![draft],
-        }
     }
 
     /// Writes the open group and then speaks. With `all`, dirty cells are written out as well.
@@ -357,10 +294,11 @@ impl<C: Core> Writer<C> {
     }
 
     fn write(&mut self, all: bool) -> Result<(), LedgerError> {
-        if self.pending.nothing_to_write() && !(all && self.state.dirty() > 0) {
+        let trimmed = self.trim()?;
+        if self.pending.nothing_to_write() && trimmed.is_empty() && !(all && self.state.dirty() > 0) {
             return Ok(());
         }
-        let mut group = Group { puts: std::mem::take(&mut self.pending.puts), ..Group::default() };
+        let mut group = Group { puts: std::mem::take(&mut self.pending.puts), trimmed, ..Group::default() };
         let mut after = self.extent.last;
         if !self.pending.events.is_empty() {
             let (bytes, sealed_after) = self.seal();
@@ -375,7 +313,6 @@ impl<C: Core> Writer<C> {
         }
         let folded = self.state.checkpoint(after.seq, all, &mut group.puts);
         group.folded = folded;
-        self.trim(&mut group)?;
         self.store.commit(group)?;
         if self.extent.first == Seq::ZERO && after.seq > Seq::ZERO {
             self.extent.first = Seq(1);
@@ -408,9 +345,10 @@ impl<C: Core> Writer<C> {
     }
 
     /// Takes the oldest chunks out, if the journal is over its bound and they are folded on disk and applied.
-    fn trim(&mut self, group: &mut Group) -> Result<(), LedgerError> {
+    fn trim(&mut self) -> Result<Vec<Seq>, LedgerError> {
+        let mut trimmed = Vec::new();
         if self.extent.bytes <= self.limits.journal_bytes_max {
-            return Ok(());
+            return Ok(trimmed);
         }
         let may_go = self.core.applied().min(self.store.folded);
         for found in self.journal.chunks_from(self.extent.first).take(TRIM_MAX) {
@@ -419,12 +357,12 @@ impl<C: Core> Writer<C> {
             if head.last > may_go || head.last >= self.extent.last.seq {
                 break;
             }
-            group.trimmed.push(head.first);
+            trimmed.push(head.first);
             self.extent.chunks -= 1;
             self.extent.bytes -= bytes.len() as u64;
             self.extent.first = head.last.next();
         }
-        Ok(())
+        Ok(trimmed)
     }
 
     /// Tells what is now durable: readers, waiting connections, effects, then what the core has to say of the group.
@@ -493,83 +431,5 @@ impl<C: Core> Writer<C> {
         self.store.close();
         tracing::info!(last = self.extent.last.seq.0, "the ledger is closed");
         Ok(())
-    }
-}
-
-struct Clocks {
-    started: Instant,
-    powered_before_s: u64,
-}
-
-impl Clocks {
-    fn start(powered_before_s: u64) -> Clocks {
-        Clocks { started: Instant::now(), powered_before_s }
-    }
-
-    fn powered_on_s(&self) -> u64 {
-        self.powered_before_s + self.started.elapsed().as_secs()
-    }
-
-    fn now(&self) -> Now {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
-        Now {
-            wall: WallMs(wall),
-            synced: wall >= BELIEVABLE_FROM,
-            mono_ms: self.started.elapsed().as_millis() as u64,
-            powered_on_s: self.powered_on_s(),
-        }
-    }
-}
-
-/// State, journal and the open group as one.
-struct View<'a> {
-    store: &'a Store,
-    state: &'a State,
-    journal: &'a Journal,
-    events: &'a [(Seq, Stamp, Event)],
-    next: Seq,
-}
-
-fn view<'a, E>(
-    store: &'a Store,
-    state: &'a State,
-    journal: &'a Journal,
-    pending: &'a Pending<E>,
-    last: Position,
-) -> View<'a> {
-    View { store, state, journal, events: &pending.events, next: last.seq.plus(pending.records).next() }
-}
-
-impl Read for View<'_> {
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, LedgerError> {
-        self.state.get(self.store, table, key)
-    }
-
-    fn scan(
-        &self,
-        table: Table,
-        from: &[u8],
-        each: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), LedgerError> {
-        self.state.scan(self.store, table, from, each)
-    }
-
-    fn replica(&self) -> &ReplicaId {
-        &self.store.replica
-    }
-
-    fn next_seq(&self) -> Seq {
-        self.next
-    }
-
-    fn events_back(&self, each: &mut dyn FnMut(Seq, Stamp, &Event) -> ControlFlow<()>) -> Result<(), LedgerError> {
-        for (seq, stamp, event) in self.events.iter().rev() {
-            if each(*seq, *stamp, event).is_break() {
-                return Ok(());
-            }
-        }
-        self.journal.back(&mut |chunk| {
-            chunk.events().rev().try_for_each(|(seq, stamp, event)| each(seq, stamp, event))
-        })
     }
 }

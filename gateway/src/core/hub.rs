@@ -15,8 +15,14 @@ use super::{Effect, Gateway};
 #[derive(Debug)]
 pub enum FromHub {
     /// Our journal is applied up to here, after the hub's own commit.
-    Applied { position: Position, hub_ms: u64 },
-    Feed { incarnation: u64, feed: Feed },
+    Applied {
+        position: Position,
+        hub_ms: u64,
+    },
+    Feed {
+        incarnation: u64,
+        feed: Feed,
+    },
 }
 
 /// How the connection to the hub stands.
@@ -26,7 +32,10 @@ pub enum LinkState {
     Away,
     Connected,
     /// The hub will not sync with this ledger until a person acts.
-    Turned { code: String, advice: String },
+    Turned {
+        code: String,
+        advice: String,
+    },
 }
 
 /// What is known of the hub.

@@ -15,17 +15,17 @@ mod tables;
 use std::collections::HashMap;
 
 use broker::exactly_once;
-use broker::quota::RejectQuota;
 use broker::front::{Inbound, InboundPublish, Verdict};
 use broker::ledger::{Core, LedgerError, Now, Placed, Put, Read, Step};
+use broker::quota::RejectQuota;
 use bytes::Bytes;
 use proto::clock::{Clock, Stamp};
 use proto::id::{DeviceName, Seq};
 use proto::wire::{Beat, CounterTotal, FeedCursor};
 
 pub use self::fold::{line_refusals, outcome_of};
-pub use self::hub::{FromHub, LinkState};
 use self::hub::HubView;
+pub use self::hub::{FromHub, LinkState};
 use self::ids::Sweep;
 use self::items::Items;
 use self::status::Tally;
@@ -51,11 +51,21 @@ pub enum Input {
 /// What happens after a commit.
 #[derive(Debug)]
 pub enum Effect {
-    Publish { topic: String, payload: Bytes, retain: bool },
+    Publish {
+        topic: String,
+        payload: Bytes,
+        retain: bool,
+    },
     /// As `Publish` with `retain`, before anybody is connected.
-    Restore { topic: String, payload: Bytes },
+    Restore {
+        topic: String,
+        payload: Bytes,
+    },
     /// Where this gateway stands in the hub's feed.
-    FeedAck { cursor: FeedCursor, resend: bool },
+    FeedAck {
+        cursor: FeedCursor,
+        resend: bool,
+    },
     /// How the store is doing, for the hub; the uplink adds what it knows of the backlog.
     Beat(Beat),
     Answer(tokio::sync::oneshot::Sender<serde_json::Value>, serde_json::Value),

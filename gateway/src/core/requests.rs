@@ -276,13 +276,7 @@ impl Gateway {
     }
 
     /// A request that is refused as a whole. It changed nothing, so its id may be used again, corrected.
-    fn refuse(
-        &mut self,
-        asked: &Asked,
-        id: Option<&proto::id::RequestId>,
-        why: Refused,
-        now: &Now,
-    ) -> Step<Effect> {
+    fn refuse(&mut self, asked: &Asked, id: Option<&proto::id::RequestId>, why: Refused, now: &Now) -> Step<Effect> {
         let event = self.refusal_event(asked.device.as_str(), &asked.topic, &asked.payload, &why, now);
         let reply = Reply::refused(id, why.code, &why.reason).to_json();
         let mut step = answer(&asked.device, reply, Verdict::refused(Told::PayloadInvalid));

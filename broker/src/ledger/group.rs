@@ -1,0 +1,96 @@
+//! The open group: what the steps since the last commit came to, and the ledger as seen over it.
+
+use std::ops::ControlFlow;
+
+use proto::chunk::Position;
+use proto::clock::Stamp;
+use proto::id::{ReplicaId, Seq};
+use proto::wire::Event;
+use tokio::sync::oneshot;
+
+use super::core::{Put, Read, Table};
+use super::journal::Journal;
+use super::state::State;
+use super::store::{LedgerError, Store};
+use crate::front::Verdict;
+
+/// A group is closed at this many records or body bytes; one more event may come on top. So a chunk stays far below
+/// what sled may be given between two fdatasyncs, and fits into one record of the hub's journal.
+const GROUP_RECORDS_MAX: u64 = 256;
+const GROUP_BYTES_MAX: usize = 16 << 10;
+/// What the open group has gathered.
+pub(super) struct Pending<E> {
+    pub(super) events: Vec<(Seq, Stamp, Event)>,
+    pub(super) records: u64,
+    pub(super) bytes: usize,
+    pub(super) puts: Vec<Put>,
+    pub(super) effects: Vec<E>,
+    pub(super) answers: Vec<(oneshot::Sender<Vec<Verdict>>, Vec<Verdict>)>,
+}
+
+impl<E> Default for Pending<E> {
+    fn default() -> Self {
+        Pending { events: vec![], records: 0, bytes: 0, puts: vec![], effects: vec![], answers: vec![] }
+    }
+}
+
+impl<E> Pending<E> {
+    pub(super) fn full(&self) -> bool {
+        self.records >= GROUP_RECORDS_MAX || self.bytes >= GROUP_BYTES_MAX
+    }
+
+    pub(super) fn nothing_to_write(&self) -> bool {
+        self.events.is_empty() && self.puts.is_empty()
+    }
+}
+
+/// State, journal and the open group as one.
+pub(super) struct View<'a> {
+    store: &'a Store,
+    state: &'a State,
+    journal: &'a Journal,
+    events: &'a [(Seq, Stamp, Event)],
+    next: Seq,
+}
+
+pub(super) fn view<'a, E>(
+    store: &'a Store,
+    state: &'a State,
+    journal: &'a Journal,
+    pending: &'a Pending<E>,
+    last: Position,
+) -> View<'a> {
+    View { store, state, journal, events: &pending.events, next: last.seq.plus(pending.records).next() }
+}
+
+impl Read for View<'_> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, LedgerError> {
+        self.state.get(self.store, table, key)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        from: &[u8],
+        each: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), LedgerError> {
+        self.state.scan(self.store, table, from, each)
+    }
+
+    fn replica(&self) -> &ReplicaId {
+        &self.store.replica
+    }
+
+    fn next_seq(&self) -> Seq {
+        self.next
+    }
+
+    fn events_back(&self, each: &mut dyn FnMut(Seq, Stamp, &Event) -> ControlFlow<()>) -> Result<(), LedgerError> {
+        for (seq, stamp, event) in self.events.iter().rev() {
+            if each(*seq, *stamp, event).is_break() {
+                return Ok(());
+            }
+        }
+        self.journal.back(&mut |chunk| chunk.events().rev().try_for_each(|(seq, stamp, event)| each(seq, stamp, event)))
+    }
+}
