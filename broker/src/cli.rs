@@ -93,7 +93,7 @@ pub fn main(args: Vec<OsString>, sabotage: Option<Sabotage>) -> ExitCode {
 fn run(args: RunArgs, sabotage: Option<Sabotage>) -> anyhow::Result<()> {
     let flags = Flags { data: args.data, listen: args.listen, open: args.open };
     let config = Settings::load(args.config.as_deref()).and_then(|s| Config::read(s, &flags))?;
-    if !config.open && config.sites.is_empty() && config.monitors.is_empty() {
+    if !config.listen.open && config.sites.is_empty() && config.monitors.is_empty() {
         let fault = node::settings::Fault {
             key: "site".into(),
             found: "(none)".into(),
@@ -119,7 +119,8 @@ async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()>
     let hub = Hub::new(node::random()?);
     let (writer, handle, reader) = Writer::open(options, Epoch(node::random()?), hub)?;
     let front = FrontConfig {
-        listen: config.listen,
+        listen: config.listen.addr,
+        tls: config.listen.tls.clone(),
         connections_max: config.connections_max,
         retained_max: 2_000_000,
         retained_bytes_max: 512 << 20,

@@ -1,11 +1,11 @@
 //! The hub's configuration. `broker.toml` beside the sources is its manual and its defaults.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::node::accounts::password;
 use crate::node::accounts::{self, Accounts};
+use crate::node::listen::{self, Listen};
 use crate::node::settings::{Faults, Settings};
-use crate::node::{accounts::password, listen};
 
 /// What the `config` command prints; equal to [`Config::default`] by test.
 pub const MANUAL: &str = include_str!("../broker.toml");
@@ -13,8 +13,7 @@ pub const MANUAL: &str = include_str!("../broker.toml");
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     pub data: PathBuf,
-    pub listen: SocketAddr,
-    pub open: bool,
+    pub listen: Listen,
     pub disk_reserve_bytes: u64,
     pub connections_max: usize,
     pub sites: Accounts,
@@ -33,8 +32,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             data: PathBuf::from("/var/lib/tillsync-broker"),
-            listen: SocketAddr::from(([127, 0, 0, 1], 1883)),
-            open: false,
+            listen: Listen::default(),
             disk_reserve_bytes: 64 << 20,
             connections_max: 2_000,
             sites: Accounts::default(),
@@ -50,12 +48,12 @@ impl Config {
         settings.flag("open", flags.open.then_some(true));
         let default = Config::default();
         let data = settings.parsed("data", "a folder").unwrap_or(default.data);
-        let (listen, open) = listen::read(&mut settings, default.listen);
+        let listen = listen::read(&mut settings);
         let disk_reserve_bytes = settings.number("disk_reserve_mib", 64, 1..=1 << 20) << 20;
         let connections_max = settings.number("connections_max", 2_000, 1..=100_000) as usize;
         let sites = account_list(&mut settings, "site");
         let monitors = account_list(&mut settings, "monitor");
-        settings.finish(Some(Config { data, listen, open, disk_reserve_bytes, connections_max, sites, monitors }))
+        settings.finish(Some(Config { data, listen, disk_reserve_bytes, connections_max, sites, monitors }))
     }
 }
 

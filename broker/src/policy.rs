@@ -21,7 +21,7 @@ impl HubPolicy {
 
 impl Policy for HubPolicy {
     fn connect(&self, offered: &Credentials<'_>) -> Result<Option<Arc<str>>, Refusal> {
-        if self.config.open {
+        if self.config.listen.open {
             return Ok(None);
         }
         self.config.sites.recognise(offered).or_else(|_| self.config.monitors.recognise(offered)).map(Some)

@@ -105,7 +105,7 @@ pub fn main(args: Vec<OsString>, sabotage: Option<Sabotage>) -> ExitCode {
 fn run(args: RunArgs, sabotage: Option<Sabotage>) -> anyhow::Result<()> {
     let flags = Flags { site: args.site, data: args.data, listen: args.listen, hub: args.hub, open: args.open };
     let config = Settings::load(args.config.as_deref()).and_then(|s| Config::read(s, &flags))?;
-    if !config.open && config.devices.is_empty() {
+    if !config.listen.open && config.devices.is_empty() {
         let must_be = "at least one [[device]] with its password, or --open on loopback: nobody could connect";
         return Err(missing("device", must_be).into());
     }
@@ -121,6 +121,7 @@ fn missing(key: &str, must_be: &str) -> Faults {
 async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()> {
     let stop = node::stop_signal().context("listen for signals")?;
     let site = config.site.clone().ok_or_else(|| missing("site", "this store's name: give --site or the key"))?;
+    let hub = config.hub_address()?;
     let options = Options {
         dir: config.data.clone(),
         site,
@@ -129,14 +130,18 @@ async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()>
         sabotage,
     };
     let (writer, handle, reader) = Writer::open(options, Epoch(node::random()?), Gateway::new(config.rules()))?;
-    let front =
-        FrontConfig { listen: config.listen, connections_max: config.connections_max, ..FrontConfig::default() };
-    let policy = StorePolicy { open: config.open, devices: config.devices.clone() };
+    let front = FrontConfig {
+        listen: config.listen.addr,
+        tls: config.listen.tls.clone(),
+        connections_max: config.connections_max,
+        ..FrontConfig::default()
+    };
+    let policy = StorePolicy { open: config.listen.open, devices: config.devices.clone() };
     let node = Node::bind(writer, handle, reader, front, Arc::new(policy)).await?;
 
     let stopping = watch::Sender::new(false);
     let (to_hub, commands) = mpsc::channel(TO_HUB_MAX);
-    let uplink = config.hub_address().map(|hub| {
+    let uplink = hub.map(|hub| {
         let uplink =
             Uplink { hub, reader: node.reader(), writer: node.handle(), commands, stopping: stopping.subscribe() };
         tokio::spawn(uplink.run())

@@ -1,17 +1,18 @@
 //! The gateway's configuration. `gateway.toml` beside the sources is its manual and its defaults.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use broker::node::accounts::{Accounts, password};
-use broker::node::listen;
-use broker::node::settings::{Faults, Settings};
+use broker::node::listen::{self, Listen};
+use broker::node::settings::{Fault, Faults, Settings};
 use proto::id::{DeviceName, SiteName};
 
 use crate::core::Rules;
 use crate::decode::{Limits, ScanMode};
+use crate::hub_tls::HubTls;
 use crate::uplink::HubAddress;
 
 /// What the `config` command prints; equal to [`Config::default`] by test.
@@ -22,11 +23,11 @@ pub struct Config {
     /// `None` only in the defaults: `run` needs one.
     pub site: Option<SiteName>,
     pub data: PathBuf,
-    pub listen: SocketAddr,
-    pub open: bool,
+    pub listen: Listen,
     /// Without one the store works for itself.
     pub hub: Option<(String, u16)>,
     pub hub_password: Option<String>,
+    pub hub_tls: Option<HubTls>,
     pub reconnect_max: Duration,
     pub journal_bytes_max: u64,
     pub disk_reserve_bytes: u64,
@@ -51,10 +52,10 @@ impl Default for Config {
         Config {
             site: None,
             data: PathBuf::from("/var/lib/tillsync-gateway"),
-            listen: SocketAddr::from(([127, 0, 0, 1], 1883)),
-            open: false,
+            listen: Listen::default(),
             hub: None,
             hub_password: None,
+            hub_tls: None,
             reconnect_max: Duration::from_millis(5_000),
             journal_bytes_max: 256 << 20,
             disk_reserve_bytes: 64 << 20,
@@ -76,9 +77,19 @@ impl Config {
         let default = Config::default();
         let site = settings.parsed("site", "the site's name: 1 to 64 of A-Z a-z 0-9 _ : -");
         let data = settings.parsed("data", "a folder").unwrap_or(default.data);
-        let (listen, open) = listen::read(&mut settings, default.listen);
+        let listen = listen::read(&mut settings);
         let hub = settings.parsed::<Host>("hub", "host and port such as hub.example:1883").map(|Host(h, p)| (h, p));
         let hub_password = settings.parsed("hub_password", "the site's password at the hub");
+        let hub_tls = hub_tls(&mut settings);
+        if let Some((host, port)) = &hub
+            && hub_tls.is_none()
+            && !is_loopback(host)
+            && !settings.switch("allow_plain", false)
+        {
+            let must_be = "on loopback, or encrypted with `hub_tls_ca`, or `allow_plain = true`: this site's password \
+                           would cross the network in the clear";
+            settings.fault("hub", format!("{host}:{port}"), must_be);
+        }
         let reconnect_max = Duration::from_millis(settings.number("reconnect_max_ms", 5_000, 200..=600_000));
         let journal_bytes_max = settings.number("journal_mib_max", 256, 8..=1 << 20) << 20;
         let disk_reserve_bytes = settings.number("disk_reserve_mib", 64, 1..=1 << 20) << 20;
@@ -88,14 +99,14 @@ impl Config {
             units_max: settings.number("units_max", 9_999, 1..=1_000_000) as i64,
             lines_max: settings.number("lines_max", 100, 1..=100) as usize,
         };
-        let (devices, modes) = devices(&mut settings, open);
+        let (devices, modes) = devices(&mut settings, listen.open);
         settings.finish(Some(Config {
             site,
             data,
             listen,
-            open,
             hub,
             hub_password,
+            hub_tls,
             reconnect_max,
             journal_bytes_max,
             disk_reserve_bytes,
@@ -110,10 +121,34 @@ impl Config {
         Rules { limits: self.limits, modes: self.modes.clone() }
     }
 
-    pub fn hub_address(&self) -> Option<HubAddress> {
-        let (host, port) = self.hub.clone()?;
-        Some(HubAddress { host, port, password: self.hub_password.clone(), reconnect_max: self.reconnect_max })
+    /// Where the uplink goes, if anywhere. Reads the TLS files.
+    pub fn hub_address(&self) -> Result<Option<HubAddress>, Faults> {
+        let Some((host, port)) = self.hub.clone() else { return Ok(None) };
+        let tls = self.hub_tls.as_ref().map(HubTls::load).transpose().map_err(|found| {
+            let must_be = "PEM files that can be read and belong together".into();
+            Faults(vec![Fault { key: "hub_tls_ca".into(), found, must_be }])
+        })?;
+        let (password, reconnect_max) = (self.hub_password.clone(), self.reconnect_max);
+        Ok(Some(HubAddress { host, port, password, tls, reconnect_max }))
     }
+}
+
+fn hub_tls(settings: &mut Settings) -> Option<HubTls> {
+    let mut path = |key: &str| settings.parsed::<PathBuf>(key, "the path of a PEM file");
+    let (ca, cert, key) = (path("hub_tls_ca"), path("hub_tls_cert"), path("hub_tls_key"));
+    match (ca, cert, key) {
+        (Some(ca), Some(cert), Some(key)) => Some(HubTls { ca, own: Some((cert, key)) }),
+        (Some(ca), None, None) => Some(HubTls { ca, own: None }),
+        (None, None, None) => None,
+        _ => {
+            settings.fault("hub_tls_ca", "(incomplete)", "given, and `hub_tls_cert` and `hub_tls_key` both or neither");
+            None
+        }
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 fn devices(settings: &mut Settings, open: bool) -> (Accounts, HashMap<DeviceName, ScanMode>) {

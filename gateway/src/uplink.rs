@@ -3,6 +3,7 @@
 //! Every connection starts from nothing (clean session, new client, new event loop), since rumqttc can lose or wedge
 //! on what it remembers over one. What was sent is sent again from the watermark that the hub names.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use broker::front::Closed;
@@ -15,7 +16,7 @@ use proto::id::{Seq, SiteName, WallMs};
 use proto::topic::{self, Outbound};
 use proto::wire::up::Of as UpOf;
 use proto::wire::{Batch, Beat, Bye, Chunks, Down, FeedAck, FeedCursor, Up};
-use rumqttc::{AsyncClient, Event, EventLoop, Incoming, LastWill, MqttOptions, QoS};
+use rumqttc::{AsyncClient, Event, EventLoop, Incoming, LastWill, MqttOptions, QoS, TlsConfiguration, Transport};
 use tokio::sync::{mpsc, watch};
 
 use crate::core::{FromHub, Gateway, Input, LinkState};
@@ -38,6 +39,8 @@ pub struct HubAddress {
     pub host: String,
     pub port: u16,
     pub password: Option<String>,
+    /// Without it the connection is in the clear.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
     pub reconnect_max: Duration,
 }
 
@@ -362,6 +365,9 @@ fn open(hub: &HubAddress, site: &SiteName, nonce: u64) -> (AsyncClient, Events, 
     options.set_clean_session(true);
     options.set_inflight(CLIENT_QUEUE as u16);
     options.set_max_packet_size(PACKET_BYTES_MAX, PACKET_BYTES_MAX);
+    if let Some(tls) = &hub.tls {
+        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls.clone())));
+    }
     if let Some(password) = &hub.password {
         options.set_credentials(site.as_str(), password);
     }

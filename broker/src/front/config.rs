@@ -3,11 +3,15 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use super::tls::Tls;
+
 /// How the front listens and where its limits are. `Default` suits one store: a hundred devices on a small box.
 #[derive(Debug, Clone)]
 pub struct FrontConfig {
     /// Where to listen. v3.1.1 and v5 clients share the port.
     pub listen: SocketAddr,
+    /// Without it connections are in the clear. The handshake must be done within `connect_timeout`.
+    pub tls: Option<Tls>,
     /// Clients connected at once. The next one gets CONNACK "server unavailable" (v5: 0x97); a takeover always fits.
     pub connections_max: usize,
     /// Sockets beyond `connections_max` that may be between accept and CONNACK. More are closed at once, unread.
@@ -59,6 +63,7 @@ impl Default for FrontConfig {
     fn default() -> FrontConfig {
         FrontConfig {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 1883)),
+            tls: None,
             connections_max: 1024,
             handshakes_max: 128,
             packet_bytes_max: 1024 * 1024,

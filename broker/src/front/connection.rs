@@ -85,13 +85,13 @@ pub(super) struct Connection<S, I> {
     will: Option<Will>,
 }
 
-/// Serves one socket, TLS or not, to its end.
-pub(super) async fn serve<S, I>(mut stream: S, peer: SocketAddr, shared: Arc<Shared<I>>)
+/// Serves one socket, TLS or not, to its end. `certificate` is the name that TLS verified.
+pub(super) async fn serve<S, I>(mut stream: S, peer: SocketAddr, certificate: Option<String>, shared: Arc<Shared<I>>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
     I: Intake,
 {
-    let admitted = match shake_hands(&mut stream, &shared).await {
+    let admitted = match shake_hands(&mut stream, certificate.as_deref(), &shared).await {
         Ok(admitted) => admitted,
         Err(refused) => {
             match refused {

@@ -65,7 +65,11 @@ struct Offer {
 }
 
 /// Reads CONNECT and answers it. Whatever the outcome, CONNACK is written where MQTT has one.
-pub(super) async fn shake_hands<S, I>(stream: &mut S, shared: &Arc<Shared<I>>) -> Result<Admitted, Refused>
+pub(super) async fn shake_hands<S, I>(
+    stream: &mut S,
+    certificate: Option<&str>,
+    shared: &Arc<Shared<I>>,
+) -> Result<Admitted, Refused>
 where
     S: AsyncRead + AsyncWrite + Unpin,
     I: Intake,
@@ -73,7 +77,7 @@ where
     let mut version = Version::V311;
     let mut out = BytesMut::new();
     let admitted = match read_connect(stream, shared, &mut version).await {
-        Ok((offer, inbound)) => admit(offer, version, inbound, shared, &mut out).await,
+        Ok((offer, inbound)) => admit(offer, version, certificate, inbound, shared, &mut out).await,
         Err(refused) => Err(refused),
     };
     if let Err(refused) = &admitted {
@@ -157,6 +161,7 @@ fn peek_version(buf: &[u8], packet_bytes_max: usize) -> Result<Option<Version>, 
 async fn admit<I: Intake>(
     offer: Offer,
     version: Version,
+    certificate: Option<&str>,
     inbound: BytesMut,
     shared: &Arc<Shared<I>>,
     out: &mut BytesMut,
@@ -168,7 +173,7 @@ async fn admit<I: Intake>(
     if let Some(properties) = &offer.properties {
         check_properties(properties)?;
     }
-    let name = shared.policy.connect(&credentials(&client, &offer.login)).map_err(Refused::from)?;
+    let name = shared.policy.connect(&credentials(&client, &offer.login, certificate)).map_err(Refused::from)?;
     let who = Arc::new(Identity { client: client.clone(), name });
     let will = match offer.will {
         Some((will, properties)) => Some(check_will(shared, &who, will, properties)?),
@@ -242,10 +247,11 @@ fn assigned_id() -> Option<String> {
     Some(format!("auto-{:016x}", u64::from_be_bytes(random)))
 }
 
-fn credentials<'a>(client: &'a str, login: &'a Option<Login>) -> Credentials<'a> {
+fn credentials<'a>(client: &'a str, login: &'a Option<Login>, certificate: Option<&'a str>) -> Credentials<'a> {
     let given =
         |of: fn(&Login) -> &String| login.as_ref().map(|login| of(login).as_str()).filter(|text| !text.is_empty());
-    Credentials { client, username: given(|login| &login.username), password: given(|login| &login.password) }
+    let (username, password) = (given(|login| &login.username), given(|login| &login.password));
+    Credentials { client, username, password, certificate }
 }
 
 fn check_properties(properties: &ConnectProperties) -> Result<(), Refused> {

@@ -39,6 +39,8 @@ pub struct Credentials<'a> {
     pub client: &'a str,
     pub username: Option<&'a str>,
     pub password: Option<&'a str>,
+    /// The common name in the certificate that TLS verified, if the client had to show one.
+    pub certificate: Option<&'a str>,
 }
 
 /// Decides who may connect, publish and subscribe. Asked on the connection's task: must not block.

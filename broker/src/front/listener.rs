@@ -117,7 +117,7 @@ async fn accept<I: Intake>(
                         let shared = shared.clone();
                         connections.spawn(async move {
                             prepare(&stream);
-                            serve(stream, peer, shared).await;
+                            secure_and_serve(stream, peer, shared).await;
                             drop(permit);
                         });
                     }
@@ -130,6 +130,26 @@ async fn accept<I: Intake>(
                 }
             },
         }
+    }
+}
+
+async fn secure_and_serve<I: Intake>(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared<I>>) {
+    let Some(tls) = shared.config.tls.clone() else {
+        return serve(stream, peer, None, shared).await;
+    };
+    let mut stopping = shared.stopping.subscribe();
+    let handshake = tokio::time::timeout(shared.config.connect_timeout, tls.accept(stream));
+    let secured = tokio::select! {
+        secured = handshake => secured,
+        _ = stopping.wait_for(|stopping| *stopping) => return,
+    };
+    match secured {
+        Ok(Ok((stream, certificate))) => serve(stream, peer, certificate, shared).await,
+        Ok(Err(error)) => {
+            shared.stats.tls_failures.inc();
+            tracing::info!(%peer, %error, "the TLS handshake failed");
+        }
+        Err(_) => shared.stats.connect_timeouts.inc(),
     }
 }
 

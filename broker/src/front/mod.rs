@@ -35,6 +35,7 @@ mod stats;
 mod subscribe;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod topic_rules;
 mod wills;
 
@@ -45,3 +46,4 @@ pub use intake::{
 pub use listener::Front;
 pub use publisher::Publisher;
 pub use stats::{Counter, FrontStats};
+pub use tls::{Tls, TlsError};

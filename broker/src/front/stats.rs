@@ -48,6 +48,8 @@ pub struct FrontStats {
     pub refused_full: Counter,
     /// CONNECT refused: router or writer not there, or the old connection did not let go.
     pub refused_unavailable: Counter,
+    /// Closed because the TLS handshake failed.
+    pub tls_failures: Counter,
     /// No complete CONNECT in time.
     pub connect_timeouts: Counter,
     pub publishes_qos0: Counter,
@@ -108,6 +110,7 @@ impl FrontStats {
             "refused_will": self.refused_will.get(),
             "refused_full": self.refused_full.get(),
             "refused_unavailable": self.refused_unavailable.get(),
+            "tls_failures": self.tls_failures.get(),
             "connect_timeouts": self.connect_timeouts.get(),
             "publishes_qos0": self.publishes_qos0.get(),
             "publishes_qos1": self.publishes_qos1.get(),

@@ -26,8 +26,16 @@ impl Accounts {
         self.passwords.is_empty()
     }
 
-    /// The name whose password was shown. Takes as long for a wrong one as for a right one.
+    /// The name that a verified certificate carries, or else the one whose password was shown. A certificate and a
+    /// user name that differ are nobody. Takes as long for a wrong password as for a right one.
     pub fn recognise(&self, offered: &Credentials<'_>) -> Result<Arc<str>, Refusal> {
+        if let Some(certified) = offered.certificate {
+            if offered.username.is_some_and(|username| username != certified) {
+                return Err(Refusal::NotAuthorized);
+            }
+            let known = self.passwords.get_key_value(certified).map(|(name, _)| name.clone());
+            return known.ok_or(Refusal::NotAuthorized);
+        }
         let (Some(username), Some(password)) = (offered.username, offered.password) else {
             return Err(Refusal::BadCredentials);
         };

@@ -1,22 +1,68 @@
-//! Where a node may listen while its connections are not encrypted.
+//! Where a node listens, and how its connections are encrypted.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
+use crate::front::Tls;
 use crate::node::settings::Settings;
 
-/// Reads `listen`, `open` and `allow_plain`, and finds what must not go together.
-pub fn read(settings: &mut Settings, default: SocketAddr) -> (SocketAddr, bool) {
-    let listen = settings.parsed("listen", "an address and port such as 127.0.0.1:1883").unwrap_or(default);
+/// What the configuration says of the listener.
+#[derive(Debug, Clone)]
+pub struct Listen {
+    pub addr: SocketAddr,
+    /// Serve without credentials.
+    pub open: bool,
+    pub tls: Option<Tls>,
+}
+
+/// TLS files are compared by being there: two configurations that read the same keys are the same.
+impl PartialEq for Listen {
+    fn eq(&self, other: &Listen) -> bool {
+        (self.addr, self.open, self.tls.is_some()) == (other.addr, other.open, other.tls.is_some())
+    }
+}
+
+impl Eq for Listen {}
+
+impl Default for Listen {
+    fn default() -> Listen {
+        Listen { addr: SocketAddr::from(([127, 0, 0, 1], 1883)), open: false, tls: None }
+    }
+}
+
+/// Reads `listen`, `open`, `allow_plain` and the `tls_…` keys, and finds what must not go together.
+pub fn read(settings: &mut Settings) -> Listen {
+    let default = Listen::default();
+    let addr = settings.parsed("listen", "an address and port such as 127.0.0.1:1883").unwrap_or(default.addr);
     let open = settings.switch("open", false);
     let allow_plain = settings.switch("allow_plain", false);
-    if !listen.ip().is_loopback() {
+    let tls = tls(settings);
+    if !addr.ip().is_loopback() {
         if open {
-            settings.fault("open", true, format!("false on {listen}: without credentials only loopback is served"));
-        } else if !allow_plain {
-            let must_be = "a loopback address, or `allow_plain = true`: passwords and stock would cross the network \
-                           in the clear";
-            settings.fault("listen", listen, must_be);
+            settings.fault("open", true, format!("false on {addr}: without credentials only loopback is served"));
+        } else if !allow_plain && tls.is_none() {
+            let must_be = "a loopback address, or encrypted with `tls_cert` and `tls_key`, or `allow_plain = true`: \
+                           passwords and stock would cross the network in the clear";
+            settings.fault("listen", addr, must_be);
         }
     }
-    (listen, open)
+    Listen { addr, open, tls }
+}
+
+fn tls(settings: &mut Settings) -> Option<Tls> {
+    let mut path = |key: &str| settings.parsed::<PathBuf>(key, "the path of a PEM file");
+    let (cert, key, client_ca) = (path("tls_cert"), path("tls_key"), path("tls_client_ca"));
+    match (cert, key) {
+        (Some(cert), Some(key)) => match Tls::load(&cert, &key, client_ca.as_deref()) {
+            Ok(tls) => return Some(tls),
+            Err(error) => settings.fault("tls_cert", cert.display(), format!("usable, but {error}")),
+        },
+        (None, None) if client_ca.is_none() => {}
+        _ => settings.fault(
+            "tls_cert",
+            "(incomplete)",
+            "given together with `tls_key`, for any of the tls keys to count",
+        ),
+    }
+    None
 }

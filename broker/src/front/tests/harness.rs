@@ -18,6 +18,7 @@ pub(super) struct Rig {
     pub(super) stats: Arc<FrontStats>,
     pub(super) publisher: Publisher,
     pub(super) shared: Arc<Shared<TestIntake>>,
+    policy: Arc<TestPolicy>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
@@ -30,12 +31,17 @@ impl Rig {
     pub(super) async fn with(config: FrontConfig) -> Rig {
         let config = FrontConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..config };
         let intake = Arc::new(TestIntake::new());
-        let front = Front::bind(config, Arc::new(TestPolicy), intake.clone()).await.unwrap();
+        let policy = Arc::new(TestPolicy::default());
+        let front = Front::bind(config, policy.clone(), intake.clone()).await.unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let (addr, stats, publisher, shared) =
             (front.local_addr().unwrap(), front.stats(), front.publisher(), front.shared.clone());
         let task = tokio::spawn(front.run(async move { drop(stopped.await) }));
-        Rig { addr, intake, stats, publisher, shared, stop: Some(stop), task }
+        Rig { addr, intake, stats, publisher, shared, policy, stop: Some(stop), task }
+    }
+
+    pub(super) fn certificate_names(&self) -> Vec<String> {
+        self.policy.certificates.lock().unwrap().clone()
     }
 
     /// Tells it to stop; `stopped` waits until it has.
@@ -76,10 +82,17 @@ pub(super) async fn until(what: &str, condition: impl Fn() -> bool) {
 }
 
 /// Users `bad` and `nope` may not connect, nobody may publish below `forbidden/` or read below `secret/`.
-struct TestPolicy;
+#[derive(Default)]
+struct TestPolicy {
+    /// Names in the certificates of those who connected.
+    certificates: Mutex<Vec<String>>,
+}
 
 impl Policy for TestPolicy {
     fn connect(&self, offered: &Credentials<'_>) -> Result<Option<Arc<str>>, Refusal> {
+        if let Some(name) = offered.certificate {
+            self.certificates.lock().unwrap().push(name.to_owned());
+        }
         match offered.username {
             Some("bad") => Err(Refusal::BadCredentials),
             Some("nope") => Err(Refusal::NotAuthorized),

@@ -9,4 +9,5 @@ mod router_rows;
 mod sessions;
 mod stopping;
 mod subscribing;
+mod tls;
 mod tools;

@@ -8,7 +8,7 @@ use super::client::DEADLINE;
 use super::harness::*;
 
 /// The tool, or `None` with a notice where it is not installed. `TILLSYNC_REQUIRE_TOOLS=1` makes that a failure.
-async fn tool(rig: &Rig, name: &str, args: &str) -> Option<tokio::process::Child> {
+pub(super) async fn tool(rig: &Rig, name: &str, args: &str) -> Option<tokio::process::Child> {
     let port = rig.addr.port().to_string();
     let mut command = Command::new(name);
     command.args(["-h", "127.0.0.1", "-p", &port]).args(args.split_whitespace()).kill_on_drop(true);
@@ -22,7 +22,7 @@ async fn tool(rig: &Rig, name: &str, args: &str) -> Option<tokio::process::Child
     }
 }
 
-async fn output(child: tokio::process::Child) -> Output {
+pub(super) async fn output(child: tokio::process::Child) -> Output {
     tokio::time::timeout(DEADLINE, child.wait_with_output()).await.expect("the tool does not end").unwrap()
 }
 

@@ -1,0 +1,149 @@
+//! TLS: who a certificate proves, who is not let in, and what a client that never finishes its handshake costs.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::super::*;
+use super::client::{Connect, V5, V311};
+use super::harness::*;
+
+/// A CA, a server's certificate for 127.0.0.1 and clients' certificates, as PEM files in one folder.
+struct Pki {
+    dir: tempfile::TempDir,
+    ca: Issuer<'static, KeyPair>,
+}
+
+impl Pki {
+    fn new() -> Pki {
+        let dir = tempfile::tempdir().unwrap();
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        std::fs::write(dir.path().join("ca.crt"), params.self_signed(&key).unwrap().pem()).unwrap();
+        let pki = Pki { dir, ca: Issuer::new(params, key) };
+        pki.issue("server", vec!["127.0.0.1".into()]);
+        pki
+    }
+
+    fn issue(&self, name: &str, hosts: Vec<String>) {
+        let mut params = CertificateParams::new(hosts).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.ca).unwrap();
+        std::fs::write(self.path(&format!("{name}.crt")), certificate.pem()).unwrap();
+        std::fs::write(self.path(&format!("{name}.key")), key.serialize_pem()).unwrap();
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        self.dir.path().join(file)
+    }
+
+    async fn rig(&self, clients: bool) -> Rig {
+        let client_ca = clients.then(|| self.path("ca.crt"));
+        let tls = Tls::load(&self.path("server.crt"), &self.path("server.key"), client_ca.as_deref()).unwrap();
+        let connect_timeout = Duration::from_millis(300);
+        Rig::with(FrontConfig { tls: Some(tls), connect_timeout, ..FrontConfig::default() }).await
+    }
+
+    async fn connect(&self, rig: &Rig, as_client: Option<&str>) -> std::io::Result<TlsStream<TcpStream>> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(pem(&self.path("ca.crt"))).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        let config = match as_client {
+            None => builder.with_no_client_auth(),
+            Some(name) => {
+                let key = PrivateKeyDer::from_pem_file(self.path(&format!("{name}.key"))).unwrap();
+                builder.with_client_auth_cert(vec![pem(&self.path(&format!("{name}.crt")))], key).unwrap()
+            }
+        };
+        let stream = TcpStream::connect(rig.addr).await?;
+        let host = ServerName::try_from("127.0.0.1").unwrap();
+        TlsConnector::from(Arc::new(config)).connect(host, stream).await
+    }
+}
+
+fn pem(path: &Path) -> CertificateDer<'static> {
+    CertificateDer::from_pem_file(path).unwrap()
+}
+
+#[tokio::test]
+async fn the_policy_hears_the_name_in_a_verified_certificate() {
+    let pki = Pki::new();
+    pki.issue("pos-1", vec![]);
+    let rig = pki.rig(true).await;
+    for version in [V311, V5] {
+        let mut stream = pki.connect(&rig, Some("pos-1")).await.unwrap();
+        stream.write_all(&Connect::new(version, "till").bytes()).await.unwrap();
+        let mut head = [0; 4];
+        stream.read_exact(&mut head).await.unwrap();
+        assert_eq!((head[0], head[3]), (0x20, 0), "CONNACK: {head:x?}");
+    }
+    assert_eq!(rig.certificate_names(), ["pos-1", "pos-1"]);
+}
+
+#[tokio::test]
+async fn no_certificate_or_a_foreign_one_gets_no_further_than_the_handshake() {
+    let (pki, foreign) = (Pki::new(), Pki::new());
+    foreign.issue("pos-1", vec![]);
+    std::fs::copy(foreign.path("pos-1.crt"), pki.path("foreign.crt")).unwrap();
+    std::fs::copy(foreign.path("pos-1.key"), pki.path("foreign.key")).unwrap();
+    let rig = pki.rig(true).await;
+    for (n, who) in [None, Some("foreign")].into_iter().enumerate() {
+        // With TLS 1.3 the client hears of its refusal at the first read.
+        if let Ok(mut stream) = pki.connect(&rig, who).await {
+            let _ = stream.write_all(&Connect::new(V311, "till").bytes()).await;
+            assert!(!matches!(stream.read_u8().await, Ok(0x20)), "{who:?} was let in");
+        }
+        until("the failure is counted", || rig.stats.tls_failures.get() == n as u64 + 1).await;
+    }
+    assert_eq!(rig.stats.connections_total.get(), 0);
+}
+
+#[tokio::test]
+async fn plain_bytes_and_half_a_handshake_are_closed() {
+    let pki = Pki::new();
+    let rig = pki.rig(false).await;
+    let mut plain = TcpStream::connect(rig.addr).await.unwrap();
+    plain.write_all(&Connect::new(V311, "till").bytes()).await.unwrap();
+    until("plain MQTT is refused", || rig.stats.tls_failures.get() == 1).await;
+    let silent = TcpStream::connect(rig.addr).await.unwrap();
+    until("a silent client is given up", || rig.stats.connect_timeouts.get() == 1).await;
+    drop(silent);
+}
+
+#[tokio::test]
+async fn mosquitto_speaks_tls() {
+    let pki = Pki::new();
+    pki.issue("pos-1", vec![]);
+    let rig = pki.rig(true).await;
+    let [ca, cert, key] = ["ca.crt", "pos-1.crt", "pos-1.key"].map(|file| pki.path(file).display().to_string());
+    let args = format!("-q 1 -t t/a -m hello --cafile {ca} --cert {cert} --key {key}");
+    let Some(published) = super::tools::tool(&rig, "mosquitto_pub", &args).await else { return };
+    let output = super::tools::output(published).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(rig.intake.publishes().len(), 1);
+}
+
+#[test]
+fn files_that_cannot_be_used_are_named() {
+    let pki = Pki::new();
+    pki.issue("other", vec![]);
+    let load = |cert: &str, key: &str| Tls::load(&pki.path(cert), &pki.path(key), None).map(|_| ());
+    assert!(load("server.crt", "server.key").is_ok());
+    assert!(load("none.crt", "server.key").unwrap_err().to_string().contains("none.crt"));
+    assert!(matches!(load("server.key", "server.key"), Err(TlsError::File { .. })));
+    assert!(matches!(load("server.crt", "other.key"), Err(TlsError::Pair(_))));
+}
