@@ -32,6 +32,7 @@ const PACKET_BYTES_MAX: usize = 1 << 20;
 const PACK_FROM_BYTES: usize = 512;
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(500);
+const TURNED_WAIT: Duration = Duration::from_secs(30);
 
 /// Where the hub is and who we are to it.
 #[derive(Debug, Clone)]
@@ -64,6 +65,8 @@ pub struct Uplink {
 enum Ended {
     /// Wait and connect again.
     Lost(String),
+    /// Syncing would do harm until a person has acted: ask again in a while whether one has.
+    Turned,
     /// The process is stopping, or the ledger is.
     Stop,
 }
@@ -90,14 +93,17 @@ impl Uplink {
                 Ok(()) => return,
                 Err(ended) => ended,
             };
-            match ended {
+            let wait = match ended {
                 Ended::Stop => return,
-                Ended::Lost(why) => tracing::info!(hub = %self.hub.host, port = self.hub.port, %why, "the hub is away"),
-            }
-            if self.writer.input(Input::Link(LinkState::Away)).await.is_err() {
-                return;
-            }
-            let wait = backoff.next_wait(node::random().unwrap_or(0));
+                Ended::Turned => TURNED_WAIT,
+                Ended::Lost(why) => {
+                    tracing::info!(hub = %self.hub.host, port = self.hub.port, %why, "the hub is away");
+                    if self.writer.input(Input::Link(LinkState::Away)).await.is_err() {
+                        return;
+                    }
+                    backoff.next_wait(node::random().unwrap_or(0))
+                }
+            };
             if !self.rest(wait, &mut cursor).await {
                 return;
             }
@@ -187,7 +193,9 @@ impl Uplink {
                     backoff.reset();
                     self.writer.input(Input::Link(LinkState::Connected)).await?;
                 }
-                Ok(self.pass_on(heard).await?)
+                let turned = matches!(heard, Heard::Turned { .. });
+                self.pass_on(heard).await?;
+                if turned { Err(Ended::Turned) } else { Ok(()) }
             }
             _ => Ok(()),
         }
