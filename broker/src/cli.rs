@@ -1,20 +1,20 @@
 //! The command line of `tillsync-broker`.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use proto::id::{Epoch, SiteName};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::config::{Config, Flags, MANUAL};
+use crate::config::{Config, MANUAL};
 use crate::front::{FrontConfig, Publisher};
 use crate::hub::{Effect, Hub, Input};
 use crate::ledger::{Options, Perform, Sabotage, Writer};
+use crate::node::commands::{self, NodeFlags, StatusArgs};
 use crate::node::process::Node;
 use crate::node::settings::{Faults, Settings};
 use crate::node::{self, show};
@@ -38,50 +38,22 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the hub until SIGTERM or Ctrl-C.
-    Run(RunArgs),
+    Run(NodeFlags),
     /// Show how a running hub is doing: its sites, their backlog, its ledger.
-    Status {
-        /// The running hub's data folder.
-        #[arg(long)]
-        data: PathBuf,
-        /// One JSON object instead of text.
-        #[arg(long)]
-        json: bool,
-    },
+    Status(StatusArgs),
     /// Print the default configuration with a comment for each key.
     Config,
 }
 
-#[derive(Debug, Args)]
-struct RunArgs {
-    /// A TOML file; `tillsync-broker config` prints one to start from.
-    #[arg(long)]
-    config: Option<PathBuf>,
-    /// Folder of the ledger; made if it does not exist.
-    #[arg(long)]
-    data: Option<PathBuf>,
-    /// Address and port to listen on; port 0 takes a free one and prints it.
-    #[arg(long)]
-    listen: Option<String>,
-    /// Serve without credentials; on loopback only.
-    #[arg(long)]
-    open: bool,
-}
-
 /// Runs one command and returns its exit code. `sabotage` is for checks that must be seen to fail.
 pub fn main(args: Vec<OsString>, sabotage: Option<Sabotage>) -> ExitCode {
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match commands::parse::<Cli>(args) {
         Ok(cli) => cli,
-        Err(error) => {
-            let code = if error.use_stderr() { node::EXIT_CONFIG } else { 0 };
-            // Nothing is left to say if the terminal is gone.
-            let _ = error.print();
-            return ExitCode::from(code);
-        }
+        Err(code) => return code,
     };
     let outcome = match cli.command {
         Command::Run(args) => run(args, sabotage),
-        Command::Status { data, json } => show::status(&data, json, lines),
+        Command::Status(args) => show::status(&args.data, args.json, lines),
         Command::Config => {
             print!("{MANUAL}");
             Ok(())
@@ -90,9 +62,8 @@ pub fn main(args: Vec<OsString>, sabotage: Option<Sabotage>) -> ExitCode {
     node::exit(outcome)
 }
 
-fn run(args: RunArgs, sabotage: Option<Sabotage>) -> anyhow::Result<()> {
-    let flags = Flags { data: args.data, listen: args.listen, open: args.open };
-    let config = Settings::load(args.config.as_deref()).and_then(|s| Config::read(s, &flags))?;
+fn run(flags: NodeFlags, sabotage: Option<Sabotage>) -> anyhow::Result<()> {
+    let config = Settings::load(flags.config.as_deref()).and_then(|s| Config::read(s, &flags))?;
     if !config.listen.open && config.sites.is_empty() && config.monitors.is_empty() {
         let fault = node::settings::Fault {
             key: "site".into(),

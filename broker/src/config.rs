@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::node::accounts::password;
 use crate::node::accounts::{self, Accounts};
+use crate::node::commands::NodeFlags;
 use crate::node::listen::{self, Listen};
 use crate::node::settings::{Faults, Settings};
 
@@ -20,14 +21,6 @@ pub struct Config {
     pub monitors: Accounts,
 }
 
-/// Flags of `run` that stand in for keys of the file.
-#[derive(Debug, Clone, Default)]
-pub struct Flags {
-    pub data: Option<PathBuf>,
-    pub listen: Option<String>,
-    pub open: bool,
-}
-
 impl Default for Config {
     fn default() -> Config {
         Config {
@@ -42,10 +35,8 @@ impl Default for Config {
 }
 
 impl Config {
-    pub fn read(mut settings: Settings, flags: &Flags) -> Result<Config, Faults> {
-        settings.flag("data", flags.data.as_ref().map(|dir| dir.to_string_lossy().into_owned()));
-        settings.flag("listen", flags.listen.clone());
-        settings.flag("open", flags.open.then_some(true));
+    pub fn read(mut settings: Settings, flags: &NodeFlags) -> Result<Config, Faults> {
+        flags.apply(&mut settings);
         let default = Config::default();
         let data = settings.parsed("data", "a folder").unwrap_or(default.data);
         let listen = listen::read(&mut settings);
@@ -85,14 +76,14 @@ mod tests {
             .map(|line| line.strip_prefix("#= ").unwrap_or(line))
             .fold(String::new(), |text, line| text + line + "\n");
         for text in [MANUAL, &uncommented] {
-            let config = Config::read(Settings::parse(text).unwrap(), &Flags::default()).unwrap();
+            let config = Config::read(Settings::parse(text).unwrap(), &NodeFlags::default()).unwrap();
             assert_eq!(config, Config::default());
         }
     }
 
     #[test]
     fn open_is_for_loopback_only() {
-        let read = |text: &str| Config::read(Settings::parse(text).unwrap(), &Flags::default());
+        let read = |text: &str| Config::read(Settings::parse(text).unwrap(), &NodeFlags::default());
         let faults = read("listen = \"0.0.0.0:1883\"\nopen = true").unwrap_err();
         assert!(faults.to_string().contains("only loopback"), "{faults}");
         assert!(read("listen = \"0.0.0.0:1883\"").unwrap_err().to_string().contains("allow_plain"));

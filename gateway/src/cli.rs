@@ -1,7 +1,6 @@
 //! The command line of `tillsync-gateway`.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use broker::front::{FrontConfig, Publisher};
 use broker::ledger::{Options, Perform, Sabotage, Writer};
+use broker::node::commands::{self, NodeFlags, StatusArgs};
 use broker::node::process::Node;
 use broker::node::settings::{Fault, Faults, Settings};
 use broker::node::{self, show};
@@ -46,54 +46,32 @@ enum Command {
     /// Run the gateway until SIGTERM or Ctrl-C.
     Run(RunArgs),
     /// Show how a running gateway is doing: its link to the hub, what waits to be sent, what was refused.
-    Status {
-        /// The running gateway's data folder.
-        #[arg(long)]
-        data: PathBuf,
-        /// One JSON object instead of text.
-        #[arg(long)]
-        json: bool,
-    },
+    Status(StatusArgs),
     /// Print the default configuration with a comment for each key.
     Config,
 }
 
 #[derive(Debug, Args)]
 struct RunArgs {
-    /// A TOML file; `tillsync-gateway config` prints one to start from.
-    #[arg(long)]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    node: NodeFlags,
     /// The site's name.
     #[arg(long)]
     site: Option<String>,
-    /// Folder of the ledger; made if it does not exist.
-    #[arg(long)]
-    data: Option<PathBuf>,
-    /// Address and port for devices; port 0 takes a free one and prints it.
-    #[arg(long)]
-    listen: Option<String>,
     /// The hub's host and port. Without it the store works for itself.
     #[arg(long)]
     hub: Option<String>,
-    /// Serve without credentials and take a device's name from its topic; on loopback only.
-    #[arg(long)]
-    open: bool,
 }
 
 /// Runs one command and returns its exit code. `sabotage` is for checks that must be seen to fail.
 pub fn main(args: Vec<OsString>, sabotage: Option<Sabotage>) -> ExitCode {
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match commands::parse::<Cli>(args) {
         Ok(cli) => cli,
-        Err(error) => {
-            let code = if error.use_stderr() { node::EXIT_CONFIG } else { 0 };
-            // Nothing is left to say if the terminal is gone.
-            let _ = error.print();
-            return ExitCode::from(code);
-        }
+        Err(code) => return code,
     };
     let outcome = match cli.command {
         Command::Run(args) => run(args, sabotage),
-        Command::Status { data, json } => show::status(&data, json, lines),
+        Command::Status(args) => show::status(&args.data, args.json, lines),
         Command::Config => {
             print!("{MANUAL}");
             Ok(())
@@ -103,8 +81,8 @@ pub fn main(args: Vec<OsString>, sabotage: Option<Sabotage>) -> ExitCode {
 }
 
 fn run(args: RunArgs, sabotage: Option<Sabotage>) -> anyhow::Result<()> {
-    let flags = Flags { site: args.site, data: args.data, listen: args.listen, hub: args.hub, open: args.open };
-    let config = Settings::load(args.config.as_deref()).and_then(|s| Config::read(s, &flags))?;
+    let flags = Flags { site: args.site, hub: args.hub, node: args.node };
+    let config = Settings::load(flags.node.config.as_deref()).and_then(|s| Config::read(s, &flags))?;
     if !config.listen.open && config.devices.is_empty() {
         let must_be = "at least one [[device]] with its password, or --open on loopback: nobody could connect";
         return Err(missing("device", must_be).into());

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use broker::node::accounts::{Accounts, password};
+use broker::node::commands::NodeFlags;
 use broker::node::listen::{self, Listen};
 use broker::node::settings::{Fault, Faults, Settings};
 use proto::id::{DeviceName, SiteName};
@@ -40,11 +41,9 @@ pub struct Config {
 /// Flags of `run` that stand in for keys of the file.
 #[derive(Debug, Clone, Default)]
 pub struct Flags {
+    pub node: NodeFlags,
     pub site: Option<String>,
-    pub data: Option<PathBuf>,
-    pub listen: Option<String>,
     pub hub: Option<String>,
-    pub open: bool,
 }
 
 impl Default for Config {
@@ -69,11 +68,9 @@ impl Default for Config {
 
 impl Config {
     pub fn read(mut settings: Settings, flags: &Flags) -> Result<Config, Faults> {
+        flags.node.apply(&mut settings);
         settings.flag("site", flags.site.clone());
-        settings.flag("data", flags.data.as_ref().map(|dir| dir.to_string_lossy().into_owned()));
-        settings.flag("listen", flags.listen.clone());
         settings.flag("hub", flags.hub.clone());
-        settings.flag("open", flags.open.then_some(true));
         let default = Config::default();
         let site = settings.parsed("site", "the site's name: 1 to 64 of A-Z a-z 0-9 _ : -");
         let data = settings.parsed("data", "a folder").unwrap_or(default.data);

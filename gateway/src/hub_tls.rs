@@ -1,11 +1,9 @@
 //! How the uplink is encrypted: which CA signs the hub's certificate, and what we show of ourselves.
 
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use broker::node::pem;
 use rustls::{ClientConfig, RootCertStore};
 
 /// The three PEM files of the configuration; certificate and key go together.
@@ -22,8 +20,8 @@ impl HubTls {
     /// In the operator's words, with the file that is wrong.
     pub fn load(&self) -> Result<Arc<ClientConfig>, String> {
         let mut roots = RootCertStore::empty();
-        for certificate in certificates(&self.ca)? {
-            roots.add(certificate).map_err(|e| at(&self.ca, e))?;
+        for certificate in pem::certificates(&self.ca)? {
+            roots.add(certificate).map_err(|e| pem::at(&self.ca, e))?;
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
@@ -33,20 +31,10 @@ impl HubTls {
         let config = match &self.own {
             None => builder.with_no_client_auth(),
             Some((cert, key)) => {
-                let private = PrivateKeyDer::from_pem_file(key).map_err(|e| at(key, e))?;
-                builder.with_client_auth_cert(certificates(cert)?, private).map_err(|e| at(cert, e))?
+                let private = pem::private_key(key)?;
+                builder.with_client_auth_cert(pem::certificates(cert)?, private).map_err(|e| pem::at(cert, e))?
             }
         };
         Ok(Arc::new(config))
     }
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let all: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(|e| at(path, e))?.collect();
-    let all = all.map_err(|e| at(path, e))?;
-    if all.is_empty() { Err(at(path, "holds no certificate")) } else { Ok(all) }
-}
-
-fn at(path: &Path, why: impl fmt::Display) -> String {
-    format!("{}: {why}", path.display())
 }

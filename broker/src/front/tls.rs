@@ -2,16 +2,17 @@
 //! certificate is handed to the policy.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::CertificateDer;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+
+use crate::node::pem;
 
 /// How connections are encrypted, and whose client certificates are believed.
 #[derive(Clone)]
@@ -22,8 +23,8 @@ pub struct Tls {
 /// What is wrong with the files, in the operator's words.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    #[error("{path}: {why}")]
-    File { path: PathBuf, why: String },
+    #[error("{0}")]
+    File(String),
     #[error("certificate and key do not go together: {0}")]
     Pair(String),
     #[error("the clients' CA cannot be used: {0}")]
@@ -34,7 +35,8 @@ impl Tls {
     /// Reads PEM files: the server's certificate chain, its key, and the CA that signs clients' certificates. With a
     /// `client_ca` every client must show a certificate of it; without, clients are known by what they log in with.
     pub fn load(cert: &Path, key: &Path, client_ca: Option<&Path>) -> Result<Tls, TlsError> {
-        let key = PrivateKeyDer::from_pem_file(key).map_err(|e| file(key, e))?;
+        let key = pem::private_key(key).map_err(TlsError::File)?;
+        let chain = pem::certificates(cert).map_err(TlsError::File)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
@@ -43,7 +45,7 @@ impl Tls {
             None => builder.with_no_client_auth(),
             Some(path) => {
                 let mut roots = RootCertStore::empty();
-                for certificate in certificates(path)? {
+                for certificate in pem::certificates(path).map_err(TlsError::File)? {
                     roots.add(certificate).map_err(|e| TlsError::ClientCa(e.to_string()))?;
                 }
                 let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
@@ -52,7 +54,7 @@ impl Tls {
                 builder.with_client_cert_verifier(verifier)
             }
         };
-        let config = builder.with_single_cert(certificates(cert)?, key).map_err(|e| TlsError::Pair(e.to_string()))?;
+        let config = builder.with_single_cert(chain, key).map_err(|e| TlsError::Pair(e.to_string()))?;
         Ok(Tls { acceptor: TlsAcceptor::from(Arc::new(config)) })
     }
 
@@ -68,16 +70,6 @@ impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Tls")
     }
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let all: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(|e| file(path, e))?.collect();
-    let all = all.map_err(|e| file(path, e))?;
-    if all.is_empty() { Err(file(path, "holds no certificate")) } else { Ok(all) }
-}
-
-fn file(path: &Path, why: impl fmt::Display) -> TlsError {
-    TlsError::File { path: path.into(), why: why.to_string() }
 }
 
 fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {

@@ -6,7 +6,7 @@ use proto::clock::{Reading, Stamp};
 use proto::id::{ReplicaId, Seq, WallMs};
 use proto::wire::{CounterTotal, Event};
 
-use super::store::LedgerError;
+use super::error::LedgerError;
 use crate::front::{Inbound, Verdict};
 
 /// A table of the state. The number is on disk: never give one a second meaning. 0 is the ledger's own.
@@ -50,25 +50,20 @@ impl Now {
     }
 }
 
+/// Sees a cell's key and value, and says whether to go on.
+pub type EachCell<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
+/// Sees an event with its stamp and the seq of its first record, and says whether to go on.
+pub type EachEvent<'a> = &'a mut dyn FnMut(Seq, Stamp, &Event) -> ControlFlow<()>;
+
 /// The state and the journal as they stand, this group's earlier steps included.
 pub trait Read {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, LedgerError>;
 
     /// The cells of a table from the key `from` on, in key order, until `each` breaks.
-    fn scan(
-        &self,
-        table: Table,
-        from: &[u8],
-        each: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), LedgerError>;
+    fn scan(&self, table: Table, from: &[u8], each: EachCell<'_>) -> Result<(), LedgerError>;
 
     /// Every cell of a table whose key starts with `prefix`, in key order.
-    fn scan_prefix(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        each: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), LedgerError> {
+    fn scan_prefix(&self, table: Table, prefix: &[u8], each: EachCell<'_>) -> Result<(), LedgerError> {
         self.scan(table, prefix, &mut |key, value| match key.starts_with(prefix) {
             true => each(key, value),
             false => ControlFlow::Break(()),
@@ -82,7 +77,7 @@ pub trait Read {
     fn next_seq(&self) -> Seq;
 
     /// Events from the newest back, as far as the journal reaches.
-    fn events_back(&self, each: &mut dyn FnMut(Seq, Stamp, &Event) -> ControlFlow<()>) -> Result<(), LedgerError>;
+    fn events_back(&self, each: EachEvent<'_>) -> Result<(), LedgerError>;
 }
 
 /// An event with its stamp; the writer places it in a chunk.

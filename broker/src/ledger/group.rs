@@ -1,17 +1,16 @@
 //! The open group: what the steps since the last commit came to, and the ledger as seen over it.
 
-use std::ops::ControlFlow;
-
 use proto::chunk::Position;
 use proto::clock::Stamp;
 use proto::id::{ReplicaId, Seq};
 use proto::wire::Event;
 use tokio::sync::oneshot;
 
-use super::core::{Put, Read, Table};
+use super::core::{EachCell, EachEvent, Put, Read, Table};
+use super::error::LedgerError;
 use super::journal::Journal;
 use super::state::State;
-use super::store::{LedgerError, Store};
+use super::store::Store;
 use crate::front::Verdict;
 
 /// A group is closed at this many records or body bytes; one more event may come on top. So a chunk stays far below
@@ -68,12 +67,7 @@ impl Read for View<'_> {
         self.state.get(self.store, table, key)
     }
 
-    fn scan(
-        &self,
-        table: Table,
-        from: &[u8],
-        each: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), LedgerError> {
+    fn scan(&self, table: Table, from: &[u8], each: EachCell<'_>) -> Result<(), LedgerError> {
         self.state.scan(self.store, table, from, each)
     }
 
@@ -85,7 +79,7 @@ impl Read for View<'_> {
         self.next
     }
 
-    fn events_back(&self, each: &mut dyn FnMut(Seq, Stamp, &Event) -> ControlFlow<()>) -> Result<(), LedgerError> {
+    fn events_back(&self, each: EachEvent<'_>) -> Result<(), LedgerError> {
         for (seq, stamp, event) in self.events.iter().rev() {
             if each(*seq, *stamp, event).is_break() {
                 return Ok(());

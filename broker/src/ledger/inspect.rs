@@ -5,8 +5,9 @@ use std::path::Path;
 use proto::chunk::Chunk;
 use proto::id::{ReplicaId, Seq};
 
+use super::error::LedgerError;
 use super::journal::Journal;
-use super::store::{CACHE_BYTES, LedgerError, SEGMENT_BYTES, database_dir};
+use super::store::{CACHE_BYTES, SEGMENT_BYTES, database_dir};
 
 /// Visits every chunk of a stopped node's journal in order, after checking the whole chain. `dir` is its data folder.
 /// The ledger is opened as the node would open it; an absent one is an error, never created.

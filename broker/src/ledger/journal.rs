@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use proto::chunk::{self, Chunk, Head, Position};
 use proto::id::{ReplicaId, Seq};
 
-use super::store::{LedgerError, read_error};
+use super::error::{LedgerError, read_error};
 
 /// Reads committed chunks; cheap to clone, usable from any thread.
 #[derive(Clone)]
@@ -58,10 +58,10 @@ impl Journal {
 
     /// The stored bytes of the chunk that holds `seq`, or of the first one after it.
     pub(super) fn at_or_after(&self, seq: Seq) -> Result<Option<Vec<u8>>, LedgerError> {
-        if let Some(found) = self.tree.get_lt(seq.next().0.to_be_bytes()).map_err(read_error)? {
-            if head_of(&found.1)?.last >= seq {
-                return Ok(Some(found.1.to_vec()));
-            }
+        if let Some((_, bytes)) = self.tree.get_lt(seq.next().0.to_be_bytes()).map_err(read_error)?
+            && head_of(&bytes)?.last >= seq
+        {
+            return Ok(Some(bytes.to_vec()));
         }
         let after = self.tree.range(seq.0.to_be_bytes()..).next().transpose().map_err(read_error)?;
         Ok(after.map(|(_, bytes)| bytes.to_vec()))

@@ -5,6 +5,7 @@
 
 mod clocks;
 mod core;
+mod error;
 mod group;
 mod inspect;
 mod journal;
@@ -16,9 +17,10 @@ mod store;
 mod tests;
 mod writer;
 
-pub use core::{Core, Draft, Now, Placed, Put, Read, Step, Table};
+pub use core::{Core, Draft, EachCell, EachEvent, Now, Placed, Put, Read, Step, Table};
+pub use error::LedgerError;
 pub use inspect::read_stopped;
 pub use reader::{LedgerStats, Reader};
 pub use sabotage::Sabotage;
-pub use store::{LedgerError, Options};
+pub use store::Options;
 pub use writer::{Handle, Perform, Stopped, Writer};

@@ -4,8 +4,8 @@ use proto::chunk::{self, Head, Position};
 use proto::id::{ReplicaId, Seq, WallMs};
 use tokio::sync::watch;
 
+use super::error::LedgerError;
 use super::journal::{Journal, open_chunk};
-use super::store::LedgerError;
 
 /// The ledger as of its last commit.
 #[derive(Debug, Clone, Copy, Default)]

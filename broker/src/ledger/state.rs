@@ -5,12 +5,12 @@
 //! replaying the journal from `folded` on ends at the same state, whatever part of it had been written already.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::ControlFlow;
 
 use proto::id::Seq;
 
-use super::core::{Put, Table};
-use super::store::{LedgerError, Store};
+use super::core::{EachCell, Put, Table};
+use super::error::LedgerError;
+use super::store::Store;
 
 /// Below this many dirty cells nothing rides: cells that change often are written once, and a replay stays short.
 const RIDE_FROM: usize = 4096;
@@ -52,13 +52,7 @@ impl State {
     }
 
     /// Merges what is held here with what is on disk, in key order.
-    pub(super) fn scan(
-        &self,
-        store: &Store,
-        table: Table,
-        from: &[u8],
-        each: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), LedgerError> {
+    pub(super) fn scan(&self, store: &Store, table: Table, from: &[u8], each: EachCell<'_>) -> Result<(), LedgerError> {
         let mut stored = store.scan(table, from).peekable();
         let mut held = self.dirty.range((table.0, from.to_vec())..).take_while(|((t, _), _)| *t == table.0).peekable();
         loop {

@@ -5,18 +5,16 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use proto::chunk::ChunkError;
 use proto::id::{Epoch, ReplicaId, Seq, SiteName};
 use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional};
 
 use super::core::{Put, Table};
+use super::error::{FORMAT, LedgerError, read_error};
 
 /// 8 MiB. With smaller segments chunks spill into blob files, which nothing syncs. Fixed when a ledger is created.
 pub(super) const SEGMENT_BYTES: usize = 8 << 20;
 /// The page cache. sled's default is 1 GiB.
 pub(super) const CACHE_BYTES: u64 = 32 << 20;
-/// The layout of trees and tables. A newer one is refused.
-const FORMAT: u64 = 1;
 /// A copy is kept before opening after an unclean stop, if the database is no larger than this.
 const COPY_BYTES_MAX: u64 = 64 << 20;
 
@@ -25,27 +23,6 @@ const KEY_FORMAT: &[u8] = b"format";
 const KEY_SITE: &[u8] = b"site";
 const KEY_EPOCH: &[u8] = b"epoch";
 const KEY_FOLDED: &[u8] = b"folded";
-
-/// What went wrong with the ledger, by what the caller does next: all of these stop the process; none is retried.
-#[derive(Debug, thiserror::Error)]
-pub enum LedgerError {
-    #[error("cannot open the ledger in {dir}: {why}")]
-    Open { dir: PathBuf, why: String },
-    #[error("the ledger in {dir} belongs to site {found}, not {wanted}: check --site or --data")]
-    OtherSite { dir: PathBuf, found: String, wanted: String },
-    #[error("the ledger has format {0}, this software reads {FORMAT}: run the newer tillsync that wrote it")]
-    Format(u64),
-    #[error("the ledger in {0} was created before but opened empty: its files are damaged; keep them and restore")]
-    OpenedEmpty(PathBuf),
-    #[error("cannot {doing}: {why}")]
-    Io { doing: &'static str, why: String },
-    #[error("the journal is damaged at seq {at}: {why}")]
-    Chunk { at: Seq, why: ChunkError },
-    #[error("the journal's chain breaks before seq {at}")]
-    Broken { at: Seq },
-    #[error("a stored value of table {table} cannot be read: {why}")]
-    Value { table: u8, why: String },
-}
 
 /// Where a ledger lives and what bounds it.
 #[derive(Debug, Clone)]
@@ -281,10 +258,6 @@ fn state_key(table: Table, key: &[u8]) -> Vec<u8> {
     full.push(table.0);
     full.extend_from_slice(key);
     full
-}
-
-pub(super) fn read_error(error: sled::Error) -> LedgerError {
-    LedgerError::Io { doing: "read the ledger", why: error.to_string() }
 }
 
 fn open_advice(error: &sled::Error) -> String {

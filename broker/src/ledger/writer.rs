@@ -12,12 +12,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::clocks::Clocks;
 use super::core::{Core, Draft, Now, Placed, Step};
+use super::error::LedgerError;
 use super::group::{Pending, view};
 use super::journal::{Extent, Journal, Marks};
 use super::reader::{LedgerStats, Reader};
 use super::sabotage::{self, Sabotage};
 use super::state::State;
-use super::store::{Group, LedgerError, Options, Store};
+use super::store::{Group, Options, Store};
 use crate::front::{Batch, Closed, Inbound, Intake, Outcome, Verdict};
 
 /// What may wait for the writer; past it senders wait, and with them their sockets.

@@ -2,7 +2,9 @@
 
 pub mod accounts;
 pub mod admin;
+pub mod commands;
 pub mod listen;
+pub mod pem;
 pub mod process;
 pub mod settings;
 pub mod show;

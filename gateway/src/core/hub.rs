@@ -64,7 +64,7 @@ impl HubView {
 }
 
 impl Gateway {
-    pub(super) fn from_hub(
+    pub(super) fn heard(
         &mut self,
         message: FromHub,
         now: &Now,
@@ -111,9 +111,11 @@ impl Gateway {
         ledger: &dyn Read,
         step: &mut Step<Effect>,
     ) -> Result<(), LedgerError> {
-        let read = entry.key.parse::<RegisterKey>().ok().zip(entry.state.as_ref());
-        let Some((key, state)) = read else { return Ok(self.hub.feed_rejects += 1) };
-        let Ok(register) = Register::try_from(state) else { return Ok(self.hub.feed_rejects += 1) };
+        let state = entry.state.clone().unwrap_or_default();
+        let (Ok(key), Ok(register)) = (entry.key.parse::<RegisterKey>(), Register::try_from(&state)) else {
+            self.hub.feed_rejects += 1;
+            return Ok(());
+        };
         if let Some(own) = items::stored(ledger, OWN, &entry.key)?
             && register.seen.covers(&own.dot)
         {

@@ -130,7 +130,7 @@ impl Core for Gateway {
 
     fn input(&mut self, input: Input, now: &Now, ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
         match input {
-            Input::FromHub(message) => self.from_hub(message, now, ledger),
+            Input::FromHub(message) => self.heard(message, now, ledger),
             Input::Link(state) => {
                 self.hub.link = state;
                 Ok(Step::nothing())
