@@ -1,0 +1,240 @@
+//! SIGKILL at seeded moments while devices publish: what was acknowledged is in the gateway's ledger, and at HQ
+//! exactly once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use firmware_sim::client::{Client, Event, Options, Token};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, interval, timeout_at};
+
+use crate::harness::ledgers::{self, Hq, Row};
+use crate::harness::mqtt::Monitor;
+use crate::harness::wait::PATIENCE;
+use crate::harness::{GTIN, Pair};
+
+const DEVICES: u64 = 3;
+/// A device's pace: fast enough that every kill meets publishes under way, slow enough for two cores.
+const EVERY: Duration = Duration::from_millis(6);
+const GATEWAY_KILLS: u32 = 24;
+const HUB_KILLS: u32 = 12;
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Victim {
+    Gateway,
+    Hub,
+}
+
+#[tokio::test]
+async fn the_gateway_is_killed_again_and_again() {
+    check(Victim::Gateway, kills(GATEWAY_KILLS), 1).await;
+}
+
+#[tokio::test]
+async fn the_hub_is_killed_again_and_again() {
+    check(Victim::Hub, kills(HUB_KILLS), 2).await;
+}
+
+fn kills(least: u32) -> u32 {
+    std::env::var("KILLS").ok().map_or(least, |kills| kills.parse().expect("KILLS is a number"))
+}
+
+async fn check(victim: Victim, kills: u32, seed: u64) {
+    let mut pair = Pair::start().await;
+    let mut chance = SmallRng::seed_from_u64(seed);
+    let mut crew = Crew::connect(&pair, seed);
+    let mut killed = 0;
+    while killed < kills {
+        await_work(victim, &pair, &mut crew).await;
+        // Not a wait for anything: the moment of the kill is what the seed decides.
+        tokio::time::sleep(Duration::from_micros(chance.random_range(0..60_000))).await;
+        let node = match victim {
+            Victim::Gateway => &mut pair.gateway,
+            Victim::Hub => &mut pair.hub,
+        };
+        node.kill().await;
+        killed += 1;
+        if chance.random_ratio(1, 4) {
+            node.start_and_kill(Duration::from_micros(chance.random_range(0..150_000))).await;
+            killed += 1;
+        }
+        node.restart().await;
+    }
+    let logs = crew.go_home().await;
+    pair.gateway.until_applied().await;
+
+    // The last word on the gateway's disk is a kill, too.
+    pair.gateway.kill().await;
+    let at_gateway = ledgers::of_gateway(pair.gateway.dir());
+    let on_hand: i64 = at_gateway.iter().filter_map(Row::movement).map(|movement| movement.units).sum();
+    let mut monitor = Monitor::open(pair.hub.addr, "hq/stock/+").await;
+    let topic = format!("hq/stock/{GTIN}");
+    monitor.until_json(&topic, |stock| stock["on_hand"] == on_hand).await;
+    pair.hub.stop().await;
+    let at_hq = Hq::read(pair.hub.dir()).rows;
+    let found = Found::count(&logs, &at_gateway, &at_hq);
+    println!("killed the {victim:?}: kills={killed} seed={seed} {found}");
+    assert_eq!((found.lost, found.doubled), (0, 0), "{found:?}");
+    assert_eq!(at_hq, at_gateway, "HQ has the gateway's journal, record by record and in order");
+}
+
+/// Waits until the victim has done something since it was started, so that there is something to lose.
+async fn await_work(victim: Victim, pair: &Pair, crew: &mut Crew) {
+    match victim {
+        Victim::Gateway => crew.next_acks(2).await,
+        Victim::Hub => {
+            let before = pair.gateway.status().await["uplink"]["applied_seq"].as_u64();
+            pair.gateway
+                .until_status("the hub applies", |status| {
+                    status["uplink"]["connected"] == true && status["uplink"]["applied_seq"].as_u64() > before
+                })
+                .await;
+        }
+    }
+}
+
+/// Request ids that a device sent, and those that were acknowledged to it; bare scans have none and are counted.
+#[derive(Debug, Default)]
+struct Log {
+    device: String,
+    acked: BTreeSet<String>,
+    bare_acked: usize,
+}
+
+struct Crew {
+    devices: Vec<JoinHandle<Log>>,
+    acks: watch::Sender<u64>,
+    go_home: watch::Sender<bool>,
+}
+
+impl Crew {
+    fn connect(pair: &Pair, seed: u64) -> Crew {
+        let (acks, go_home) = (watch::Sender::new(0), watch::Sender::new(false));
+        let device = |n| {
+            let client = Client::new(Options {
+                client: format!("pos-{n}"),
+                addr: pair.gateway.addr,
+                clean: false,
+                window: 8,
+                subscribe: Vec::new(),
+                seed: seed * 1_000 + n,
+            });
+            tokio::spawn(work(client, format!("pos-{n}"), acks.clone(), go_home.subscribe()))
+        };
+        Crew { devices: (0..DEVICES).map(device).collect(), acks, go_home }
+    }
+
+    /// Waits until so many more publishes were acknowledged.
+    async fn next_acks(&mut self, more: u64) {
+        let mut acks = self.acks.subscribe();
+        let enough = *acks.borrow() + more;
+        let waited = timeout_at(Instant::now() + PATIENCE, acks.wait_for(|acks| *acks >= enough)).await;
+        assert!(waited.is_ok(), "the gateway acknowledges nothing any more; last: {} acks", *self.acks.borrow());
+    }
+
+    /// No new requests; every device ends when all that it sent is acknowledged.
+    async fn go_home(self) -> Vec<Log> {
+        self.go_home.send_replace(true);
+        let mut logs = Vec::new();
+        for device in self.devices {
+            let log = timeout_at(Instant::now() + PATIENCE, device).await;
+            logs.push(log.expect("every publish is acknowledged in the end").expect("the device works"));
+        }
+        logs
+    }
+}
+
+async fn work(mut client: Client, device: String, acks: watch::Sender<u64>, mut end: watch::Receiver<bool>) -> Log {
+    let mut log = Log { device, ..Log::default() };
+    let mut pace = interval(EVERY);
+    let (mut sent, mut over) = (0, false);
+    while !over || client.unacknowledged() > 0 {
+        tokio::select! {
+            _ = pace.tick(), if !over && client.has_room() => {
+                let (topic, payload) = request(&log.device, sent);
+                client.publish(Token(sent), topic, payload.into()).expect("the window has room");
+                sent += 1;
+            }
+            event = client.next() => if let Event::Acked(Token(n)) = event {
+                match id(n) {
+                    Some(id) => assert!(log.acked.insert(id), "publish {n} is acknowledged once"),
+                    None => log.bare_acked += 1,
+                }
+                acks.send_modify(|acks| *acks += 1);
+            },
+            _ = end.wait_for(|end| *end), if !over => over = true,
+        }
+    }
+    client.close().await;
+    log
+}
+
+/// Every eighth request is a bare barcode: it has no id, and is kept at least once.
+fn id(n: u64) -> Option<String> {
+    (n % 8 != 7).then(|| format!("r{n}"))
+}
+
+fn request(device: &str, n: u64) -> (String, String) {
+    match id(n) {
+        None => (format!("dev/{device}/scan"), format!("{GTIN}\r\n")),
+        Some(id) if n % 3 == 0 => {
+            (format!("dev/{device}/scan"), json!({"id": id, "gtin": GTIN, "op": "receive", "qty": 3}).to_string())
+        }
+        Some(id) => {
+            let lines = json!([{"gtin": GTIN, "qty": 1, "cents": 999}]);
+            (format!("dev/{device}/sale"), json!({"id": id, "lines": lines}).to_string())
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Found {
+    acked: usize,
+    found: usize,
+    lost: usize,
+    doubled: usize,
+}
+
+impl std::fmt::Display for Found {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "acked={} found={} lost={} doubled={}", self.acked, self.found, self.lost, self.doubled)
+    }
+}
+
+impl Found {
+    fn count(logs: &[Log], at_gateway: &[Row], at_hq: &[Row]) -> Found {
+        let mut counts = Found::default();
+        let (gateway, hq) = (by_request(at_gateway), by_request(at_hq));
+        for log in logs {
+            counts.acked += log.acked.len() + log.bare_acked;
+            for id in &log.acked {
+                let key = (log.device.clone(), id.clone());
+                let held = [gateway.get(&key), hq.get(&key)].map(|held| held.copied().unwrap_or(0));
+                counts.lost += usize::from(held.contains(&0));
+                counts.doubled += usize::from(held.iter().any(|held| *held > 1));
+                counts.found += usize::from(!held.contains(&0));
+            }
+            let bare = (log.device.clone(), String::new());
+            let held = [gateway.get(&bare), hq.get(&bare)].map(|held| held.copied().unwrap_or(0));
+            counts.lost += log.bare_acked.saturating_sub(held[0].min(held[1]));
+            counts.found += log.bare_acked.min(held[0].min(held[1]));
+        }
+        let dots: BTreeSet<_> = at_hq.iter().map(|row| &row.dot).collect();
+        counts.doubled += at_hq.len() - dots.len();
+        assert_eq!(logs.len() as u64, DEVICES);
+        counts
+    }
+}
+
+/// Every request here leaves one record.
+fn by_request(rows: &[Row]) -> BTreeMap<(String, String), usize> {
+    let mut counts = BTreeMap::new();
+    for row in rows {
+        *counts.entry((row.device.clone(), row.request.clone())).or_default() += 1;
+    }
+    counts
+}
