@@ -1,5 +1,7 @@
 //! A killed process keeps its page cache, so kills do not show that anything reached the disk. The system calls do.
 
+use firmware_sim::seam::Fault;
+
 use crate::harness::mqtt::{Link, Packet, Qos};
 use crate::harness::node::{Spec, path};
 use crate::harness::wait::{holds, until};
@@ -17,13 +19,29 @@ async fn an_fdatasync_lies_between_a_publish_and_its_puback() {
     if !tools::has(&["strace"]) {
         return;
     }
+    let (steps, calls) = trace(None).await;
+    println!("fdatasync: {steps:?}");
+    let (read, puback) = (steps.read.expect("the PUBLISH"), steps.puback.expect("the PUBACK"));
+    assert!(read < puback && steps.between() > 0, "no fdatasync of the ledger between the two: {steps:?}\n{calls}");
+
+    // And the trace of one that answers early does not pass.
+    let (steps, calls) = trace(Some(Fault::AckEarly)).await;
+    println!("fdatasync, acknowledging early: {steps:?}");
+    assert!(steps.read < steps.puback && steps.between() == 0, "an early PUBACK must be seen: {steps:?}\n{calls}");
+}
+
+/// The system calls of a gateway that takes one publish.
+async fn trace(fault: Option<Fault>) -> (Steps, String) {
     let dir = folder();
     let trace = dir.path().join("trace");
     let file = path(&trace);
     // -D: the gateway is our child, strace a bystander.
     let strace = ["strace", "-D", "-f", "-y", "-s", "256", "-o", &file, "-e", CALLS];
-    let mut gateway = Spec::gateway(dir.path(), "harbour", None).under(&strace).start().await;
-
+    let mut spec = Spec::gateway(dir.path(), "harbour", None).under(&strace);
+    if let Some(fault) = fault {
+        spec = spec.sabotage(fault);
+    }
+    let mut gateway = spec.start().await;
     let mut device = Link::open(gateway.addr, "traced-1").await;
     device.throw(Qos::One, PKID, false, TOPIC.as_bytes(), GTIN.as_bytes()).await;
     device.expect_packet(Packet::PubAck(PKID)).await;
@@ -33,19 +51,9 @@ async fn an_fdatasync_lies_between_a_publish_and_its_puback() {
         let last = text.lines().last().unwrap_or_default();
         let over = text.lines().any(|line| line.contains("+++ exited with 0"));
         holds(over, last).map(|()| text)
-    })
-    .await;
-
-    let steps = Steps::find(&calls);
-    println!("fdatasync: {steps:?}");
-    let Steps { read: Some(read), synced, puback: Some(puback) } = steps else {
-        panic!("the trace shows no PUBLISH or no PUBACK:\n{calls}")
-    };
-    assert!(read < puback, "the PUBACK answers this PUBLISH");
-    let between = synced.iter().filter(|(began, ended)| read < *began && *ended < puback).count();
-    assert!(between > 0, "no fdatasync of the ledger between lines {read} and {puback} of the trace:\n{calls}");
-    let early = calls.lines().take(read).filter(|line| line.contains(PUBACK)).count();
-    assert_eq!(early, 0, "no PUBACK before its PUBLISH was read");
+    });
+    let calls = calls.await;
+    (Steps::find(&calls), calls)
 }
 
 /// Lines of the trace: where the PUBLISH's read had returned, where fdatasyncs of the ledger began and had returned,
@@ -58,6 +66,12 @@ struct Steps {
 }
 
 impl Steps {
+    /// Syncs that began after the read and had returned before the PUBACK.
+    fn between(&self) -> usize {
+        let within = |(began, ended): &&(usize, usize)| self.read < Some(*began) && Some(*ended) < self.puback;
+        self.synced.iter().filter(within).count()
+    }
+
     fn find(calls: &str) -> Steps {
         let mut steps = Steps::default();
         // Syncs under way, by thread.

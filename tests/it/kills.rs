@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use firmware_sim::client::{Client, Event, Options, Token};
+use firmware_sim::seam::Fault;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
@@ -14,14 +15,15 @@ use tokio::time::{Instant, interval, timeout_at};
 
 use crate::harness::ledgers::{self, Hq, Row};
 use crate::harness::mqtt::Monitor;
+use crate::harness::node::Spec;
 use crate::harness::wait::PATIENCE;
-use crate::harness::{GTIN, Pair};
+use crate::harness::{GTIN, Pair, SITE, folder};
 
 const DEVICES: u64 = 3;
 /// A device's pace: fast enough that every kill meets publishes under way, slow enough for two cores.
 const EVERY: Duration = Duration::from_millis(6);
-const GATEWAY_KILLS: u32 = 24;
-const HUB_KILLS: u32 = 12;
+const GATEWAY_KILLS: u32 = 40;
+const HUB_KILLS: u32 = 20;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Victim {
@@ -43,28 +45,24 @@ fn kills(least: u32) -> u32 {
     std::env::var("KILLS").ok().map_or(least, |kills| kills.parse().expect("KILLS is a number"))
 }
 
+/// The same devices and the same count against a gateway that answers before it commits.
+#[tokio::test]
+async fn a_gateway_that_acknowledges_early_is_caught() {
+    let dir = folder();
+    let hub = Spec::hub(dir.path()).start().await;
+    let gateway = Spec::gateway(dir.path(), SITE, Some(hub.addr)).sabotage(Fault::AckEarly).start().await;
+    let mut pair = Pair::of(hub, gateway, dir);
+    let (logs, struck) = strike(Victim::Gateway, 3, 3, &mut pair).await;
+    pair.gateway.kill().await;
+    let at_gateway = ledgers::of_gateway(pair.gateway.dir());
+    let found = Found::count(&logs, &at_gateway, &at_gateway);
+    println!("killed a gateway that acknowledges early: {struck} {found}");
+    assert!(found.lost > 0, "the check must see it: {found:?}");
+}
+
 async fn check(victim: Victim, kills: u32, seed: u64) {
     let mut pair = Pair::start().await;
-    let mut chance = SmallRng::seed_from_u64(seed);
-    let mut crew = Crew::connect(&pair, seed);
-    let mut killed = 0;
-    while killed < kills {
-        await_work(victim, &pair, &mut crew).await;
-        // Not a wait for anything: the moment of the kill is what the seed decides.
-        tokio::time::sleep(Duration::from_micros(chance.random_range(0..60_000))).await;
-        let node = match victim {
-            Victim::Gateway => &mut pair.gateway,
-            Victim::Hub => &mut pair.hub,
-        };
-        node.kill().await;
-        killed += 1;
-        if chance.random_ratio(1, 4) {
-            node.start_and_kill(Duration::from_micros(chance.random_range(0..150_000))).await;
-            killed += 1;
-        }
-        node.restart().await;
-    }
-    let logs = crew.go_home().await;
+    let (logs, struck) = strike(victim, kills, seed, &mut pair).await;
     pair.gateway.until_applied().await;
 
     // The last word on the gateway's disk is a kill, too.
@@ -77,9 +75,49 @@ async fn check(victim: Victim, kills: u32, seed: u64) {
     pair.hub.stop().await;
     let at_hq = Hq::read(pair.hub.dir()).rows;
     let found = Found::count(&logs, &at_gateway, &at_hq);
-    println!("killed the {victim:?}: kills={killed} seed={seed} {found}");
+    println!("killed the {victim:?}: seed={seed} {struck} {found}");
     assert_eq!((found.lost, found.doubled), (0, 0), "{found:?}");
     assert_eq!(at_hq, at_gateway, "HQ has the gateway's journal, record by record and in order");
+    assert!(struck.kills >= kills && (victim == Victim::Hub || struck.busy > 0), "{struck}");
+}
+
+/// How often it was killed, how often in its start, and how often while publishes waited for their PUBACK.
+#[derive(Debug, Default)]
+struct Struck {
+    kills: u32,
+    starting: u32,
+    busy: u32,
+}
+
+impl std::fmt::Display for Struck {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "kills={} starting={} busy={}", self.kills, self.starting, self.busy)
+    }
+}
+
+async fn strike(victim: Victim, kills: u32, seed: u64, pair: &mut Pair) -> (Vec<Log>, Struck) {
+    let mut chance = SmallRng::seed_from_u64(seed);
+    let mut crew = Crew::connect(pair, seed);
+    let mut struck = Struck::default();
+    while struck.kills < kills {
+        await_work(victim, pair, &mut crew).await;
+        // Not a wait for anything: the moment of the kill is what the seed decides.
+        tokio::time::sleep(Duration::from_micros(chance.random_range(0..60_000))).await;
+        let node = match victim {
+            Victim::Gateway => &mut pair.gateway,
+            Victim::Hub => &mut pair.hub,
+        };
+        struck.busy += u32::from(crew.progress.borrow().in_flight() > 0);
+        node.kill().await;
+        struck.kills += 1;
+        if chance.random_ratio(1, 4) {
+            node.start_and_kill(Duration::from_micros(chance.random_range(0..150_000))).await;
+            struck.kills += 1;
+            struck.starting += 1;
+        }
+        node.restart().await;
+    }
+    (crew.go_home().await, struck)
 }
 
 /// Waits until the victim has done something since it was started, so that there is something to lose.
@@ -107,13 +145,26 @@ struct Log {
 
 struct Crew {
     devices: Vec<JoinHandle<Log>>,
-    acks: watch::Sender<u64>,
+    progress: watch::Sender<Progress>,
     go_home: watch::Sender<bool>,
+}
+
+/// Publishes of all devices.
+#[derive(Debug, Clone, Copy, Default)]
+struct Progress {
+    sent: u64,
+    acked: u64,
+}
+
+impl Progress {
+    fn in_flight(self) -> u64 {
+        self.sent - self.acked
+    }
 }
 
 impl Crew {
     fn connect(pair: &Pair, seed: u64) -> Crew {
-        let (acks, go_home) = (watch::Sender::new(0), watch::Sender::new(false));
+        let (progress, go_home) = (watch::Sender::default(), watch::Sender::new(false));
         let device = |n| {
             let client = Client::new(Options {
                 client: format!("pos-{n}"),
@@ -123,17 +174,17 @@ impl Crew {
                 subscribe: Vec::new(),
                 seed: seed * 1_000 + n,
             });
-            tokio::spawn(work(client, format!("pos-{n}"), acks.clone(), go_home.subscribe()))
+            tokio::spawn(work(client, format!("pos-{n}"), progress.clone(), go_home.subscribe()))
         };
-        Crew { devices: (0..DEVICES).map(device).collect(), acks, go_home }
+        Crew { devices: (0..DEVICES).map(device).collect(), progress, go_home }
     }
 
     /// Waits until so many more publishes were acknowledged.
     async fn next_acks(&mut self, more: u64) {
-        let mut acks = self.acks.subscribe();
-        let enough = *acks.borrow() + more;
-        let waited = timeout_at(Instant::now() + PATIENCE, acks.wait_for(|acks| *acks >= enough)).await;
-        assert!(waited.is_ok(), "the gateway acknowledges nothing any more; last: {} acks", *self.acks.borrow());
+        let mut progress = self.progress.subscribe();
+        let enough = progress.borrow().acked + more;
+        let waited = timeout_at(Instant::now() + PATIENCE, progress.wait_for(|now| now.acked >= enough)).await.is_ok();
+        assert!(waited, "the gateway acknowledges nothing any more; last: {:?}", self.progress.borrow());
     }
 
     /// No new requests; every device ends when all that it sent is acknowledged.
@@ -148,7 +199,12 @@ impl Crew {
     }
 }
 
-async fn work(mut client: Client, device: String, acks: watch::Sender<u64>, mut end: watch::Receiver<bool>) -> Log {
+async fn work(
+    mut client: Client,
+    device: String,
+    progress: watch::Sender<Progress>,
+    mut end: watch::Receiver<bool>,
+) -> Log {
     let mut log = Log { device, ..Log::default() };
     let mut pace = interval(EVERY);
     let (mut sent, mut over) = (0, false);
@@ -158,13 +214,14 @@ async fn work(mut client: Client, device: String, acks: watch::Sender<u64>, mut 
                 let (topic, payload) = request(&log.device, sent);
                 client.publish(Token(sent), topic, payload.into()).expect("the window has room");
                 sent += 1;
+                progress.send_modify(|progress| progress.sent += 1);
             }
             event = client.next() => if let Event::Acked(Token(n)) = event {
                 match id(n) {
                     Some(id) => assert!(log.acked.insert(id), "publish {n} is acknowledged once"),
                     None => log.bare_acked += 1,
                 }
-                acks.send_modify(|acks| *acks += 1);
+                progress.send_modify(|progress| progress.acked += 1);
             },
             _ = end.wait_for(|end| *end), if !over => over = true,
         }

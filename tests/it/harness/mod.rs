@@ -32,6 +32,10 @@ impl Pair {
         let dir = folder();
         let hub = Spec::hub(dir.path()).start().await;
         let gateway = gateway(dir.path(), SITE, hub.addr).await;
+        Pair::of(hub, gateway, dir)
+    }
+
+    pub(crate) fn of(hub: Node, gateway: Node, dir: TempDir) -> Pair {
         Pair { hub, gateway, _dir: dir }
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use firmware_sim::seam::Fault;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
@@ -29,6 +30,7 @@ pub(crate) struct Spec {
     role: &'static str,
     flags: Vec<String>,
     config: Option<String>,
+    fault: Option<Fault>,
     /// A program that runs the node, such as strace with its flags.
     under: Vec<String>,
 }
@@ -51,7 +53,7 @@ impl Spec {
 
     fn new(role: &'static str, name: &str, dir: &Path) -> Spec {
         let (name, dir) = (name.to_owned(), dir.join(name));
-        Spec { name, dir, role, flags: vec!["--open".into()], config: None, under: Vec::new() }
+        Spec { name, dir, role, flags: vec!["--open".into()], config: None, fault: None, under: Vec::new() }
     }
 
     /// Adds to its configuration file.
@@ -68,6 +70,12 @@ impl Spec {
     /// Only those that the configuration names may connect.
     pub(crate) fn closed(mut self) -> Spec {
         self.flags.retain(|flag| flag != "--open");
+        self
+    }
+
+    /// Gives it a fault that a test must notice.
+    pub(crate) fn sabotage(mut self, fault: Fault) -> Spec {
+        self.fault = Some(fault);
         self
     }
 
@@ -93,7 +101,13 @@ impl Spec {
         std::fs::create_dir_all(&self.dir).expect("make the node's folder");
         let log = File::options().create(true).append(true).open(self.log()).expect("open the node's log");
         let mut words = self.under.clone();
-        words.extend([BINARY, self.role, "run"].map(str::to_owned));
+        match self.fault {
+            None => words.extend([BINARY, self.role, "run"].map(str::to_owned)),
+            // As the demo starts its nodes: only there the switch exists.
+            Some(fault) => {
+                words.extend([BINARY, "node", self.role, "--sabotage", fault.as_str(), "run"].map(str::to_owned));
+            }
+        }
         if let Some(toml) = &self.config {
             let file = self.dir.with_file_name(format!("{}.toml", self.name));
             std::fs::write(&file, toml).expect("write the node's configuration");
