@@ -24,11 +24,14 @@ const DEVICES: u64 = 3;
 const EVERY: Duration = Duration::from_millis(6);
 const GATEWAY_KILLS: u32 = 40;
 const HUB_KILLS: u32 = 20;
+const BOTH_KILLS: u32 = 20;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Victim {
     Gateway,
     Hub,
+    /// Now the one, now the other; the other may be in its start.
+    Either,
 }
 
 #[tokio::test]
@@ -39,6 +42,11 @@ async fn the_gateway_is_killed_again_and_again() {
 #[tokio::test]
 async fn the_hub_is_killed_again_and_again() {
     check(Victim::Hub, kills(HUB_KILLS), 2).await;
+}
+
+#[tokio::test]
+async fn both_are_killed_again_and_again() {
+    check(Victim::Either, kills(BOTH_KILLS), 4).await;
 }
 
 fn kills(least: u32) -> u32 {
@@ -106,6 +114,8 @@ async fn strike(victim: Victim, kills: u32, seed: u64, pair: &mut Pair) -> (Vec<
         let node = match victim {
             Victim::Gateway => &mut pair.gateway,
             Victim::Hub => &mut pair.hub,
+            Victim::Either if chance.random() => &mut pair.gateway,
+            Victim::Either => &mut pair.hub,
         };
         struck.busy += u32::from(crew.progress.borrow().in_flight() > 0);
         node.kill().await;
@@ -123,7 +133,7 @@ async fn strike(victim: Victim, kills: u32, seed: u64, pair: &mut Pair) -> (Vec<
 /// Waits until the victim has done something since it was started, so that there is something to lose.
 async fn await_work(victim: Victim, pair: &Pair, crew: &mut Crew) {
     match victim {
-        Victim::Gateway => crew.next_acks(2).await,
+        Victim::Gateway | Victim::Either => crew.next_acks(2).await,
         Victim::Hub => {
             let before = pair.gateway.status().await["uplink"]["applied_seq"].as_u64();
             pair.gateway
@@ -238,7 +248,7 @@ fn id(n: u64) -> Option<String> {
 fn request(device: &str, n: u64) -> (String, String) {
     match id(n) {
         None => (format!("dev/{device}/scan"), format!("{GTIN}\r\n")),
-        Some(id) if n % 3 == 0 => {
+        Some(id) if n.is_multiple_of(3) => {
             (format!("dev/{device}/scan"), json!({"id": id, "gtin": GTIN, "op": "receive", "qty": 3}).to_string())
         }
         Some(id) => {
