@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::harness::ledgers;
-use crate::harness::mqtt::{Link, Packet, Qos};
+use crate::harness::mqtt::{Link, Monitor, Packet, Qos};
 use crate::harness::{GTIN, Pair};
 
 #[tokio::test]
@@ -31,6 +31,9 @@ async fn a_repeated_id_is_a_duplicate_also_after_a_kill() {
             pair.gateway.kill().await;
             pair.gateway.restart().await;
             pos = Link::device(pair.gateway.addr, "pos-1").await;
+            let mut store = Monitor::open(pair.gateway.addr, "store/#").await;
+            store.until_json(&format!("store/stock/{GTIN}"), |stock| stock["on_hand"] == 24 - 2 - 2).await;
+            store.until_json(&format!("store/item/{GTIN}"), |item| item["name"] == "Pen").await;
         }
         for ((kind, request, status), first) in rows.iter().zip(&first) {
             let again = pos.ask(kind, request.to_string()).await;
@@ -54,6 +57,33 @@ async fn a_repeated_id_is_a_duplicate_also_after_a_kill() {
         let held = at_gateway.iter().filter(|row| (row.device.as_str(), row.request.as_str()) == ("pos-1", id));
         assert_eq!(held.count(), records, "records of {id}");
     }
+}
+
+/// A trigger that bounces: the same request again before the first one is answered, in one group of the ledger.
+#[tokio::test]
+async fn a_request_sent_twice_in_one_breath_is_one() {
+    let mut pair = Pair::start().await;
+    let mut pos = Link::device(pair.gateway.addr, "pos-1").await;
+    const PAIRS: u16 = 50;
+    for n in 0..PAIRS {
+        let request = json!({"id": format!("r{n}"), "gtin": GTIN, "op": "receive"}).to_string();
+        for pkid in [1000 + 2 * n, 1001 + 2 * n] {
+            pos.throw(Qos::One, pkid, false, b"dev/pos-1/scan", request.as_bytes()).await;
+        }
+    }
+    let mut statuses = Vec::new();
+    for _ in 0..2 * PAIRS {
+        let reply = pos.reply().await;
+        statuses.push((reply["id"].to_string(), reply["status"].to_string()));
+    }
+    for pair in statuses.chunks(2) {
+        let [(first, ok), (second, duplicate)] = pair else { panic!("an odd number of replies") };
+        assert_eq!((first, ok.as_str(), duplicate.as_str()), (second, "\"ok\"", "\"duplicate\""));
+    }
+    pair.gateway.until_applied().await;
+    pair.gateway.stop().await;
+    let rows = ledgers::of_gateway(pair.gateway.dir());
+    assert_eq!(rows.len(), usize::from(PAIRS));
 }
 
 #[tokio::test]
