@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::{Instant, timeout_at};
 
@@ -15,6 +16,8 @@ use crate::harness::{Pair, SITE, gtin, tools};
 
 const ITEMS: u64 = 1_250;
 const LINES: usize = 50;
+/// A hub that let subscribers in while it restored failed within these.
+const EARLY_STARTS: u32 = 10;
 
 #[tokio::test]
 async fn a_fresh_subscriber_gets_every_retained_topic() {
@@ -47,6 +50,32 @@ async fn a_fresh_subscriber_gets_every_retained_topic() {
                 mosquitto_gets(pair.hub.addr, version, &wanted).await;
             }
         }
+    }
+}
+
+/// Whoever is there before a restarted hub has shown everything again must not miss what comes after.
+#[tokio::test]
+async fn a_subscriber_that_comes_first_gets_every_retained_topic() {
+    let mut pair = Pair::start().await;
+    let mut scanner = Link::device(pair.gateway.addr, "scanner-1").await;
+    let items: Vec<String> = (0..2 * ITEMS).map(gtin).collect();
+    for lines in items.chunks(LINES) {
+        let lines: Vec<_> = lines.iter().map(|gtin| json!({"gtin": gtin, "qty": 3})).collect();
+        scanner.done("move", json!({"op": "receive", "lines": lines})).await;
+    }
+    pair.gateway.until_applied().await;
+    pair.gateway.stop().await;
+    for _ in 0..EARLY_STARTS {
+        pair.hub.stop().await;
+        let addr = pair.hub.addr;
+        let knock = tokio::spawn(async move {
+            // At the door before it opens.
+            while TcpStream::connect(addr).await.is_err() {}
+            Monitor::open(addr, "hq/stock/+").await
+        });
+        pair.hub.restart().await;
+        let mut monitor = knock.await.expect("the monitor subscribes");
+        monitor.until("every topic", |seen| (seen.latest.len() == items.len()).then_some(())).await;
     }
 }
 

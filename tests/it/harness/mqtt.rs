@@ -282,7 +282,12 @@ impl Monitor {
                 return found;
             }
             let more = timeout_at(deadline, self.link.hear()).await;
-            assert!(more == Ok(true), "{what}: not within {PATIENCE:?}; last seen: {:?}", self.latest);
+            assert!(
+                more == Ok(true),
+                "{what}: not within {PATIENCE:?} ({more:?}); last seen of {} topics: {:?}",
+                self.latest.len(),
+                self.latest
+            );
         }
     }
 
