@@ -66,6 +66,13 @@ impl<C: Core> Node<C> {
         let (asked, asking) = mpsc::channel(8);
         let stats = front.stats();
         let mut stopped = writer.spawn(perform).context("start the writer's thread")?;
+        // The writer restores the retained topics before it takes its first input. Who subscribes before that is done
+        // would never get the rest of them.
+        let (restored, is_restored) = oneshot::channel();
+        if handle.input(ask(restored)).await.is_ok() {
+            // An error means that the writer failed: what waits on `stopped` tells why.
+            let _ = is_restored.await;
+        }
         tokio::spawn(admin::serve(questions, asked));
         tokio::spawn(answer(asking, handle.clone(), reader, stats, ask));
 

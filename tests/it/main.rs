@@ -1,0 +1,17 @@
+//! Real processes against every promise: hubs and gateways on free ports, killed, cut off and lied to; what they had
+//! acknowledged is looked for in their stopped ledgers.
+
+mod bad_input;
+mod command_line;
+mod counts;
+mod demo;
+mod fdatasync;
+mod harness;
+mod hub_away;
+mod ids;
+mod kills;
+mod movements;
+mod registers;
+mod retained;
+mod sync_by_hand;
+mod tools_by_hand;
