@@ -44,6 +44,9 @@ impl Config {
         let connections_max = settings.number("connections_max", 2_000, 1..=100_000) as usize;
         let sites = account_list(&mut settings, "site");
         let monitors = account_list(&mut settings, "monitor");
+        for name in sites.names().filter(|name| monitors.has(name)) {
+            settings.fault("monitor", name, "another name than a site's: rights go by the name");
+        }
         settings.finish(Some(Config { data, listen, disk_reserve_bytes, connections_max, sites, monitors }))
     }
 }

@@ -31,7 +31,8 @@ impl Policy for HubPolicy {
         let denied = |code, reason: &str| Err(Denial { code, reason: reason.to_owned() });
         match (topic.parse(), &who.name) {
             (Ok(Inbound::Up { .. }), None) => Ok(()),
-            (Ok(Inbound::Up { site }), Some(name)) if site.as_str() == &**name => Ok(()),
+            // A monitor's login is not a gateway's, whatever its name.
+            (Ok(Inbound::Up { site }), Some(name)) if site.as_str() == &**name && self.config.sites.has(name) => Ok(()),
             (Ok(Inbound::Up { .. }), Some(_)) => denied("foreign_site", "this topic belongs to another site"),
             _ => denied("topic_unknown", "gateways write to up/{site}, nobody else writes here"),
         }
@@ -43,5 +44,23 @@ impl Policy for HubPolicy {
             None => true,
             Some(name) => filter.strip_prefix("down/") == Some(name) || (hq && self.config.monitors.has(name)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_monitor_reads_and_a_gateway_writes_its_own_site() {
+        let mut config = Config::default();
+        config.sites.add("hill", "long enough".into());
+        config.monitors.add("office", "long enough".into());
+        let policy = HubPolicy::new(config);
+        let who = |name: &str| Identity { client: "c".into(), name: Some(name.into()) };
+        assert!(policy.may_publish(&who("hill"), "up/hill").is_ok());
+        assert_eq!(policy.may_publish(&who("hill"), "up/harbour").unwrap_err().code, "foreign_site");
+        assert!(policy.may_publish(&who("office"), "up/office").is_err(), "no site of that name exists");
+        assert!(policy.may_subscribe(&who("office"), "hq/#") && !policy.may_subscribe(&who("hill"), "hq/#"));
     }
 }

@@ -195,12 +195,14 @@ fn item(mut fields: Map<String, Value>) -> Result<Ask, Refused> {
         None => {}
         Some(Value::Object(attrs)) => {
             for (name, value) in attrs {
-                check_name(&name)
+                let field = format!("attr:{name}");
+                // The field is the register's: a longer one would be no key at the hub.
+                check_name(&field)
                     .map_err(|e| Refused::new("attr_invalid", format!("the attribute's name {name:?} {e}")))?;
                 if value.is_object() || value.is_array() {
                     return Err(Refused::new("attr_invalid", format!("the attribute {name:?} must be a single value")));
                 }
-                write(format!("attr:{name}"), value)?;
+                write(field, value)?;
             }
         }
         Some(_) => return Err(Refused::new("attr_invalid", "`attrs` must be an object of names and values")),
@@ -482,6 +484,7 @@ mod tests {
             (Kind::Item, r#"{"gtin":"4006381333931"}"#, "nothing_to_write"),
             (Kind::Item, r#"{"gtin":"4006381333931","price_cents":-1}"#, "price_invalid"),
             (Kind::Item, r#"{"gtin":"4006381333931","attrs":{"a b":1}}"#, "attr_invalid"),
+            (Kind::Item, &format!(r#"{{"gtin":"{GTIN}","attrs":{{"{}":1}}}}"#, "n".repeat(60)), "attr_invalid"),
             (Kind::Note, r#"{"gtin":"4006381333931","text":"x"}"#, "field_missing"),
             (Kind::Note, r#"{"gtin":"4006381333931","author":"anna","score":101}"#, "score_invalid"),
         ];
@@ -490,6 +493,22 @@ mod tests {
         }
         assert_eq!(code(Kind::Sale, &format!("{{\"x\":\"{}\"}}", "y".repeat(70_000))), "payload_too_large");
         assert_eq!(code(Kind::Activity, &format!("{{\"x\":\"{}\"}}", "y".repeat(5_000))), "payload_too_large");
+    }
+
+    #[test]
+    fn whatever_is_taken_has_a_key_that_the_hub_can_read() {
+        let longest = format!(r#"{{"gtin":"{GTIN}","attrs":{{"{}":1}}}}"#, "n".repeat(59));
+        let Ask::Write { registers, .. } = read(Kind::Item, &longest).unwrap().ask else { panic!("a write") };
+        assert_eq!(registers[0].0.to_string().parse(), Ok(registers[0].0.clone()));
+    }
+
+    /// A reason goes into the journal: one that grew with the payload made a chunk that the hub cannot take.
+    #[test]
+    fn a_reason_is_short_whatever_was_sent() {
+        let name = "\\u0001".repeat(10_000);
+        let refused = read(Kind::Item, &format!(r#"{{"gtin":"{GTIN}","attrs":{{"{name}":1}}}}"#)).unwrap_err();
+        assert_eq!(refused.why.code, "attr_invalid");
+        assert!(refused.why.reason.len() <= 1_200, "{}", refused.why.reason.len());
     }
 
     #[test]

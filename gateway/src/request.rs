@@ -72,9 +72,16 @@ pub struct Refused {
     pub reason: String,
 }
 
+/// A reason quotes what was sent; past this it is cut, so that a record of it stays small.
+const REASON_CHARS_MAX: usize = 300;
+
 impl Refused {
     pub fn new(code: &'static str, reason: impl Into<String>) -> Refused {
-        Refused { code, reason: reason.into() }
+        let mut reason: String = reason.into();
+        if let Some((end, _)) = reason.char_indices().nth(REASON_CHARS_MAX) {
+            reason.truncate(end);
+        }
+        Refused { code, reason }
     }
 }
 

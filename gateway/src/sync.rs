@@ -12,6 +12,8 @@ use proto::wire::{Applied, Down, Feed, FeedCursor, Hello, Turned, Up, Welcome};
 
 /// Nothing heard for this long while something is on its way: send again from what is applied.
 const STALLED_MS: u64 = 10_000;
+/// The hub repeats what it applied every 5 s. Silent for this long, it has no session of ours any more: say Hello.
+const SILENT_MS: u64 = 20_000;
 /// No answer to a Hello: say it again.
 const GREETING_MS: u64 = 3_000;
 
@@ -67,6 +69,8 @@ pub struct Session {
     next: Seq,
     send_up_to: Seq,
     progress_ms: u64,
+    /// When the hub last said something of this session.
+    heard_ms: u64,
 }
 
 impl Session {
@@ -80,6 +84,7 @@ impl Session {
             next: Seq(1),
             send_up_to: Seq::ZERO,
             progress_ms: now_ms,
+            heard_ms: now_ms,
         }
     }
 
@@ -135,8 +140,12 @@ impl Session {
         self.next = last.next();
     }
 
-    /// Goes back to what is applied if the hub has been silent about what was sent.
+    /// Goes back to what is applied if the hub has been silent about what was sent, and to Hello if it has been silent
+    /// about everything: it forgets a gateway that it did not hear for a while, though the connection stands.
     pub fn tick(&mut self, now_ms: u64) {
+        if self.streaming() && now_ms >= self.heard_ms + SILENT_MS {
+            self.phase = Phase::Greeting { since_ms: now_ms.saturating_sub(GREETING_MS) };
+        }
         let waiting = self.next > self.applied.seq.next();
         if waiting && now_ms >= self.progress_ms + STALLED_MS {
             self.next = self.applied.seq.next();
@@ -147,6 +156,10 @@ impl Session {
     pub fn receive<C: Chain>(&mut self, down: Down, chain: &C, now_ms: u64) -> Result<Heard, C::Error> {
         if down.session != self.nonce || self.phase == Phase::Turned {
             return Ok(Heard::Ignored);
+        }
+        let ours = self.phase != Phase::Streaming || down.incarnation == self.incarnation;
+        if ours {
+            self.heard_ms = now_ms;
         }
         match (down.of, &self.phase) {
             (Some(DownOf::Welcome(welcome)), Phase::Greeting { .. }) => {
@@ -325,6 +338,21 @@ mod tests {
         assert_eq!(session.receive(restored, &chain(), 1).unwrap(), Heard::Ignored);
         assert_eq!(session.receive(applied(at(2), true), &chain(), 1).unwrap(), Heard::Ignored);
         assert_eq!(session.applied(), Seq(5));
+    }
+
+    #[test]
+    fn a_hub_that_forgot_us_is_greeted_again() {
+        let mut session = session();
+        session.receive(welcome(at(5)), &chain(), 1_000).unwrap();
+        session.receive(applied(at(5), false), &chain(), 6_000).unwrap();
+        session.tick(6_000 + SILENT_MS - 1);
+        assert!(session.streaming() && !session.greet_again(6_000 + SILENT_MS - 1));
+        session.tick(6_000 + SILENT_MS);
+        assert!(session.greet_again(6_000 + SILENT_MS));
+        assert_eq!(session.sendable(Seq(9)), None, "nothing is sent before the Welcome");
+        session.receive(welcome(at(5)), &chain(), 27_000).unwrap();
+        session.tick(27_001);
+        assert_eq!(session.sendable(Seq(9)), Some((Seq(6), Seq(8))));
     }
 
     #[test]

@@ -27,6 +27,17 @@ impl VersionVector {
         }
     }
 
+    /// The greatest lower bound of both: what both have seen.
+    pub fn meet(&mut self, other: &VersionVector) {
+        self.0.retain(|replica, seq| match other.0.get(replica) {
+            Some(seen) => {
+                *seq = (*seq).min(*seen);
+                true
+            }
+            None => false,
+        });
+    }
+
     pub fn len(&self) -> usize {
         self.0.len()
     }

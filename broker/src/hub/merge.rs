@@ -1,26 +1,37 @@
 //! Merging the register writes of a site's chunk: the hub is the arbiter, and journals what it decided.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
+use prost::Message;
 use proto::chunk::Chunk;
 use proto::clock::{Stamp, effective};
-use proto::id::{Dot, WallMs};
+use proto::id::{Dot, NAME_LEN_MAX, WallMs};
 use proto::register::{Register, RegisterKey, VALUE_BYTES_MAX};
 use proto::version::VersionVector;
 use proto::wire::record::Of;
-use proto::wire::{Conflict, RegisterCell, RegisterMerged, RegisterWrite};
+use proto::wire::{Conflict, RegisterCell, RegisterMerged, RegisterState, RegisterWrite};
 
 use super::tables::{REGISTER, decode};
 use crate::ledger::{LedgerError, Read};
 
-/// What a chunk's writes came to.
+/// The most bytes of a register's state: its value, its writer and what it has seen. A write that would pass it is left
+/// out; three states (a conflict and what it came to) must fit into one chunk of our own journal.
+const STATE_BYTES_MAX: usize = 40 << 10;
+
+/// What a chunk's writes came to, in their order.
 #[derive(Debug, Default)]
 pub(super) struct Merges {
-    /// Each touched register's state after the last write, in key order.
-    pub(super) registers: Vec<RegisterMerged>,
-    pub(super) conflicts: Vec<Conflict>,
+    pub(super) outcomes: Vec<MergedWrite>,
     /// Writes that are not ones: a key, vector or value that breaks the rules.
     pub(super) unreadable: u64,
+}
+
+/// A register after a write, and the conflict that the write was. They are journalled in one event: once a register
+/// has seen a write, the write cannot be a conflict again.
+#[derive(Debug)]
+pub(super) struct MergedWrite {
+    pub(super) merged: RegisterMerged,
+    pub(super) conflict: Option<Conflict>,
 }
 
 /// `unfolded` holds the registers that earlier chunks of the same message touched, which the ledger does not show yet.
@@ -31,7 +42,7 @@ pub(super) fn merge(
     unfolded: &mut HashMap<String, Register>,
 ) -> Result<Merges, LedgerError> {
     let mut merges = Merges::default();
-    let mut touched = BTreeSet::new();
+    let mut outcome_of = HashMap::new();
     for (first, _, event) in chunk.events() {
         for (offset, record) in (0..).zip(&event.records) {
             let Some(Of::Register(write)) = &record.of else { continue };
@@ -40,30 +51,50 @@ pub(super) fn merge(
                 merges.unreadable += 1;
                 continue;
             };
-            let current = match unfolded.remove(&write.key) {
-                Some(register) => Some(register),
+            let current = match unfolded.get(&write.key) {
+                Some(register) => Some(register.clone()),
                 None => stored(&write.key, ledger)?,
             };
-            let (register, conflict) = decide(current, written, now);
-            merges.conflicts.extend(conflict.map(|loser| Conflict {
-                key: write.key.clone(),
-                winner: Some((&register).into()),
-                loser: Some((&loser).into()),
-            }));
-            unfolded.insert(write.key.clone(), register);
-            touched.insert(write.key.clone());
+            if current.as_ref().is_some_and(|current| current.seen.covers(&written.dot)) {
+                continue;
+            }
+            let (register, loser) = decide(current, written, now);
+            let state = RegisterState::from(&register);
+            if state.encoded_len() > STATE_BYTES_MAX {
+                merges.unreadable += 1;
+                continue;
+            }
+            let key = write.key.clone();
+            unfolded.insert(key.clone(), register);
+            match (outcome_of.get(&key), loser) {
+                // Nobody needs the state between two writes of one chunk.
+                (Some(at), None) => {
+                    let earlier: &mut MergedWrite = &mut merges.outcomes[*at];
+                    earlier.merged.state = Some(state);
+                }
+                (_, loser) => {
+                    let conflict = loser.map(|loser| Conflict {
+                        key: key.clone(),
+                        winner: Some(state.clone()),
+                        loser: Some((&loser).into()),
+                    });
+                    outcome_of.insert(key.clone(), merges.outcomes.len());
+                    let merged = RegisterMerged { key, state: Some(state) };
+                    merges.outcomes.push(MergedWrite { merged, conflict });
+                }
+            }
         }
     }
-    let merged = |key: String| {
-        let state = unfolded.get(&key).map(Into::into);
-        RegisterMerged { key, state }
-    };
-    merges.registers = touched.into_iter().map(merged).collect();
     Ok(merges)
 }
 
 /// Fixes the write's effective stamp and merges it. Returns the losing side if neither had seen the other.
+///
+/// A site knows what others wrote from us alone, so a write cannot have seen more than we hold. What it claims beyond
+/// that is not believed: it would hide writes that are still to come, and the vector would grow without bound.
 fn decide(current: Option<Register>, mut written: Register, now: WallMs) -> (Register, Option<Register>) {
+    written.seen.meet(current.as_ref().map(|current| &current.seen).unwrap_or(&VersionVector::default()));
+    written.seen.insert(&written.dot);
     let Some(current) = current else {
         written.stamp = effective(written.stamp, None, now);
         return (written, None);
@@ -87,7 +118,7 @@ pub(super) fn stored(key: &str, ledger: &dyn Read) -> Result<Option<Register>, L
 
 fn read(write: &RegisterWrite, dot: Dot, device: &str) -> Option<Register> {
     write.key.parse::<RegisterKey>().ok()?;
-    if write.value.len() > VALUE_BYTES_MAX {
+    if write.value.len() > VALUE_BYTES_MAX || device.len() > NAME_LEN_MAX {
         return None;
     }
     let mut seen = write.seen.as_ref().map(VersionVector::try_from).transpose().ok()?.unwrap_or_default();

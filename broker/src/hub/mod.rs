@@ -9,6 +9,8 @@ mod merge;
 mod session;
 mod sync;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};

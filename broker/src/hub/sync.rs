@@ -4,7 +4,7 @@
 use prost::Message;
 use proto::PROTOCOL;
 use proto::chunk::{self, ChainHash, Chunk, Position};
-use proto::id::{Epoch, Seq, SiteName};
+use proto::id::{Epoch, NAME_LEN_MAX, Seq, SiteName};
 use proto::topic;
 use proto::wire::down::Of as DownOf;
 use proto::wire::record::Of;
@@ -13,15 +13,20 @@ use proto::wire::{
     Batch, Chunks, Down, Event, Hello, Record, Refusal, SiteChunk, SiteJoined, Turned, Up, Watermark, Welcome,
 };
 
+use super::merge::MergedWrite;
 use super::session::Session;
 use super::tables::{EPOCH, WATERMARK, decode, replica_key};
 use super::{Effect, Hub, merge, views};
 use crate::front::{Denial, InboundPublish, Outcome, Verdict};
 use crate::ledger::{Draft, LedgerError, Now, Read, Step};
 
-/// The largest body of a site's chunk. A gateway closes its groups well below; what a chunk does to registers must fit
-/// into one record of our own journal beside it.
-const SITE_CHUNK_BYTES_MAX: usize = 48 << 10;
+/// The largest body of a site's chunk. A gateway closes a group at 16 KiB, and one request (48 KiB at most), stamps and
+/// totals may come on top; past it the site could never be applied.
+const SITE_CHUNK_BYTES_MAX: usize = 96 << 10;
+/// What a chunk may have around its body. A packed body that is larger than its text is none of ours.
+const ENVELOPE_BYTES_MAX: usize = 256;
+/// Bytes of merged registers after which the next event begins.
+const MERGED_BYTES: usize = 32 << 10;
 
 /// How far a journal is applied; the origin if nothing of it is.
 pub(super) fn watermark(site: &SiteName, epoch: Epoch, ledger: &dyn Read) -> Result<Position, LedgerError> {
@@ -161,7 +166,7 @@ impl Hub {
             let Some(session) = self.sessions.get_mut(site) else { break };
             let held = session.watermark;
             let chunk = match chunk::open(&bytes) {
-                Ok(chunk) if chunk.head.body_bytes() <= SITE_CHUNK_BYTES_MAX => chunk,
+                Ok(chunk) if fits(&chunk, bytes.len()) => chunk,
                 other => {
                     self.tally.undecodable += 1;
                     self.ask_again(site);
@@ -200,7 +205,9 @@ impl Hub {
         Ok(step)
     }
 
-    /// One chunk that continues the watermark: it, what it does to registers, and the new watermark are one event.
+    /// One chunk that continues the watermark: what it does to registers, then, as the last event, it and the new
+    /// watermark. Many merges do not fit into one group of our own; a crash between two leaves a chunk that is not
+    /// applied, and when it comes again its merged writes are repeats.
     fn apply(
         &mut self,
         site: &SiteName,
@@ -224,23 +231,38 @@ impl Hub {
         }
         self.site_changed.insert(site.clone());
 
-        let before: u64 = step.events.iter().map(|draft| draft.event.records.len() as u64).sum();
-        let first = ledger.next_seq().plus(before);
-        let mut records = vec![Of::SiteChunk(SiteChunk { chunk: bytes, received_ms: now.wall.0 })];
-        for merged in merges.registers {
-            self.feed.changed(&merged.key, first.plus(records.len() as u64).0);
-            records.push(Of::Merged(merged));
-        }
-        for conflict in merges.conflicts {
-            let seq = first.plus(records.len() as u64);
-            self.tally.conflicts += 1;
-            self.conflicts.push_back(seq);
-            step.then.push(Effect::tell(views::conflict(seq.0, &conflict, now.wall.0)));
-            records.push(Of::Conflict(conflict));
-        }
-        let draft = self.draft(records, now);
+        self.journal_merges(merges.outcomes, now, ledger, step);
+        let draft = self.draft(vec![Of::SiteChunk(SiteChunk { chunk: bytes, received_ms: now.wall.0 })], now);
         step.events.push(draft);
         Ok(())
+    }
+
+    fn journal_merges(&mut self, outcomes: Vec<MergedWrite>, now: &Now, ledger: &dyn Read, step: &mut Step<Effect>) {
+        let before: u64 = step.events.iter().map(|draft| draft.event.records.len() as u64).sum();
+        let (mut seq, mut records, mut bytes) = (ledger.next_seq().plus(before), Vec::new(), 0);
+        for MergedWrite { merged, conflict } in outcomes {
+            if bytes >= MERGED_BYTES {
+                bytes = 0;
+                let draft = self.draft(std::mem::take(&mut records), now);
+                step.events.push(draft);
+            }
+            if let Some(conflict) = conflict {
+                self.tally.conflicts += 1;
+                self.conflicts.push_back(seq);
+                step.then.push(Effect::tell(views::conflict(seq.0, &conflict, now.wall.0)));
+                bytes += conflict.encoded_len();
+                records.push(Of::Conflict(conflict));
+                seq = seq.next();
+            }
+            self.feed.changed(&merged.key, seq.0);
+            bytes += merged.encoded_len();
+            records.push(Of::Merged(merged));
+            seq = seq.next();
+        }
+        if !records.is_empty() {
+            let draft = self.draft(records, now);
+            step.events.push(draft);
+        }
     }
 
     fn note_refusals(&mut self, site: &SiteName, chunk: &Chunk, step: &mut Step<Effect>) {
@@ -249,7 +271,9 @@ impl Hub {
         for event in &chunk.body.events {
             for record in &event.records {
                 let Some(Of::Refusal(refusal)) = &record.of else { continue };
-                if view.refusals.len() < 256 || view.refusals.contains_key(&refusal.code) {
+                // Our gateways' codes are short and few.
+                let room = view.refusals.len() < 256 && refusal.code.len() <= NAME_LEN_MAX;
+                if room || view.refusals.contains_key(&refusal.code) {
                     *view.refusals.entry(refusal.code.clone()).or_default() += 1;
                 }
                 newest = Some((event.device.as_str(), refusal));
@@ -349,6 +373,11 @@ fn disagreement(hello: &Hello, held: Position) -> Option<(&'static str, &'static
     }
     let differs = hello.journal_to == held.seq.0 && held.seq > Seq::ZERO && hello.hash_to != held.hash.0.as_slice();
     differs.then_some(("chain_differs", "the gateway's journal and the hub's copy of it differ"))
+}
+
+fn fits(chunk: &Chunk, stored_bytes: usize) -> bool {
+    let body_bytes = chunk.head.body_bytes();
+    body_bytes <= SITE_CHUNK_BYTES_MAX && stored_bytes <= body_bytes + ENVELOPE_BYTES_MAX
 }
 
 fn unpack(batch: &Batch) -> Option<Chunks> {

@@ -77,7 +77,10 @@ impl Store {
         fs::create_dir_all(&database).map_err(|e| io("create the folder", e))?;
         if running_path(dir).exists() {
             tracing::warn!(dir = %dir.display(), "the last stop was not clean: recovering");
-            keep_copy(dir).map_err(|e| io("keep a copy before recovery", e))?;
+            // Evidence is worth having; a store that sells is worth more, and a full disk is when both are needed.
+            if let Err(error) = keep_copy(dir) {
+                tracing::warn!(%error, "no copy is kept before recovery");
+            }
         }
         remove_torn_snapshots(&database).map_err(|e| io("remove unfinished snapshots", e))?;
         fs::write(running_path(dir), b"").map_err(|e| io("write the running marker", e))?;

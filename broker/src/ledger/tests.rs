@@ -352,6 +352,21 @@ async fn unfinished_snapshots_are_removed_and_evidence_is_kept() {
 }
 
 #[tokio::test]
+async fn without_room_for_the_copy_recovery_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Running::open(options(dir.path())).unwrap();
+    ledger.publish("t", &payloads("i", 5)).await;
+    let copy = snapshot(dir.path());
+    ledger.stop().await;
+
+    // Stands in for a full disk: the copy's folder cannot be made.
+    fs::write(copy.path().join("ledger.before-recovery"), b"in the way").unwrap();
+    let again = Running::open(options(copy.path())).unwrap();
+    assert_eq!(again.reader.stats().durable.seq, Seq(5));
+    again.stop().await;
+}
+
+#[tokio::test]
 async fn a_flipped_bit_in_the_journal_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = Running::open(options(dir.path())).unwrap();

@@ -22,6 +22,10 @@ impl Accounts {
         self.passwords.contains_key(name)
     }
 
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.passwords.keys().map(|name| &**name)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.passwords.is_empty()
     }

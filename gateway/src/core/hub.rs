@@ -78,8 +78,10 @@ impl Gateway {
     }
 
     fn applied_up_to(&mut self, position: Position, hub_ms: u64, now: &Now) -> Step<Effect> {
-        self.hub.skew_ms = Some(hub_ms as i64 - now.wall.0 as i64);
-        if position.seq <= self.hub.applied {
+        self.hub.skew_ms = Some((hub_ms as i64).saturating_sub(now.wall.0 as i64));
+        // Lower than before: the hub was restored from a backup. Within one connection it never is. What it lacks must
+        // not be trimmed, and counts as waiting again.
+        if position.seq == self.hub.applied {
             return Step::nothing();
         }
         self.hub.applied = position.seq;
@@ -124,5 +126,25 @@ impl Gateway {
         step.puts.push(Put::set(HUB, entry.key.as_str(), state.encode_to_vec()));
         self.items.touched(&key);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use broker::ledger::Core;
+    use proto::id::WallMs;
+
+    use super::*;
+    use crate::core::Rules;
+
+    #[test]
+    fn a_hub_that_was_restored_gets_its_records_again() {
+        let mut gateway = Gateway::new(Rules::default());
+        let now = Now { wall: WallMs(1), synced: true, mono_ms: 1, powered_on_s: 1 };
+        for seq in [900, 400, 401] {
+            let position = Position { seq: Seq(seq), ..Position::default() };
+            let step = gateway.applied_up_to(position, u64::MAX, &now);
+            assert_eq!((gateway.applied(), step.lazy.len()), (Seq(seq), 1), "what is after {seq} may not be trimmed");
+        }
     }
 }

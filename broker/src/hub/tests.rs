@@ -1,0 +1,208 @@
+//! The hub over a real ledger, against gateways that break the rules or go to their limits.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+use proto::chunk::{Position, Sealer};
+use proto::clock::Stamp;
+use proto::id::{Epoch, ReplicaId, Seq, WallMs};
+use proto::wire::record::Of;
+use proto::wire::up::Of as UpOf;
+use proto::wire::{Batch as Chunked, Body, Chunks, Dot, Event, Hello, Note, Record, RegisterWrite, Up, VersionVector};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::front::{Batch, Identity, InboundPublish, Intake};
+use crate::ledger::{Handle, Options, Reader, Writer, read_stopped};
+
+struct Running {
+    dir: TempDir,
+    handle: Handle<Hub>,
+    reader: Reader,
+}
+
+impl Running {
+    fn open() -> Running {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options {
+            dir: dir.path().into(),
+            site: "hub".parse().unwrap(),
+            journal_bytes_max: u64::MAX / 2,
+            disk_reserve_bytes: 0,
+            sabotage: None,
+        };
+        let (writer, handle, reader) = Writer::open(options, Epoch(1), Hub::new(7)).unwrap();
+        let answer = |effect| {
+            if let Effect::Answer(answer, value) = effect {
+                drop(answer.send(value));
+            }
+        };
+        drop(writer.spawn(Box::new(answer)).unwrap());
+        Running { dir, handle, reader }
+    }
+
+    /// Panics if the writer died of it.
+    async fn up(&self, site: &str, of: UpOf) {
+        let publish = InboundPublish {
+            who: Arc::new(Identity { client: "c".into(), name: None }),
+            topic: format!("up/{site}").into(),
+            payload: Up { session: 1, of: Some(of) }.encode_to_vec().into(),
+            exactly_once: None,
+            will: false,
+            denied: None,
+        };
+        let (answer, answered) = oneshot::channel();
+        self.handle.submit(Batch { items: vec![Inbound::Publish(publish)], answer }).await.unwrap();
+        answered.await.expect("the hub's writer must survive whatever a gateway sends");
+    }
+
+    async fn status(&self) -> Value {
+        let (answer, answered) = oneshot::channel();
+        self.handle.input(Input::Status(answer)).await.unwrap();
+        answered.await.unwrap()
+    }
+
+    async fn applied(&self, site: &str) -> u64 {
+        self.status().await["sites"][site]["applied_seq"].as_u64().unwrap()
+    }
+}
+
+/// A gateway that chains what it is given.
+struct Site {
+    replica: ReplicaId,
+    at: Position,
+}
+
+impl Site {
+    async fn hello(hub: &Running, name: &str) -> Site {
+        let replica = ReplicaId { site: name.parse().unwrap(), epoch: Epoch(5) };
+        let hello = Hello { protocol: 1, site: name.into(), epoch: 5, journal_to: 1 << 40, ..Hello::default() };
+        hub.up(name, UpOf::Hello(Hello { journal_from: 1, ..hello })).await;
+        Site { replica, at: Position::default() }
+    }
+
+    fn seal(&mut self, records: Vec<Of>) -> Vec<u8> {
+        let records = records.into_iter().map(|of| Record { of: Some(of) }).collect();
+        let event = Event { device: "tablet-1".into(), records, ..Event::default() };
+        let body = Body { base_ms: 1_700_000_000_000, events: vec![event], ..Body::default() };
+        let sealed = Sealer::default().seal(&self.replica, self.at, &body);
+        self.at = sealed.after;
+        sealed.bytes
+    }
+
+    async fn send(&mut self, hub: &Running, records: Vec<Of>) {
+        let chunk = self.seal(records);
+        self.send_bytes(hub, chunk).await;
+    }
+
+    async fn send_bytes(&self, hub: &Running, chunk: Vec<u8>) {
+        let body = Chunks { chunk: vec![chunk.into()] }.encode_to_vec().into();
+        hub.up(self.replica.site.as_str(), UpOf::Batch(Chunked { body, ..Chunked::default() })).await;
+    }
+}
+
+fn write(field: usize, text: &str, ms: u64, seen: Vec<Dot>) -> Of {
+    Of::Register(RegisterWrite {
+        key: format!("note/04006381333931/anna/f{field}"),
+        value: format!("{text:?}").into(),
+        stamp: Stamp::at(WallMs(ms)).0,
+        seen: Some(VersionVector { entries: seen }),
+        ..RegisterWrite::default()
+    })
+}
+
+/// Forty short notes, older than forty long ones: the winners and the conflicts are far larger than the chunk.
+#[tokio::test]
+async fn a_small_chunk_that_touches_many_large_registers_is_applied() {
+    let hub = Running::open();
+    let (mut hill, mut harbour) = (Site::hello(&hub, "hill").await, Site::hello(&hub, "harbour").await);
+    let long = "x".repeat(4_000);
+    for part in 0..8 {
+        hill.send(&hub, (0..5).map(|n| write(part * 5 + n, &long, 2_000, vec![])).collect()).await;
+    }
+    harbour.send(&hub, (0..40).map(|n| write(n, "short", 1_000, vec![])).collect()).await;
+    assert_eq!(hub.applied("harbour").await, 40);
+    assert_eq!(hub.status().await["conflicts"]["kept"], 40);
+
+    // The same again changes nothing.
+    let before = hub.reader.stats().durable;
+    harbour.at = Position::default();
+    harbour.send(&hub, (0..40).map(|n| write(n, "short", 1_000, vec![])).collect()).await;
+    assert_eq!(hub.reader.stats().durable, before);
+}
+
+/// zstd skips frames that hold nothing, and the chunk's hash is over its text alone.
+#[tokio::test]
+async fn a_chunk_that_is_blown_up_is_refused() {
+    let hub = Running::open();
+    let mut site = Site::hello(&hub, "hill").await;
+    let note = Note { kind: "activity".into(), payload: Bytes::from("y".repeat(1_000)) };
+    let good = site.seal(vec![Of::Note(note)]);
+    let (body_at, hash_at) = (69 + "hill".len(), good.len() - 32);
+    let filler = 262_000 - (hash_at - body_at);
+    let mut blown = good[..hash_at].to_vec();
+    blown.extend_from_slice(&0x184D_2A50u32.to_le_bytes());
+    blown.extend_from_slice(&(filler as u32).to_le_bytes());
+    blown.resize(blown.len() + filler, 0);
+    let stored = (blown.len() - body_at) as u32;
+    blown[64..68].copy_from_slice(&stored.to_le_bytes());
+    blown.extend_from_slice(&good[hash_at..]);
+    assert!(proto::chunk::open(&blown).is_ok(), "the case must be one");
+
+    site.send_bytes(&hub, blown).await;
+    assert_eq!(hub.applied("hill").await, 0);
+    site.send_bytes(&hub, good).await;
+    assert_eq!(hub.applied("hill").await, 1);
+}
+
+#[tokio::test]
+async fn a_write_cannot_claim_to_have_seen_what_the_hub_has_not() {
+    let hub = Running::open();
+    let (mut hill, mut harbour) = (Site::hello(&hub, "hill").await, Site::hello(&hub, "harbour").await);
+    // All of harbour's future, and more replicas than fit into a chunk of the hub once they are joined.
+    for part in 0..16u64 {
+        let mut seen = vec![Dot { site: "harbour".into(), epoch: 5, seq: u64::MAX }];
+        seen.extend((0..1_500).map(|n| Dot { site: format!("s{part}-{n}"), epoch: u64::MAX, seq: u64::MAX }));
+        hill.send(&hub, vec![write(0, "hill", 1_000, seen)]).await;
+    }
+    assert_eq!(hub.applied("hill").await, 16);
+    harbour.send(&hub, vec![write(0, "harbour", 2_000, vec![])]).await;
+    assert_eq!(hub.status().await["conflicts"]["kept"], 1, "harbour's write counts, as one that hill had not seen");
+}
+
+/// A request of 48 KiB may come on top of a group of 16 KiB.
+#[tokio::test]
+async fn the_largest_chunk_of_a_gateway_is_applied() {
+    let hub = Running::open();
+    let mut site = Site::hello(&hub, "hill").await;
+    let note = Note { kind: "activity".into(), payload: Bytes::from("z".repeat(80 << 10)) };
+    site.send(&hub, vec![Of::Note(note)]).await;
+    assert_eq!(hub.applied("hill").await, 1);
+}
+
+/// What a crash between two groups of one chunk leaves: merged, not applied. It comes again as a repeat.
+#[tokio::test]
+async fn the_watermark_is_journalled_after_what_the_chunk_did() {
+    let hub = Running::open();
+    let mut site = Site::hello(&hub, "hill").await;
+    let long = "x".repeat(4_000);
+    site.send(&hub, (0..20).map(|n| write(n, &long, 2_000, vec![])).collect()).await;
+    let Running { dir, handle, mut reader } = hub;
+    handle.stop().await;
+    while reader.changed().await {}
+    drop((handle, reader));
+    let mut order = Vec::new();
+    while read_stopped(dir.path(), &mut |chunk| {
+        let records = chunk.events().flat_map(|(_, _, event)| &event.records).filter_map(|record| record.of.clone());
+        order.extend(records.map(|of| matches!(of, Of::SiteChunk(_))));
+    })
+    .is_err_and(|error| error.to_string().contains("lock"))
+    {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(order.iter().filter(|site_chunk| **site_chunk).count(), 1);
+    assert_eq!(order.last(), Some(&true));
+    assert_eq!(Seq(order.len() as u64), Seq(1 + 20 + 1));
+}
