@@ -92,6 +92,11 @@ impl Session {
         self.phase == Phase::Streaming
     }
 
+    /// Which life of the hub this session is with; 0 before the welcome.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
     pub fn applied(&self) -> Seq {
         self.applied.seq
     }

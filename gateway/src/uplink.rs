@@ -16,7 +16,10 @@ use proto::id::{Seq, SiteName, WallMs};
 use proto::topic::{self, Outbound};
 use proto::wire::up::Of as UpOf;
 use proto::wire::{Batch, Beat, Bye, Chunks, Down, FeedAck, FeedCursor, Up};
-use rumqttc::{AsyncClient, Event, EventLoop, Incoming, LastWill, MqttOptions, QoS, TlsConfiguration, Transport};
+use rumqttc::{
+    AsyncClient, Event, EventLoop, Incoming, LastWill, MqttOptions, QoS, SubscribeReasonCode, TlsConfiguration,
+    Transport,
+};
 use tokio::sync::{mpsc, watch};
 
 use crate::core::{FromHub, Gateway, Input, LinkState};
@@ -67,6 +70,8 @@ enum Ended {
     Lost(String),
     /// Syncing would do harm until a person has acted: ask again in a while whether one has.
     Turned,
+    /// The journal cannot be read: the status says so, and it is tried again in a while.
+    Unreadable(LedgerError),
     /// The process is stopping, or the ledger is.
     Stop,
 }
@@ -79,8 +84,7 @@ impl From<Closed> for Ended {
 
 impl From<LedgerError> for Ended {
     fn from(error: LedgerError) -> Ended {
-        tracing::error!(%error, "the uplink cannot read the ledger");
-        Ended::Stop
+        Ended::Unreadable(error)
     }
 }
 
@@ -96,6 +100,16 @@ impl Uplink {
             let wait = match ended {
                 Ended::Stop => return,
                 Ended::Turned => TURNED_WAIT,
+                Ended::Unreadable(error) => {
+                    tracing::error!(%error, "the uplink cannot read the ledger");
+                    let advice =
+                        format!("{error}: nothing more can be sent; stop the gateway and keep its --data folder");
+                    let state = LinkState::Turned { code: "ledger_unreadable".into(), advice };
+                    if self.writer.input(Input::Link(state)).await.is_err() {
+                        return;
+                    }
+                    TURNED_WAIT
+                }
                 Ended::Lost(why) => {
                     tracing::info!(hub = %self.hub.host, port = self.hub.port, %why, "the hub is away");
                     if self.writer.input(Input::Link(LinkState::Away)).await.is_err() {
@@ -180,7 +194,15 @@ impl Uplink {
     ) -> Result<(), Ended> {
         match event {
             Event::Incoming(Incoming::ConnAck(_)) => live.subscribe(),
-            Event::Incoming(Incoming::SubAck(_)) => live.greet(cursor),
+            Event::Incoming(Incoming::SubAck(ack)) => {
+                if ack.return_codes.contains(&SubscribeReasonCode::Failure) {
+                    let topic = Outbound::Down(&live.site).to_string();
+                    return Err(Ended::Lost(format!(
+                        "the hub does not let us read {topic}: check the site's name there"
+                    )));
+                }
+                live.greet(cursor)
+            }
             Event::Incoming(Incoming::PubAck(_)) => {
                 live.in_flight = live.in_flight.saturating_sub(1);
                 Ok(())
@@ -254,6 +276,10 @@ impl Live {
         match command {
             Command::FeedAck { cursor: at, resend } => {
                 *cursor = at;
+                if at.incarnation != self.session.incarnation() {
+                    // A position in the feed of a hub that is no more; the Hello has said so.
+                    return Ok(());
+                }
                 self.say(UpOf::FeedAck(FeedAck { cursor: at.position, resend }))
             }
             Command::Beat(beat) => {

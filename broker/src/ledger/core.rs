@@ -27,6 +27,11 @@ impl Put {
         Put { table, key: key.into(), value: Some(value.into()) }
     }
 
+    /// What it adds to a commit.
+    pub(super) fn bytes(&self) -> usize {
+        1 + self.key.len() + self.value.as_ref().map_or(0, Vec::len)
+    }
+
     pub fn delete(table: Table, key: impl Into<Vec<u8>>) -> Put {
         Put { table, key: key.into(), value: None }
     }

@@ -18,6 +18,7 @@ const RIDE_FROM: usize = 4096;
 const PACE: usize = 256;
 /// The most cells that ride on one group: far below what may be written between two fdatasyncs.
 const CELLS_MAX: usize = 1024;
+const CELLS_BYTES_MAX: usize = 512 << 10;
 
 type Key = (u8, Vec<u8>);
 
@@ -98,13 +99,15 @@ impl State {
             return None;
         }
         let share = if all { CELLS_MAX } else { (self.queue.len() / PACE).min(CELLS_MAX) };
-        let mut taken = 0;
-        while taken < share {
+        let (mut taken, mut bytes) = (0, 0);
+        while taken < share && bytes < CELLS_BYTES_MAX {
             let Some((_, key)) = self.queue.pop_front() else { break };
             // Gone if it was written with a group since.
             let Some(value) = self.dirty.remove(&key) else { continue };
-            puts.push(Put { table: Table(key.0), key: key.1, value });
+            let put = Put { table: Table(key.0), key: key.1, value };
+            bytes += put.bytes();
             taken += 1;
+            puts.push(put);
         }
         Some(self.queue.front().map_or(last, |(first, _)| Seq(first.0.saturating_sub(1))))
     }

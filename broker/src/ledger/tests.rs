@@ -391,3 +391,20 @@ async fn a_flipped_bit_in_the_journal_is_noticed() {
         assert!(journalled(copy.path()).iter().all(|text| text == marker));
     }
 }
+
+#[tokio::test]
+async fn a_journal_past_its_bound_folds_and_trims_without_a_quiet_hour() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Running::open(Options { journal_bytes_max: 20_000, ..options(dir.path()) }).unwrap();
+    let mut sent = 0;
+    // Far fewer cells than a checkpoint waits for, and never quiet; HQ keeps up.
+    for part in payloads("i", 3_000).chunks(30) {
+        let verdicts = ledger.publish("t", part).await;
+        assert!(verdicts.iter().all(|verdict| *verdict == Verdict::ACCEPTED), "after {sent}");
+        sent += part.len() as u64;
+        ledger.handle.input(Ask::Applied(Seq(sent))).await.unwrap();
+    }
+    let stats = ledger.reader.stats();
+    assert!(stats.first > Seq(1) && stats.journal_bytes < 40_000, "{stats:?}");
+    ledger.stop().await;
+}

@@ -255,6 +255,7 @@ impl<C: Core> Writer<C> {
     }
 
     fn take_step(&mut self, step: Step<C::Effect>, now: &Now) -> Result<(), LedgerError> {
+        let alone = step.events.is_empty();
         for draft in step.events {
             for draft in sabotage::drafts(&mut self.sabotage, self.records, draft) {
                 if self.pending.full() {
@@ -264,16 +265,25 @@ impl<C: Core> Writer<C> {
                 self.append(draft, now);
             }
         }
-        let seq = self.extent.last.seq.plus(self.pending.records);
         for put in step.puts {
-            self.state.put(seq, put.clone());
+            if alone && self.pending.full() {
+                // Puts that belong to no event may be spread; their order says which are safe to have alone.
+                self.write(false)?;
+            }
+            self.pending.bytes += put.bytes();
+            self.state.put(self.newest(), put.clone());
             self.pending.puts.push(put);
         }
         for put in step.lazy {
-            self.state.put(seq, put);
+            self.state.put(self.newest(), put);
         }
         self.pending.effects.extend(step.then);
         Ok(())
+    }
+
+    /// The newest record, the open group's included.
+    fn newest(&self) -> Seq {
+        self.extent.last.seq.plus(self.pending.records)
     }
 
     fn append(&mut self, draft: Draft, now: &Now) {
@@ -296,10 +306,13 @@ impl<C: Core> Writer<C> {
 
     fn write(&mut self, all: bool) -> Result<(), LedgerError> {
         let trimmed = self.trim()?;
+        // Trimming waits for folding: a journal past its bound must not wait for a quiet hour.
+        let all = all || self.extent.bytes > self.limits.journal_bytes_max;
         if self.pending.nothing_to_write() && trimmed.is_empty() && !(all && self.state.dirty() > 0) {
             return Ok(());
         }
         let mut group = Group { puts: std::mem::take(&mut self.pending.puts), trimmed, ..Group::default() };
+        self.pending.bytes = 0;
         let mut after = self.extent.last;
         if !self.pending.events.is_empty() {
             let (bytes, sealed_after) = self.seal();

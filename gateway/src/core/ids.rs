@@ -12,6 +12,8 @@ use super::tables::{ID, decode, id_key};
 const KEEP_S: u64 = 7 * 24 * 3600;
 /// The most ids that are kept. Past it they are kept for less time; `status` shows for how long.
 const IDS_MAX: u64 = 2_000_000;
+/// Never for less than this, whatever it takes: devices send again within minutes.
+const KEEP_LEAST_S: u64 = 3600;
 /// Cells looked at per tick, and the pause between two rounds.
 const SWEEP_CELLS: usize = 256;
 const PAUSE_MS: u64 = 600_000;
@@ -74,7 +76,8 @@ impl Sweep {
     }
 
     fn end_round(&mut self, now: &Now) {
-        self.keep_s = if self.seen > IDS_MAX { self.keep_s / 4 * 3 } else { KEEP_S.min(self.keep_s * 2) };
+        self.keep_s =
+            if self.seen > IDS_MAX { (self.keep_s / 4 * 3).max(KEEP_LEAST_S) } else { KEEP_S.min(self.keep_s * 2) };
         self.from.clear();
         self.seen = 0;
         self.rest_until_ms = now.mono_ms + PAUSE_MS;

@@ -3,6 +3,7 @@
 use broker::front::{Denial, InboundPublish, Outcome as Told, Verdict};
 use broker::ledger::{Draft, LedgerError, Now, Read, Step};
 use bytes::Bytes;
+use prost::Message;
 use proto::clock::Stamp;
 use proto::dedupe::{self, Repeat};
 use proto::gtin::Gtin;
@@ -18,6 +19,10 @@ use crate::decode::decode;
 use crate::reply::{ItemReply, LineReply, Reply};
 use crate::request::{Ask, Moves, Refused, Request};
 
+/// How far stamps may run ahead of the wall clock before moments on it mean nothing in the journal.
+const CLOCK_SLACK_MS: u64 = 1_000;
+/// The most that one request's register writes may take, with what each had seen: the hub takes chunks of 96 KiB.
+const WRITES_BYTES_MAX: usize = 32 << 10;
 /// How much of a refused topic is kept.
 const KEPT_TOPIC_CHARS_MAX: usize = 256;
 
@@ -192,6 +197,11 @@ impl Gateway {
         found: &mut Found,
         ledger: &dyn Read,
     ) -> Result<Option<Refused>, LedgerError> {
+        if began.is_some() && self.clock.last().ms().0 > now.wall.0 + CLOCK_SLACK_MS {
+            let reason = "this box's clock was set back, so it cannot tell what was sold since the count began: \
+                          count this item again and leave `began_ms` out";
+            return Ok(Some(Refused::new("clock_set_back", reason)));
+        }
         let since = match began.filter(|began| *began < now.wall) {
             None => Units(0),
             Some(began) => match stock::moved_since(ledger, gtin, began)? {
@@ -242,6 +252,11 @@ impl Gateway {
             self.items.touched(&key);
         }
         debug_assert!(!found.records.is_empty(), "the decoder takes no empty write of {gtin}");
+        let bytes: usize = found.records.iter().map(Message::encoded_len).sum();
+        if bytes > WRITES_BYTES_MAX {
+            let reason = "too many fields at once for an item that so many sites write: send a few at a time";
+            return Ok(Some(Refused::new("too_many_fields", reason)));
+        }
         Ok(None)
     }
 
