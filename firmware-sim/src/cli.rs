@@ -1,12 +1,14 @@
 //! The command line.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::demo;
+use crate::load;
 use crate::seam::Fault;
 
 #[derive(Debug, Parser)]
@@ -22,6 +24,42 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(Demo),
+    Load(Load),
+}
+
+/// Publish QoS 1 as fast as a broker acknowledges, and say how fast that is
+///
+/// Works against a gateway and against any other MQTT 3.1.1 broker without credentials, so that both can be measured
+/// in one run. Each client keeps a window of publishes open and sends the next when one is acknowledged.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  firmware-sim load --target 127.0.0.1:1883                           50 clients, window 50, five seconds
+  firmware-sim load --target 127.0.0.1:1883 --clients 10 --window 1   what one acknowledgement takes")]
+struct Load {
+    /// Address and port of the broker
+    #[arg(long, value_name = "ADDR")]
+    target: SocketAddr,
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=2000))]
+    clients: u16,
+    /// Publishes that each client keeps open
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    window: u16,
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// Bytes of each payload
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    payload: usize,
+    /// One JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+impl From<Load> for load::Options {
+    fn from(load: Load) -> load::Options {
+        let Load { target, clients, window, seconds, payload, json } = load;
+        load::Options { target, clients, window, seconds, payload_bytes: payload.clamp(16, 4096), json }
+    }
 }
 
 /// The main job on real input: three weeks of three stores, with the network cut and a gateway killed on the way
@@ -83,8 +121,11 @@ impl From<Demo> for demo::Options {
 }
 
 pub fn main(args: Vec<OsString>) -> ExitCode {
-    let Command::Demo(demo) = Cli::parse_from(args).command;
-    match demo::main(demo.into()) {
+    let outcome = match Cli::parse_from(args).command {
+        Command::Demo(demo) => demo::main(demo.into()),
+        Command::Load(load) => load::main(&load.into()).map(|()| true),
+    };
+    match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod client;
 pub mod demo;
 pub mod device;
+pub mod load;
 pub mod log;
 pub mod monitor;
 pub mod mqtt;

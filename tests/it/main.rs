@@ -10,6 +10,7 @@ mod harness;
 mod hub_away;
 mod ids;
 mod kills;
+mod load;
 mod movements;
 mod registers;
 mod retained;
