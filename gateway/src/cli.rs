@@ -152,6 +152,7 @@ fn lines(status: &Value) -> Vec<(String, String)> {
     let (ledger, uplink) = (&status["ledger"], &status["uplink"]);
     let link = match (&uplink["connected"], &uplink["turned_away"]) {
         (Value::Bool(true), _) => "connected".to_owned(),
+        _ if uplink["configured"] == Value::Bool(false) => "none configured: this store works for itself".to_owned(),
         (_, Value::Null) => "AWAY: selling goes on, records are kept".to_owned(),
         (_, turned) => format!("TURNED AWAY: {}", show::number(&turned["advice"])),
     };

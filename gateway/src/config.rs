@@ -115,7 +115,7 @@ impl Config {
     }
 
     pub fn rules(&self) -> Rules {
-        Rules { limits: self.limits, modes: self.modes.clone() }
+        Rules { limits: self.limits, modes: self.modes.clone(), has_hub: self.hub.is_some() }
     }
 
     /// Where the uplink goes, if anywhere. Reads the TLS files.

@@ -38,6 +38,8 @@ pub struct Rules {
     pub limits: Limits,
     /// Devices whose plain scans mean something else than a lookup.
     pub modes: HashMap<DeviceName, ScanMode>,
+    /// Whether there is a hub to forward to.
+    pub has_hub: bool,
 }
 
 /// Inputs besides what devices publish.

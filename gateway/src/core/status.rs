@@ -49,6 +49,7 @@ impl Gateway {
             "site": ledger.replica().site.as_str(),
             "epoch": ledger.replica().epoch.to_string(),
             "uplink": {
+                "configured": self.rules.has_hub,
                 "connected": connected,
                 "turned_away": turned,
                 "applied_seq": self.hub.applied.0,
