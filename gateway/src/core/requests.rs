@@ -68,8 +68,9 @@ impl Gateway {
             Ok(request) => request,
             Err(bad) => return Ok(self.refuse(&asked, bad.id.as_ref(), bad.why, now)),
         };
-        let digest = dedupe::digest(asked.kind.as_str(), &asked.payload);
+        let mut digest = 0;
         if let Some(id) = &request.id {
+            digest = dedupe::digest(asked.kind.as_str(), &asked.payload);
             match ids::look_up(ledger, &asked.device, id, digest)? {
                 None => {}
                 Some((Repeat::Same(outcome), seq)) => {
@@ -116,7 +117,7 @@ impl Gateway {
         let event = Event {
             unsynced: !now.synced,
             device: asked.device.as_str().to_owned(),
-            digest: if request_id.is_empty() { 0 } else { digest },
+            digest,
             request: request_id,
             records: found.records,
             device_ms,
