@@ -14,7 +14,7 @@ use proto::id::{DeviceName, SiteName};
 use crate::core::Rules;
 use crate::decode::{Limits, ScanMode};
 use crate::hub_tls::HubTls;
-use crate::uplink::HubAddress;
+use crate::wire::HubAddress;
 
 /// What the `config` command prints; equal to [`Config::default`] by test.
 pub const MANUAL: &str = include_str!("../gateway.toml");

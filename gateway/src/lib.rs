@@ -11,3 +11,4 @@ pub mod reply;
 pub mod request;
 pub mod sync;
 pub mod uplink;
+pub mod wire;

@@ -1,9 +1,8 @@
-//! The connection to the hub: the only file that names rumqttc.
+//! The uplink's task: connects, drives one [`Session`] for each connection, and waits between two.
 //!
-//! Every connection starts from nothing (clean session, new client, new event loop), since rumqttc can lose or wedge
-//! on what it remembers over one. What was sent is sent again from the watermark that the hub names.
+//! Nothing is carried from one connection to the next but the feed's cursor. What was sent is sent again from the
+//! watermark that the hub names.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use broker::front::Closed;
@@ -16,37 +15,20 @@ use proto::id::{Seq, SiteName, WallMs};
 use proto::topic::{self, Outbound};
 use proto::wire::up::Of as UpOf;
 use proto::wire::{Batch, Beat, Bye, Chunks, Down, FeedAck, FeedCursor, Up};
-use rumqttc::{
-    AsyncClient, Event, EventLoop, Incoming, LastWill, MqttOptions, QoS, SubscribeReasonCode, TlsConfiguration,
-    Transport,
-};
 use tokio::sync::{mpsc, watch};
 
 use crate::core::{FromHub, Gateway, Input, LinkState};
 use crate::sync::{Chain, Heard, Session};
+use crate::wire::{HubAddress, Said, Testament, Wire};
 
-/// Publishes that the hub has not acknowledged; below rumqttc's own limit, past which it misbehaves.
+/// Publishes that the hub has not acknowledged; far below what the wire queues.
 const IN_FLIGHT_MAX: usize = 8;
-const CLIENT_QUEUE: usize = 32;
 /// Chunks are gathered into one message up to this; one chunk always fits. Small enough for one commit of the hub.
 const BATCH_BYTES_MAX: usize = 32 << 10;
-const PACKET_BYTES_MAX: usize = 1 << 20;
 /// Smaller messages are not worth packing.
 const PACK_FROM_BYTES: usize = 512;
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(500);
 const TURNED_WAIT: Duration = Duration::from_secs(30);
-
-/// Where the hub is and who we are to it.
-#[derive(Debug, Clone)]
-pub struct HubAddress {
-    pub host: String,
-    pub port: u16,
-    pub password: Option<String>,
-    /// Without it the connection is in the clear.
-    pub tls: Option<Arc<rustls::ClientConfig>>,
-    pub reconnect_max: Duration,
-}
 
 /// What the core wants the hub to hear.
 #[derive(Debug)]
@@ -144,12 +126,12 @@ impl Uplink {
     async fn connection(&mut self, cursor: &mut FeedCursor, backoff: &mut Backoff) -> Result<(), Ended> {
         let nonce = node::random().map_err(|e| Ended::Lost(e.to_string()))?;
         let site = self.reader.replica().site.clone();
-        let (client, mut events, driver) = open(&self.hub, &site, nonce);
-        // The event loop dies with this call, whatever ends it.
-        let _driver = AbortOnDrop(driver);
+        let bye = Up { session: nonce, of: Some(UpOf::Bye(Bye {})) }.encode_to_vec();
+        let testament = Testament { topic: topic::up(&site), payload: bye };
+        let wire = Wire::open(&self.hub, site.as_str(), testament);
         let mut live = Live {
             session: Session::new(self.reader.replica().clone(), nonce, 0),
-            client,
+            wire,
             site,
             reader: self.reader.clone(),
             in_flight: 0,
@@ -158,11 +140,10 @@ impl Uplink {
         let mut tick = tokio::time::interval(TICK);
         loop {
             tokio::select! {
-                event = events.recv() => match event {
-                    Some(Ok(event)) => self.on_event(event, &mut live, *cursor, backoff).await?,
-                    Some(Err(why)) => return Err(Ended::Lost(why)),
-                    None => return Err(Ended::Lost("the connection's task ended".into())),
-                },
+                said = live.wire.next() => {
+                    let said = said.map_err(Ended::Lost)?;
+                    self.on_said(said, &mut live, *cursor, backoff).await?;
+                }
                 command = self.commands.recv() => match command {
                     Some(command) => live.on_command(command, cursor)?,
                     None => return Err(Ended::Stop),
@@ -177,7 +158,7 @@ impl Uplink {
                 }
                 _ = self.stopping.changed() => {
                     live.say(UpOf::Bye(Bye {}))?;
-                    live.leave(&mut events).await;
+                    live.leave().await;
                     return Ok(());
                 }
             }
@@ -185,31 +166,27 @@ impl Uplink {
         }
     }
 
-    async fn on_event(
+    async fn on_said(
         &mut self,
-        event: Event,
+        said: Said,
         live: &mut Live,
         cursor: FeedCursor,
         backoff: &mut Backoff,
     ) -> Result<(), Ended> {
-        match event {
-            Event::Incoming(Incoming::ConnAck(_)) => live.subscribe(),
-            Event::Incoming(Incoming::SubAck(ack)) => {
-                if ack.return_codes.contains(&SubscribeReasonCode::Failure) {
-                    let topic = Outbound::Down(&live.site).to_string();
-                    return Err(Ended::Lost(format!(
-                        "the hub does not let us read {topic}: check the site's name there"
-                    )));
-                }
-                live.greet(cursor)
+        match said {
+            Said::Accepted => live.wire.subscribe(live.inbox()).map_err(Ended::Lost),
+            Said::Subscribed => live.greet(cursor),
+            Said::SubscriptionRefused => {
+                let topic = live.inbox();
+                Err(Ended::Lost(format!("the hub does not let us read {topic}: check the site's name there")))
             }
-            Event::Incoming(Incoming::PubAck(_)) => {
+            Said::Acked => {
                 live.in_flight = live.in_flight.saturating_sub(1);
                 Ok(())
             }
-            Event::Incoming(Incoming::Publish(publish)) => {
+            Said::Message(payload) => {
                 let was_streaming = live.session.streaming();
-                let heard = live.hear(&publish.payload)?;
+                let heard = live.hear(&payload)?;
                 if live.session.streaming() && !was_streaming {
                     tracing::info!(applied = live.session.applied().0, "the hub welcomed us");
                     backoff.reset();
@@ -219,7 +196,6 @@ impl Uplink {
                 self.pass_on(heard).await?;
                 if turned { Err(Ended::Turned) } else { Ok(()) }
             }
-            _ => Ok(()),
         }
     }
 
@@ -240,7 +216,7 @@ impl Uplink {
 /// One connection.
 struct Live {
     session: Session,
-    client: AsyncClient,
+    wire: Wire,
     site: SiteName,
     reader: Reader,
     in_flight: usize,
@@ -252,9 +228,9 @@ impl Live {
         self.started.elapsed().as_millis() as u64
     }
 
-    fn subscribe(&self) -> Result<(), Ended> {
-        let topic = Outbound::Down(&self.site).to_string();
-        self.client.try_subscribe(topic, QoS::AtLeastOnce).map_err(|e| Ended::Lost(e.to_string()))
+    /// Where the hub answers us.
+    fn inbox(&self) -> String {
+        Outbound::Down(&self.site).to_string()
     }
 
     fn greet(&mut self, cursor: FeedCursor) -> Result<(), Ended> {
@@ -328,29 +304,25 @@ impl Live {
     }
 
     fn send(&mut self, up: &Up) -> Result<(), Ended> {
-        let published = self.client.try_publish(topic::up(&self.site), QoS::AtLeastOnce, false, up.encode_to_vec());
-        match published {
-            Ok(()) => {
-                self.in_flight += 1;
-                Ok(())
-            }
-            // What did not fit is said again: batches by the watermark, the rest by the next of its kind.
-            Err(error) => Err(Ended::Lost(format!("the connection does not take messages: {error}"))),
-        }
+        // What did not fit is said again: batches by the watermark, the rest by the next of its kind.
+        self.wire.publish(topic::up(&self.site), up.encode_to_vec()).map_err(Ended::Lost)?;
+        self.in_flight += 1;
+        Ok(())
     }
 
     /// Gives the farewell a moment to leave.
-    async fn leave(&mut self, events: &mut mpsc::Receiver<Result<Event, String>>) {
-        let _ = tokio::time::timeout(Duration::from_millis(500), async {
+    async fn leave(&mut self) {
+        let farewell = async {
             while self.in_flight > 0 {
-                match events.recv().await {
-                    Some(Ok(Event::Incoming(Incoming::PubAck(_)))) => self.in_flight -= 1,
-                    Some(Ok(_)) => {}
-                    _ => return,
+                match self.wire.next().await {
+                    Ok(Said::Acked) => self.in_flight -= 1,
+                    Ok(_) => {}
+                    Err(_) => return,
                 }
             }
-        })
-        .await;
+        };
+        // Whoever does not take it in time hears it from the broker, as our will.
+        let _ = tokio::time::timeout(Duration::from_millis(500), farewell).await;
     }
 }
 
@@ -379,45 +351,5 @@ impl Chain for OurChain<'_> {
 
     fn position_at(&self, seq: Seq) -> Result<Option<Position>, LedgerError> {
         self.0.position_at(seq)
-    }
-}
-
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-type Events = mpsc::Receiver<Result<Event, String>>;
-
-/// A new client with an event loop on a task of its own: rumqttc's `poll` must not be cancelled half-way.
-fn open(hub: &HubAddress, site: &SiteName, nonce: u64) -> (AsyncClient, Events, tokio::task::JoinHandle<()>) {
-    let mut options = MqttOptions::new(format!("gateway:{site}"), &hub.host, hub.port);
-    options.set_keep_alive(KEEP_ALIVE);
-    options.set_clean_session(true);
-    options.set_inflight(CLIENT_QUEUE as u16);
-    options.set_max_packet_size(PACKET_BYTES_MAX, PACKET_BYTES_MAX);
-    if let Some(tls) = &hub.tls {
-        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls.clone())));
-    }
-    if let Some(password) = &hub.password {
-        options.set_credentials(site.as_str(), password);
-    }
-    let bye = Up { session: nonce, of: Some(UpOf::Bye(Bye {})) }.encode_to_vec();
-    options.set_last_will(LastWill::new(topic::up(site), bye, QoS::AtLeastOnce, false));
-    let (client, event_loop) = AsyncClient::new(options, CLIENT_QUEUE);
-    let (tell, events) = mpsc::channel(64);
-    (client, events, tokio::spawn(drive(event_loop, tell)))
-}
-
-async fn drive(mut event_loop: EventLoop, tell: mpsc::Sender<Result<Event, String>>) {
-    loop {
-        let polled = event_loop.poll().await.map_err(|e| e.to_string());
-        let over = polled.is_err();
-        if tell.send(polled).await.is_err() || over {
-            return;
-        }
     }
 }

@@ -14,11 +14,11 @@ use tokio::time::Instant;
 
 use super::codec::{CONNECT, Codec, Decoded, Fault, Frame, Version};
 use super::encode;
-use super::intake::{Credentials, Identity, Intake, Refusal};
+use super::intake::{Credentials, Identity, Intake};
+use super::refused::Refused;
 use super::router::{Link, LinkFor};
-use super::sessions::{Claim, ClaimError};
+use super::sessions::Claim;
 use super::shared::Shared;
-use super::stats::FrontStats;
 use super::topic_rules;
 use super::wills::Will;
 
@@ -38,23 +38,6 @@ pub(super) struct Admitted {
     pub(super) packet_bytes_max: usize,
     /// What came after CONNECT.
     pub(super) inbound: BytesMut,
-}
-
-/// Why there was no CONNACK "success".
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refused {
-    /// Closed without a word: not MQTT, or nothing in time.
-    Silent(&'static str),
-    Fault(Fault),
-    Version,
-    ClientId,
-    Credentials,
-    Authorization,
-    AuthMethod,
-    WillTopic,
-    Will,
-    Full,
-    Unavailable,
 }
 
 struct Offer {
@@ -357,59 +340,6 @@ async fn link<I: Intake>(
     let resubscribe = claim.kept && !present;
     claim.kept = true;
     Ok((link, resubscribe))
-}
-
-impl Refused {
-    /// The return code of CONNACK; `None` where there is to be no CONNACK.
-    fn code(self, version: Version) -> Option<u8> {
-        let (v311, v5) = match self {
-            Refused::Silent(_) => return None,
-            Refused::Fault(fault) => return (version == Version::V5).then_some(fault.reason()),
-            // Whoever speaks neither version understands at best the oldest answer.
-            Refused::Version => (1, 0x84),
-            Refused::ClientId => (2, 0x85),
-            Refused::Credentials => (4, 0x86),
-            Refused::Authorization | Refused::Will => (5, 0x87),
-            Refused::AuthMethod => (5, 0x8c),
-            Refused::WillTopic => (5, 0x90),
-            Refused::Full => (3, 0x97),
-            Refused::Unavailable => (3, 0x88),
-        };
-        Some(if version == Version::V5 { v5 } else { v311 })
-    }
-
-    fn count(self, stats: &FrontStats) {
-        match self {
-            Refused::Silent(_) => {}
-            Refused::Fault(fault) => fault.count(stats),
-            Refused::Version => stats.refused_version.inc(),
-            Refused::ClientId => stats.refused_client_id.inc(),
-            Refused::Credentials | Refused::AuthMethod => stats.refused_credentials.inc(),
-            Refused::Authorization => stats.refused_authorization.inc(),
-            Refused::WillTopic | Refused::Will => stats.refused_will.inc(),
-            Refused::Full => stats.refused_full.inc(),
-            Refused::Unavailable => stats.refused_unavailable.inc(),
-        }
-    }
-}
-
-impl From<Refusal> for Refused {
-    fn from(refusal: Refusal) -> Refused {
-        match refusal {
-            Refusal::BadCredentials => Refused::Credentials,
-            Refusal::NotAuthorized => Refused::Authorization,
-            Refusal::ClientIdInvalid => Refused::ClientId,
-        }
-    }
-}
-
-impl From<ClaimError> for Refused {
-    fn from(error: ClaimError) -> Refused {
-        match error {
-            ClaimError::Full => Refused::Full,
-            ClaimError::Unavailable => Refused::Unavailable,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ mod listener;
 mod overflow;
 mod publish;
 mod publisher;
+mod refused;
 mod retained;
 mod router;
 mod sessions;

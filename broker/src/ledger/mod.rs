@@ -7,6 +7,7 @@ mod clocks;
 mod core;
 mod error;
 mod group;
+mod handle;
 mod inspect;
 mod journal;
 mod reader;
@@ -19,8 +20,9 @@ mod writer;
 
 pub use core::{Core, Draft, EachCell, EachEvent, Now, Placed, Put, Read, Step, Table};
 pub use error::LedgerError;
+pub use handle::Handle;
 pub use inspect::read_stopped;
 pub use reader::{LedgerStats, Reader};
 pub use sabotage::Sabotage;
 pub use store::Options;
-pub use writer::{Handle, Perform, Stopped, Writer};
+pub use writer::{Perform, Stopped, Writer};

@@ -14,55 +14,19 @@ use super::clocks::Clocks;
 use super::core::{Core, Draft, Now, Placed, Step};
 use super::error::LedgerError;
 use super::group::{Pending, view};
+use super::handle::{Handle, Work};
 use super::journal::{Extent, Journal, Marks};
 use super::reader::{LedgerStats, Reader};
 use super::sabotage::{self, Sabotage};
 use super::state::State;
 use super::store::{Group, Options, Store};
-use crate::front::{Batch, Closed, Inbound, Intake, Outcome, Verdict};
+use crate::front::{Batch, Inbound, Outcome, Verdict};
 
-/// What may wait for the writer; past it senders wait, and with them their sockets.
-const INBOX_MAX: usize = 1024;
 const TICK: Duration = Duration::from_millis(250);
 /// A quiet ledger writes its dirty cells out after this long, so that the next start has little to replay.
 const QUIET: Duration = Duration::from_secs(20);
 /// Chunks trimmed with one group.
 const TRIM_MAX: usize = 32;
-enum Work<C: Core> {
-    Inbound(Batch),
-    Input(C::Input),
-    Stop,
-}
-
-/// Where inputs go. Clone it freely.
-pub struct Handle<C: Core> {
-    inbox: mpsc::Sender<Work<C>>,
-}
-
-impl<C: Core> Clone for Handle<C> {
-    fn clone(&self) -> Self {
-        Handle { inbox: self.inbox.clone() }
-    }
-}
-
-impl<C: Core> Handle<C> {
-    pub async fn input(&self, input: C::Input) -> Result<(), Closed> {
-        self.inbox.send(Work::Input(input)).await.map_err(|_| Closed)
-    }
-
-    /// Asks the writer to finish what waits, write everything out and leave.
-    pub async fn stop(&self) {
-        // An error means that it has left already.
-        let _ = self.inbox.send(Work::Stop).await;
-    }
-}
-
-impl<C: Core> Intake for Handle<C> {
-    async fn submit(&self, batch: Batch) -> Result<(), Closed> {
-        self.inbox.send(Work::Inbound(batch)).await.map_err(|_| Closed)
-    }
-}
-
 /// Resolves when the writer left: `Ok` after a clean stop.
 pub type Stopped = oneshot::Receiver<Result<(), LedgerError>>;
 
@@ -126,7 +90,7 @@ impl<C: Core> Writer<C> {
             journal_bytes_max: options.journal_bytes_max,
             disk_reserve_bytes: options.disk_reserve_bytes,
         };
-        let (sender, inbox) = mpsc::channel(INBOX_MAX);
+        let (handle, inbox) = Handle::new();
         let mut writer = Writer {
             core,
             inbox,
@@ -154,7 +118,7 @@ impl<C: Core> Writer<C> {
         };
         writer.take_step(step, &now)?;
         writer.publish_stats();
-        Ok((writer, Handle { inbox: sender }, reader))
+        Ok((writer, handle, reader))
     }
 
     /// Runs on a thread of its own until it is told to stop or the ledger fails. What opening came to is done first.
