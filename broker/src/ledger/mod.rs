@@ -11,6 +11,7 @@ mod handle;
 mod inspect;
 mod journal;
 mod reader;
+mod room;
 mod sabotage;
 mod state;
 mod store;

@@ -1,7 +1,6 @@
 //! The one writer. It gathers what waits, hands each input to the core, commits all that came of it as one group,
 //! and only then speaks. Everybody waits on the writer; the writer waits on nobody.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use prost::Message;
@@ -17,6 +16,7 @@ use super::group::{Pending, view};
 use super::handle::{Handle, Work};
 use super::journal::{Extent, Journal, Marks};
 use super::reader::{LedgerStats, Reader};
+use super::room::Room;
 use super::sabotage::{self, Sabotage};
 use super::state::State;
 use super::store::{Group, Options, Store};
@@ -43,23 +43,16 @@ pub struct Writer<C: Core> {
     pending: Pending<C::Effect>,
     clocks: Clocks,
     stats: watch::Sender<LedgerStats>,
-    full: bool,
     last_commit: Instant,
     groups: u64,
     records: u64,
-    limits: Limits,
+    room: Room,
     sabotage: Option<Sabotage>,
 }
 
 /// Carries out an effect. Must not wait for anybody.
 pub type Perform<E> = Box<dyn FnMut(E) + Send>;
 type Do<'a, C> = &'a mut dyn FnMut(<C as Core>::Effect);
-
-struct Limits {
-    dir: PathBuf,
-    journal_bytes_max: u64,
-    disk_reserve_bytes: u64,
-}
 
 impl<C: Core> Writer<C> {
     /// Opens or creates the ledger and brings the state up to date. `epoch` names the ledger if it is created now.
@@ -85,11 +78,7 @@ impl<C: Core> Writer<C> {
 
         let (stats, watching) = watch::channel(LedgerStats::default());
         let reader = Reader { replica: store.replica.clone(), journal: journal.clone(), stats: watching };
-        let limits = Limits {
-            dir: options.dir,
-            journal_bytes_max: options.journal_bytes_max,
-            disk_reserve_bytes: options.disk_reserve_bytes,
-        };
+        let room = Room::new(&options);
         let (handle, inbox) = Handle::new();
         let mut writer = Writer {
             core,
@@ -103,11 +92,10 @@ impl<C: Core> Writer<C> {
             pending: Pending::default(),
             clocks,
             stats,
-            full: false,
             last_commit: Instant::now(),
             groups: 0,
             records: 0,
-            limits,
+            room,
             sabotage: options.sabotage,
         };
         writer.check_room();
@@ -181,7 +169,7 @@ impl<C: Core> Writer<C> {
             if self.pending.full() {
                 self.commit(false, perform)?;
             }
-            if self.full && matches!(inbound, Inbound::Publish(_)) {
+            if self.room.full && matches!(inbound, Inbound::Publish(_)) {
                 verdicts.push(Verdict::refused(Outcome::NoRoom));
                 continue;
             }
@@ -271,7 +259,7 @@ impl<C: Core> Writer<C> {
     fn write(&mut self, all: bool) -> Result<(), LedgerError> {
         let trimmed = self.trim()?;
         // Trimming waits for folding: a journal past its bound must not wait for a quiet hour.
-        let all = all || self.extent.bytes > self.limits.journal_bytes_max;
+        let all = all || self.extent.bytes > self.room.journal_bytes_max;
         if self.pending.nothing_to_write() && trimmed.is_empty() && !(all && self.state.dirty() > 0) {
             return Ok(());
         }
@@ -325,7 +313,7 @@ impl<C: Core> Writer<C> {
     /// Takes the oldest chunks out, if the journal is over its bound and they are folded on disk and applied.
     fn trim(&mut self) -> Result<Vec<Seq>, LedgerError> {
         let mut trimmed = Vec::new();
-        if self.extent.bytes <= self.limits.journal_bytes_max {
+        if self.extent.bytes <= self.room.journal_bytes_max {
             return Ok(trimmed);
         }
         let may_go = self.core.applied().min(self.store.folded);
@@ -374,7 +362,7 @@ impl<C: Core> Writer<C> {
             groups: self.groups,
             records: self.records,
             dirty_cells: self.state.dirty(),
-            full: self.full,
+            full: self.room.full,
         };
         self.stats.send_if_modified(|held| {
             let moved = held.durable != stats.durable;
@@ -383,17 +371,8 @@ impl<C: Core> Writer<C> {
         });
     }
 
-    /// Stops admission before the disk is full: an error inside a commit would be the end.
     fn check_room(&mut self) {
-        let free = rustix::fs::statvfs(&self.limits.dir).map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize));
-        let disk_full = free.is_ok_and(|free| free < self.limits.disk_reserve_bytes);
-        // A quarter on top gives trimming the time to catch up.
-        let journal_full = self.extent.bytes / 5 * 4 > self.limits.journal_bytes_max;
-        let full = disk_full || journal_full;
-        if full != self.full {
-            tracing::warn!(disk_full, journal_full, "room for publishes: {}", if full { "none" } else { "again" });
-        }
-        self.full = full;
+        self.room.check(self.extent.bytes);
         let disk_bytes = self.store.disk_bytes();
         self.stats.send_if_modified(|stats| {
             stats.disk_bytes = disk_bytes;
