@@ -11,6 +11,8 @@ mod requests;
 mod status;
 mod stock;
 mod tables;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 
