@@ -120,32 +120,32 @@ fn plain_scan(mode: ScanMode, payload: &[u8]) -> Decoded {
 
 fn scan(fields: Map<String, Value>, limits: &Limits) -> Result<Ask, Refused> {
     let op = fields.get("op").map_or(Ok("lookup"), |op| text(op, "op"))?;
-    let (kind, sign) = match op {
+    let kind = match op {
         "lookup" => return Ok(Ask::Lookup(gtin(fields.get("gtin"))?)),
         "count" => return count(&fields),
-        "receive" => (MovementKind::Receive, 1),
-        "sell" => (MovementKind::Sale, -1),
+        "receive" => MovementKind::Receive,
+        "sell" => MovementKind::Sale,
         other => return Err(op_unknown(other, "receive, sell, count, lookup")),
     };
     let qty = fields.get("qty").cloned().unwrap_or(Value::from(1));
-    let line = line(1, fields.get("gtin"), Some(&qty), fields.get("cents"), sign, limits)?;
+    let line = line(1, fields.get("gtin"), Some(&qty), fields.get("cents"), kind, limits)?;
     let reference = reference(&fields)?;
     Ok(Ask::Move(Moves { kind, lines: vec![line], bad: vec![], reference, peer: None }))
 }
 
 fn sale(fields: Map<String, Value>, limits: &Limits) -> Result<Ask, Refused> {
-    let (lines, bad) = lines(&fields, -1, limits)?;
+    let (lines, bad) = lines(&fields, MovementKind::Sale, limits)?;
     let reference = reference(&fields)?;
     Ok(Ask::Move(Moves { kind: MovementKind::Sale, lines, bad, reference, peer: None }))
 }
 
 fn movement(fields: Map<String, Value>, limits: &Limits) -> Result<Ask, Refused> {
     let op = text(fields.get("op").unwrap_or(&Value::Null), "op")?;
-    let (kind, sign) = match op {
-        "receive" => (MovementKind::Receive, 1),
-        "refund" => (MovementKind::Refund, 1),
-        "adjust" => (MovementKind::Adjust, 1),
-        "transfer" => (MovementKind::Transfer, -1),
+    let kind = match op {
+        "receive" => MovementKind::Receive,
+        "refund" => MovementKind::Refund,
+        "adjust" => MovementKind::Adjust,
+        "transfer" => MovementKind::Transfer,
         other => return Err(op_unknown(other, "receive, refund, adjust, transfer")),
     };
     let peer = match (kind, fields.get("to")) {
@@ -155,7 +155,7 @@ fn movement(fields: Map<String, Value>, limits: &Limits) -> Result<Ask, Refused>
         }
         _ => None,
     };
-    let (lines, bad) = lines(&fields, sign, limits)?;
+    let (lines, bad) = lines(&fields, kind, limits)?;
     Ok(Ask::Move(Moves { kind, lines, bad, reference: reference(&fields)?, peer }))
 }
 
@@ -270,7 +270,11 @@ struct RawLine {
     cents: Option<Value>,
 }
 
-fn lines(fields: &Map<String, Value>, sign: i64, limits: &Limits) -> Result<(Vec<Line>, Vec<BadLine>), Refused> {
+fn lines(
+    fields: &Map<String, Value>,
+    kind: MovementKind,
+    limits: &Limits,
+) -> Result<(Vec<Line>, Vec<BadLine>), Refused> {
     let Some(Value::Array(rows)) = fields.get("lines") else {
         return Err(Refused::new("lines_missing", "the message needs `lines`, a list of { gtin, qty }"));
     };
@@ -285,7 +289,7 @@ fn lines(fields: &Map<String, Value>, sign: i64, limits: &Limits) -> Result<(Vec
     for (number, row) in (1u32..).zip(rows) {
         let read = RawLine::deserialize(row)
             .map_err(|_| Refused::new("line_invalid", "the line must be an object { gtin, qty, cents }"))
-            .and_then(|raw| line(number, raw.gtin.as_ref(), raw.qty.as_ref(), raw.cents.as_ref(), sign, limits));
+            .and_then(|raw| line(number, raw.gtin.as_ref(), raw.qty.as_ref(), raw.cents.as_ref(), kind, limits));
         match read {
             Ok(line) => good.push(line),
             Err(why) => bad.push(BadLine { number, why }),
@@ -294,13 +298,13 @@ fn lines(fields: &Map<String, Value>, sign: i64, limits: &Limits) -> Result<(Vec
     Ok((good, bad))
 }
 
-/// `sign` is 0-free: what one piece of this kind does to the shelf. Only an adjustment may carry its own sign.
+/// An adjustment carries its own sign, and a sale may: a negative line is one taken back. All else counts pieces.
 fn line(
     number: u32,
     code: Option<&Value>,
     qty: Option<&Value>,
     cents: Option<&Value>,
-    sign: i64,
+    kind: MovementKind,
     limits: &Limits,
 ) -> Result<Line, Refused> {
     let gtin = gtin(code)?;
@@ -312,6 +316,10 @@ fn line(
         let reason = format!("the quantity {qty} is beyond {}: check it", limits.units_max);
         return Err(Refused::new("qty_absurd", reason));
     }
+    if qty < 0 && !matches!(kind, MovementKind::Adjust | MovementKind::Sale) {
+        return Err(Refused::new("qty_negative", format!("the quantity {qty} is negative: adjust the stock instead")));
+    }
+    let sign = if matches!(kind, MovementKind::Sale | MovementKind::Transfer) { -1 } else { 1 };
     let cents = match cents {
         None | Some(Value::Null) => 0,
         some => whole(some, "cents")?,
@@ -463,6 +471,12 @@ mod tests {
         for (op, units) in [("receive", 3), ("refund", 3), ("adjust", 3), ("transfer", -3)] {
             assert_eq!(lines_of(Kind::Move, &with(op)).1, [units], "{op}");
         }
+        let minus = |op: &str| format!(r#"{{"op":"{op}","to":"hill","lines":[{{"gtin":"{GTIN}","qty":-3}}]}}"#);
+        assert_eq!(lines_of(Kind::Move, &minus("adjust")).1, [-3]);
+        for op in ["receive", "refund", "transfer"] {
+            assert_eq!(lines_of(Kind::Move, &minus(op)).2, ["qty_negative"], "{op}");
+        }
+        assert_eq!(code(Kind::Scan, &format!(r#"{{"gtin":"{GTIN}","op":"receive","qty":-1}}"#)), "qty_negative");
         assert_eq!(code(Kind::Move, r#"{"op":"transfer","lines":[]}"#), "to_missing");
         assert_eq!(code(Kind::Move, r#"{"op":"adjust"}"#), "lines_missing");
         assert_eq!(code(Kind::Move, r#"{"lines":[]}"#), "field_missing");

@@ -39,9 +39,10 @@ enum Phase {
     Turned,
 }
 
-/// What a message of the hub means for the rest of the gateway.
+/// What the hub tells the store, of this session and of the right incarnation.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Heard {
+pub enum FromHub {
+    /// Our journal is applied up to here, after the hub's own commit.
     Applied {
         position: Position,
         hub_ms: u64,
@@ -50,6 +51,13 @@ pub enum Heard {
         incarnation: u64,
         feed: Feed,
     },
+}
+
+/// What a message of the hub means.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Heard {
+    /// For the core.
+    Said(FromHub),
     Turned {
         code: String,
         advice: String,
@@ -173,7 +181,9 @@ impl Session {
             (Some(DownOf::Turned(Turned { code, advice })), _) => Ok(self.turn(code, advice)),
             _ if down.incarnation != self.incarnation => Ok(Heard::Ignored),
             (Some(DownOf::Applied(applied)), Phase::Streaming) => Ok(self.applied_to(&applied, now_ms)),
-            (Some(DownOf::Feed(feed)), Phase::Streaming) => Ok(Heard::Feed { incarnation: self.incarnation, feed }),
+            (Some(DownOf::Feed(feed)), Phase::Streaming) => {
+                Ok(Heard::Said(FromHub::Feed { incarnation: self.incarnation, feed }))
+            }
             _ => Ok(Heard::Ignored),
         }
     }
@@ -195,7 +205,7 @@ impl Session {
         self.next = position.seq.next();
         self.send_up_to = Seq(welcome.send_up_to);
         self.progress_ms = now_ms;
-        Ok(Heard::Applied { position, hub_ms: welcome.hub_ms })
+        Ok(Heard::Said(FromHub::Applied { position, hub_ms: welcome.hub_ms }))
     }
 
     fn applied_to(&mut self, applied: &Applied, now_ms: u64) -> Heard {
@@ -212,7 +222,7 @@ impl Session {
             self.next = position.seq.next();
         }
         self.next = self.next.max(position.seq.next());
-        Heard::Applied { position, hub_ms: applied.hub_ms }
+        Heard::Said(FromHub::Applied { position, hub_ms: applied.hub_ms })
     }
 
     fn turn(&mut self, code: String, advice: String) -> Heard {

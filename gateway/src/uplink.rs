@@ -17,7 +17,7 @@ use proto::wire::up::Of as UpOf;
 use proto::wire::{Batch, Beat, Bye, Chunks, Down, FeedAck, FeedCursor, Up};
 use tokio::sync::{mpsc, watch};
 
-use crate::core::{FromHub, Gateway, Input, LinkState};
+use crate::core::{Gateway, Input, LinkState};
 use crate::sync::{Chain, Heard, Session};
 use crate::wire::{HubAddress, Said, Testament, Wire};
 
@@ -201,8 +201,7 @@ impl Uplink {
 
     async fn pass_on(&self, heard: Heard) -> Result<(), Closed> {
         let input = match heard {
-            Heard::Applied { position, hub_ms } => Input::FromHub(FromHub::Applied { position, hub_ms }),
-            Heard::Feed { incarnation, feed } => Input::FromHub(FromHub::Feed { incarnation, feed }),
+            Heard::Said(message) => Input::FromHub(message),
             Heard::Turned { code, advice } => {
                 tracing::error!(%code, "the hub will not sync with this ledger: {advice}");
                 Input::Link(LinkState::Turned { code, advice })

@@ -10,20 +10,7 @@ use proto::wire::{Feed, FeedCursor, FeedEntry, Watermark};
 use super::items;
 use super::tables::{HUB, OWN, SYNC, SYNC_APPLIED, SYNC_CURSOR, decode};
 use super::{Effect, Gateway};
-
-/// A message of the hub, after the uplink checked its session.
-#[derive(Debug)]
-pub enum FromHub {
-    /// Our journal is applied up to here, after the hub's own commit.
-    Applied {
-        position: Position,
-        hub_ms: u64,
-    },
-    Feed {
-        incarnation: u64,
-        feed: Feed,
-    },
-}
+use crate::sync::FromHub;
 
 /// How the connection to the hub stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

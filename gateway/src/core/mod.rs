@@ -27,12 +27,13 @@ use proto::wire::{Beat, CounterTotal, FeedCursor};
 
 pub use self::fold::{line_refusals, outcome_of};
 use self::hub::HubView;
-pub use self::hub::{FromHub, LinkState};
+pub use self::hub::LinkState;
 use self::ids::Sweep;
 use self::items::Items;
 use self::status::Tally;
 use self::stock::Stock;
 use crate::decode::{Limits, ScanMode};
+use crate::sync::FromHub;
 
 /// What the rules need to know of the configuration.
 #[derive(Debug, Clone, Default)]
