@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::config::{Config, MANUAL};
 use crate::front::{FrontConfig, Publisher};
 use crate::hub::{Effect, Hub, Input};
-use crate::ledger::{Options, Perform, Sabotage, Writer};
+use crate::ledger::{Limits, Options, Perform, Sabotage, Writer};
 use crate::node::commands::{self, NodeFlags, StatusArgs};
 use crate::node::process::Node;
 use crate::node::settings::{Faults, Settings};
@@ -83,8 +83,9 @@ async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()>
     let options = Options {
         dir: config.data.clone(),
         site,
-        journal_bytes_max: u64::MAX / 2,
-        disk_reserve_bytes: config.disk_reserve_bytes,
+        // HQ keeps every site's journal: only the disk bounds it.
+        limits: Limits { disk_reserve_bytes: config.disk_reserve_bytes, ..Limits::NONE },
+        commit_wait: config.commit_wait,
         sabotage,
     };
     let hub = Hub::new(node::random()?);
@@ -122,10 +123,10 @@ fn lines(status: &Value) -> Vec<(String, String)> {
         (
             "ledger".to_owned(),
             format!(
-                "{} records, journal {}, on disk {}",
+                "{} records, journal {}, state {}",
                 show::number(&ledger["last_seq"]),
                 show::bytes(&ledger["journal_bytes"]),
-                show::bytes(&ledger["disk_bytes"])
+                show::bytes(&ledger["state_bytes"])
             ),
         ),
         ("connections".to_owned(), show::number(&status["front"]["connections"])),

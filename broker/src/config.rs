@@ -1,6 +1,7 @@
 //! The hub's configuration. `broker.toml` beside the sources is its manual and its defaults.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::node::accounts::password;
 use crate::node::accounts::{self, Accounts};
@@ -16,6 +17,7 @@ pub struct Config {
     pub data: PathBuf,
     pub listen: Listen,
     pub disk_reserve_bytes: u64,
+    pub commit_wait: Duration,
     pub connections_max: usize,
     pub sites: Accounts,
     pub monitors: Accounts,
@@ -27,6 +29,7 @@ impl Default for Config {
             data: PathBuf::from("/var/lib/tillsync-broker"),
             listen: Listen::default(),
             disk_reserve_bytes: 64 << 20,
+            commit_wait: Duration::ZERO,
             connections_max: 2_000,
             sites: Accounts::default(),
             monitors: Accounts::default(),
@@ -41,13 +44,22 @@ impl Config {
         let data = settings.parsed("data", "a folder").unwrap_or(default.data);
         let listen = listen::read(&mut settings);
         let disk_reserve_bytes = settings.number("disk_reserve_mib", 64, 1..=1 << 20) << 20;
+        let commit_wait = Duration::from_millis(settings.number("commit_wait_ms", 0, 0..=1_000));
         let connections_max = settings.number("connections_max", 2_000, 1..=100_000) as usize;
         let sites = account_list(&mut settings, "site");
         let monitors = account_list(&mut settings, "monitor");
         for name in sites.names().filter(|name| monitors.has(name)) {
             settings.fault("monitor", name, "another name than a site's: rights go by the name");
         }
-        settings.finish(Some(Config { data, listen, disk_reserve_bytes, connections_max, sites, monitors }))
+        settings.finish(Some(Config {
+            data,
+            listen,
+            disk_reserve_bytes,
+            commit_wait,
+            connections_max,
+            sites,
+            monitors,
+        }))
     }
 }
 

@@ -100,13 +100,8 @@ async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()>
     let stop = node::stop_signal().context("listen for signals")?;
     let site = config.site.clone().ok_or_else(|| missing("site", "this store's name: give --site or the key"))?;
     let hub = config.hub_address()?;
-    let options = Options {
-        dir: config.data.clone(),
-        site,
-        journal_bytes_max: config.journal_bytes_max,
-        disk_reserve_bytes: config.disk_reserve_bytes,
-        sabotage,
-    };
+    let options =
+        Options { dir: config.data.clone(), site, limits: config.limits, commit_wait: config.commit_wait, sabotage };
     let (writer, handle, reader) = Writer::open(options, Epoch(node::random()?), Gateway::new(config.rules()))?;
     let front = FrontConfig {
         listen: config.listen.addr,
@@ -177,10 +172,10 @@ fn lines(status: &Value) -> Vec<(String, String)> {
         (
             "ledger".into(),
             format!(
-                "{} records, journal {}, on disk {}{}",
+                "{} records, journal {}, state {}{}",
                 show::number(&ledger["last_seq"]),
                 show::bytes(&ledger["journal_bytes"]),
-                show::bytes(&ledger["disk_bytes"]),
+                show::bytes(&ledger["state_bytes"]),
                 if ledger["full"] == Value::Bool(true) { ", FULL: publishes are refused" } else { "" }
             ),
         ),

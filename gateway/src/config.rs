@@ -16,6 +16,7 @@ use crate::decode::{Limits, ScanMode};
 use crate::hub_tls::HubTls;
 use crate::wire::HubAddress;
 
+const DAY_S: u64 = 24 * 3600;
 /// What the `config` command prints; equal to [`Config::default`] by test.
 pub const MANUAL: &str = include_str!("../gateway.toml");
 
@@ -30,10 +31,10 @@ pub struct Config {
     pub hub_password: Option<String>,
     pub hub_tls: Option<HubTls>,
     pub reconnect_max: Duration,
-    pub journal_bytes_max: u64,
-    pub disk_reserve_bytes: u64,
+    pub limits: broker::ledger::Limits,
+    pub commit_wait: Duration,
     pub connections_max: usize,
-    pub limits: Limits,
+    pub requests: Limits,
     pub devices: Accounts,
     pub modes: HashMap<DeviceName, ScanMode>,
 }
@@ -56,10 +57,16 @@ impl Default for Config {
             hub_password: None,
             hub_tls: None,
             reconnect_max: Duration::from_millis(5_000),
-            journal_bytes_max: 256 << 20,
-            disk_reserve_bytes: 64 << 20,
+            limits: broker::ledger::Limits {
+                journal_bytes_max: 256 << 20,
+                disk_reserve_bytes: 64 << 20,
+                backlog_s_max: 90 * DAY_S,
+                retain_s: 14 * DAY_S,
+                evict: true,
+            },
+            commit_wait: Duration::ZERO,
             connections_max: 200,
-            limits: Limits::default(),
+            requests: Limits::default(),
             devices: Accounts::default(),
             modes: HashMap::new(),
         }
@@ -88,10 +95,16 @@ impl Config {
             settings.fault("hub", format!("{host}:{port}"), must_be);
         }
         let reconnect_max = Duration::from_millis(settings.number("reconnect_max_ms", 5_000, 200..=600_000));
-        let journal_bytes_max = settings.number("journal_mib_max", 256, 8..=1 << 20) << 20;
-        let disk_reserve_bytes = settings.number("disk_reserve_mib", 64, 1..=1 << 20) << 20;
+        let limits = broker::ledger::Limits {
+            journal_bytes_max: settings.number("journal_mib_max", 256, 2..=1 << 20) << 20,
+            disk_reserve_bytes: settings.number("disk_reserve_mib", 64, 1..=1 << 20) << 20,
+            backlog_s_max: settings.number("backlog_days_max", 90, 1..=36_500) * DAY_S,
+            retain_s: settings.number("retain_days", 14, 0..=36_500) * DAY_S,
+            evict: true,
+        };
+        let commit_wait = Duration::from_millis(settings.number("commit_wait_ms", 0, 0..=1_000));
         let connections_max = settings.number("connections_max", 200, 1..=100_000) as usize;
-        let limits = Limits {
+        let requests = Limits {
             payload_bytes_max: (settings.number("payload_kib_max", 64, 1..=512) as usize) << 10,
             units_max: settings.number("units_max", 9_999, 1..=1_000_000) as i64,
             lines_max: settings.number("lines_max", 100, 1..=100) as usize,
@@ -105,17 +118,17 @@ impl Config {
             hub_password,
             hub_tls,
             reconnect_max,
-            journal_bytes_max,
-            disk_reserve_bytes,
-            connections_max,
             limits,
+            commit_wait,
+            connections_max,
+            requests,
             devices,
             modes,
         }))
     }
 
     pub fn rules(&self) -> Rules {
-        Rules { limits: self.limits, modes: self.modes.clone(), has_hub: self.hub.is_some() }
+        Rules { limits: self.requests, modes: self.modes.clone(), has_hub: self.hub.is_some() }
     }
 
     /// Where the uplink goes, if anywhere. Reads the TLS files.

@@ -3,6 +3,7 @@
 //! Nothing here is remembered over a connection: each begins with `Hello`, and the hub says where to go on. So a lost,
 //! doubled or late message can only cost time.
 
+use broker::ledger::Standing;
 use proto::PROTOCOL;
 use proto::chunk::{ChainHash, Position};
 use proto::id::{ReplicaId, Seq};
@@ -24,8 +25,8 @@ pub trait Chain {
     fn end(&self) -> Position;
     /// What comes before the oldest stored chunk.
     fn beginning(&self) -> Result<Position, Self::Error>;
-    /// The position at the end of the chunk that ends at `seq`, if one does.
-    fn position_at(&self, seq: Seq) -> Result<Option<Position>, Self::Error>;
+    /// How the journal stood at `seq`.
+    fn standing_at(&self, seq: Seq) -> Result<Standing, Self::Error>;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -244,9 +245,11 @@ fn disagreement<C: Chain>(held: Position, chain: &C) -> Result<Option<(&'static 
              Give the box an empty --data folder to start a new ledger; what was applied is at the hub",
         )));
     }
-    Ok(match chain.position_at(held.seq)? {
-        Some(ours) if ours.hash == held.hash => None,
-        None if held.seq < chain.beginning()?.seq => Some((
+    Ok(match chain.standing_at(held.seq)? {
+        Standing::At(ours) if ours.hash == held.hash => None,
+        // Of that span only its ends are known.
+        Standing::Bridged => None,
+        Standing::Unknown if held.seq < chain.beginning()?.seq => Some((
             "hub_behind",
             "the hub lacks records that this box no longer keeps: the hub was restored from an older backup. \
              Restore a newer one",
@@ -274,8 +277,8 @@ mod tests {
         fn beginning(&self) -> Result<Position, Self::Error> {
             Ok(self.0[0])
         }
-        fn position_at(&self, seq: Seq) -> Result<Option<Position>, Self::Error> {
-            Ok(self.0.iter().find(|p| p.seq == seq).copied())
+        fn standing_at(&self, seq: Seq) -> Result<Standing, Self::Error> {
+            Ok(self.0.iter().find(|p| p.seq == seq).map_or(Standing::Unknown, |p| Standing::At(*p)))
         }
     }
 

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use broker::front::Closed;
-use broker::ledger::{Handle, LedgerError, Reader};
+use broker::ledger::{Handle, LedgerError, Reader, Standing};
 use broker::node;
 use prost::Message;
 use proto::backoff::Backoff;
@@ -84,8 +84,7 @@ impl Uplink {
                 Ended::Turned => TURNED_WAIT,
                 Ended::Unreadable(error) => {
                     tracing::error!(%error, "the uplink cannot read the ledger");
-                    let advice =
-                        format!("{error}: nothing more can be sent; stop the gateway and keep its --data folder");
+                    let advice = format!("{error}: nothing more can be sent until the gateway is restarted");
                     let state = LinkState::Turned { code: "ledger_unreadable".into(), advice };
                     if self.writer.input(Input::Link(state)).await.is_err() {
                         return;
@@ -272,7 +271,7 @@ impl Live {
             backlog_records: waiting,
             backlog_bytes: if waiting > 0 { stats.backlog_bytes } else { 0 },
             backlog_age_ms: oldest.map_or(0, |WallMs(ms)| beat.wall_ms.saturating_sub(ms)),
-            disk_bytes: stats.disk_bytes,
+            disk_bytes: stats.journal_bytes + stats.state_bytes,
             journal_to: stats.durable.seq.0,
             ..beat
         })
@@ -285,7 +284,7 @@ impl Live {
             let chunks = self.reader.chunks(first, last, BATCH_BYTES_MAX)?;
             let Some((head, _)) = chunks.last() else { return Ok(()) };
             let last = head.last;
-            let batch = batch(first, last, chunks.into_iter().map(|(_, bytes)| bytes.into()).collect());
+            let batch = batch(first, last, chunks.into_iter().map(|(_, bytes)| bytes).collect());
             self.say(UpOf::Batch(batch))?;
             let now = self.now_ms();
             self.session.sent(last, now);
@@ -348,7 +347,7 @@ impl Chain for OurChain<'_> {
         self.0.beginning()
     }
 
-    fn position_at(&self, seq: Seq) -> Result<Option<Position>, LedgerError> {
-        self.0.position_at(seq)
+    fn standing_at(&self, seq: Seq) -> Result<Standing, LedgerError> {
+        self.0.standing_at(seq)
     }
 }

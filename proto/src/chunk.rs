@@ -5,7 +5,7 @@
 //! offset  size  field
 //!      0     2  magic "TC"
 //!      2     1  format, 1
-//!      3     1  encoding of the body: 0 as it is, 1 zstd
+//!      3     1  bit 0: the body is packed with zstd; bit 1: a remnant
 //!      4     8  first seq            (all integers little-endian)
 //!     12     8  last seq
 //!     20     8  epoch
@@ -16,6 +16,10 @@
 //!     69        site's name, body, then the 32-byte hash
 //! ```
 //!
+//! A *remnant* stands in the place of one or several chunks of which records are gone: evicted for want of room, or
+//! damaged. Its hash is that of the last chunk it stands for, so the chain goes on; a 32-byte checksum of its own
+//! content follows. Its body says how many records are gone, of which class and where.
+//!
 //! The hash (blake3, keyed to this format) covers everything but the body's encoding: the unpacked body counts. So
 //! it is checksum and link in one, and a body may be packed anew without breaking the chain.
 
@@ -23,7 +27,8 @@ use prost::Message;
 
 use crate::clock::Stamp;
 use crate::id::{Epoch, NameError, ReplicaId, Seq, WallMs};
-use crate::wire;
+use crate::wire::record::Of;
+use crate::wire::{self, LossClass};
 
 pub const FORMAT: u8 = 1;
 /// A body's most bytes, unpacked. A writer closes its group far below; a reader refuses to unpack more.
@@ -35,6 +40,9 @@ const HASH_BYTES: usize = 32;
 /// Below this packing costs more than it saves.
 const PACK_FROM_BYTES: usize = 160;
 const HASH_CONTEXT: &str = "tillsync journal chunk format 1";
+const REMNANT_CONTEXT: &str = "tillsync journal remnant format 1";
+const PACKED: u8 = 1;
+const REMNANT: u8 = 2;
 
 /// Link of the chain: names a journal's whole past.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -69,6 +77,8 @@ pub struct Head {
     pub last: Seq,
     pub previous: ChainHash,
     pub hash: ChainHash,
+    /// Records are gone: the hash names what was here, not what is.
+    pub remnant: bool,
     body_bytes: usize,
     packed: bool,
     body_at: (usize, usize),
@@ -164,15 +174,32 @@ impl Sealer {
         let plain = body.encode_to_vec();
         assert!(records > 0 && plain.len() <= BODY_BYTES_MAX, "{records} records in {} bytes", plain.len());
         let (first, last) = (before.seq.next(), before.seq.plus(records));
-        let packed = self.pack(&plain);
-        let stored = packed.as_deref().unwrap_or(&plain);
-        let site = replica.site.as_str().as_bytes();
+        let after = Position { seq: last, hash: hash(HASH_CONTEXT, replica, first, last, &before.hash, &plain) };
+        Sealed { bytes: self.lay_out(0, replica, before, after, &plain), after }
+    }
 
-        let mut bytes = Vec::with_capacity(HEAD_BYTES + site.len() + stored.len() + HASH_BYTES);
+    /// What is left of the journal from `before` to `after`.
+    ///
+    /// # Panics
+    /// If the body does not account for every record of the span, or is larger than [`BODY_BYTES_MAX`].
+    pub fn remnant(&mut self, replica: &ReplicaId, before: Position, after: Position, body: &wire::Body) -> Vec<u8> {
+        let (records, plain) = (count_records(body), body.encode_to_vec());
+        assert!(before.seq.plus(records) == after.seq && records > 0, "{records} records from {before:?} to {after:?}");
+        assert!(plain.len() <= BODY_BYTES_MAX, "{} bytes", plain.len());
+        let mut bytes = self.lay_out(REMNANT, replica, before, after, &plain);
+        bytes.extend_from_slice(&remnant_checksum(replica, before, after, &plain));
+        bytes
+    }
+
+    fn lay_out(&mut self, kind: u8, replica: &ReplicaId, before: Position, after: Position, plain: &[u8]) -> Vec<u8> {
+        let packed = self.pack(plain);
+        let stored = packed.as_deref().unwrap_or(plain);
+        let site = replica.site.as_str().as_bytes();
+        let mut bytes = Vec::with_capacity(HEAD_BYTES + site.len() + stored.len() + 2 * HASH_BYTES);
         bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(&[FORMAT, u8::from(packed.is_some())]);
-        bytes.extend_from_slice(&first.0.to_le_bytes());
-        bytes.extend_from_slice(&last.0.to_le_bytes());
+        bytes.extend_from_slice(&[FORMAT, kind | if packed.is_some() { PACKED } else { 0 }]);
+        bytes.extend_from_slice(&before.seq.next().0.to_le_bytes());
+        bytes.extend_from_slice(&after.seq.0.to_le_bytes());
         bytes.extend_from_slice(&replica.epoch.0.to_le_bytes());
         bytes.extend_from_slice(&before.hash.0);
         bytes.extend_from_slice(&(plain.len() as u32).to_le_bytes());
@@ -180,9 +207,8 @@ impl Sealer {
         bytes.push(site.len() as u8);
         bytes.extend_from_slice(site);
         bytes.extend_from_slice(stored);
-        let hash = hash(replica, first, last, &before.hash, &plain);
-        bytes.extend_from_slice(&hash.0);
-        Sealed { bytes, after: Position { seq: last, hash } }
+        bytes.extend_from_slice(&after.hash.0);
+        bytes
     }
 
     fn pack(&mut self, plain: &[u8]) -> Option<Vec<u8>> {
@@ -203,11 +229,10 @@ pub fn head(bytes: &[u8]) -> Result<Head, ChunkError> {
     if fixed[2] != FORMAT {
         return Err(ChunkError::Format(fixed[2]));
     }
-    let packed = match fixed[3] {
-        0 => false,
-        1 => true,
-        other => return Err(ChunkError::Encoding(other)),
-    };
+    if fixed[3] > PACKED | REMNANT {
+        return Err(ChunkError::Encoding(fixed[3]));
+    }
+    let (packed, remnant) = (fixed[3] & PACKED != 0, fixed[3] & REMNANT != 0);
     let u64_at = |at: usize| u64::from_le_bytes(std::array::from_fn(|n| fixed[at + n]));
     let u32_at = |at: usize| u32::from_le_bytes(std::array::from_fn(|n| fixed[at + n])) as usize;
     let (first, last) = (u64_at(4), u64_at(12));
@@ -220,7 +245,8 @@ pub fn head(bytes: &[u8]) -> Result<Head, ChunkError> {
     }
     let body_from = HEAD_BYTES + usize::from(fixed[68]);
     let body_to = body_from + stored_bytes;
-    if bytes.len() != body_to + HASH_BYTES {
+    let checksum_bytes = if remnant { HASH_BYTES } else { 0 };
+    if bytes.len() != body_to + HASH_BYTES + checksum_bytes {
         return Err(ChunkError::Short);
     }
     let site = std::str::from_utf8(&bytes[HEAD_BYTES..body_from]).map_err(|_| NameError::BadChar('\u{fffd}'))?;
@@ -230,6 +256,7 @@ pub fn head(bytes: &[u8]) -> Result<Head, ChunkError> {
         last: Seq(last),
         previous: ChainHash(std::array::from_fn(|n| fixed[28 + n])),
         hash: ChainHash(std::array::from_fn(|n| bytes[body_to + n])),
+        remnant,
         body_bytes,
         packed,
         body_at: (body_from, body_to),
@@ -250,12 +277,18 @@ pub fn open(bytes: &[u8]) -> Result<Chunk, ChunkError> {
     if plain.len() != head.body_bytes {
         return Err(ChunkError::Unpack);
     }
-    if hash(&head.replica, head.first, head.last, &head.previous, plain) != head.hash {
+    let sound = if head.remnant {
+        remnant_checksum(&head.replica, head.before(), head.after(), plain) == bytes[head.body_at.1 + HASH_BYTES..]
+    } else {
+        hash(HASH_CONTEXT, &head.replica, head.first, head.last, &head.previous, plain) == head.hash
+    };
+    if !sound {
         return Err(ChunkError::Checksum);
     }
     let body = wire::Body::decode(plain).map_err(|e| ChunkError::Body(e.to_string()))?;
     let held = count_records(&body);
-    if held != head.records() {
+    let skips = body.skipped_at_end > 0 || body.events.iter().any(|event| event.skipped > 0);
+    if held != head.records() || (skips && !head.remnant) {
         return Err(ChunkError::Records { named: head.records(), held });
     }
     Ok(Chunk { head, body })
@@ -268,10 +301,59 @@ impl Chunk {
         let mut placed = Vec::with_capacity(self.body.events.len());
         let mut seq = self.head.first;
         for event in &self.body.events {
+            seq = seq.plus(event.skipped);
             placed.push((seq, stamp_of(base, event), event));
             seq = seq.plus(event.records.len() as u64);
         }
         placed.into_iter()
+    }
+}
+
+/// The class that an event is evicted with; `None` for what is never evicted: movements and register writes.
+pub fn class_of(event: &wire::Event) -> Option<LossClass> {
+    let mut class = LossClass::Activity;
+    for record in &event.records {
+        match &record.of {
+            Some(Of::Refusal(_)) => {}
+            Some(Of::Note(note)) if note.kind != "feedback" => {}
+            Some(Of::Note(_) | Of::Lookup(_)) => class = LossClass::Scans,
+            _ => return None,
+        }
+    }
+    Some(class)
+}
+
+/// Takes the events of `class` and those that go before it out of a body. False if there were none.
+pub fn strip(body: &mut wire::Body, class: LossClass) -> bool {
+    let (mut skipped, mut gone) = (0, [0u64; 3]);
+    body.events = std::mem::take(&mut body.events)
+        .into_iter()
+        .filter_map(|mut event| match class_of(&event) {
+            Some(of) if of <= class => {
+                let records = event.records.len() as u64;
+                gone[of as usize] += records;
+                skipped += event.skipped + records;
+                None
+            }
+            _ => {
+                event.skipped += std::mem::take(&mut skipped);
+                Some(event)
+            }
+        })
+        .collect();
+    body.skipped_at_end += skipped;
+    for (of, records) in [LossClass::Activity, LossClass::Scans].into_iter().map(|of| (of, gone[of as usize])) {
+        lose(body, of, records);
+    }
+    gone.iter().any(|records| *records > 0)
+}
+
+/// Adds to what a remnant says is gone.
+pub fn lose(body: &mut wire::Body, class: LossClass, records: u64) {
+    match body.losses.iter_mut().find(|loss| loss.class() == class) {
+        _ if records == 0 => {}
+        Some(loss) => loss.records += records,
+        None => body.losses.push(wire::Loss { class: class.into(), records }),
     }
 }
 
@@ -281,11 +363,17 @@ pub fn stamp_of(base_ms: u64, event: &wire::Event) -> Stamp {
 }
 
 fn count_records(body: &wire::Body) -> u64 {
-    body.events.iter().map(|event| event.records.len() as u64).sum()
+    let counts = body.events.iter().map(|event| event.skipped.saturating_add(event.records.len() as u64));
+    counts.fold(body.skipped_at_end, u64::saturating_add)
 }
 
-fn hash(replica: &ReplicaId, first: Seq, last: Seq, previous: &ChainHash, plain: &[u8]) -> ChainHash {
-    let mut hasher = blake3::Hasher::new_derive_key(HASH_CONTEXT);
+fn remnant_checksum(replica: &ReplicaId, before: Position, after: Position, plain: &[u8]) -> [u8; HASH_BYTES] {
+    let content = hash(REMNANT_CONTEXT, replica, before.seq.next(), after.seq, &before.hash, plain);
+    *blake3::keyed_hash(&content.0, &after.hash.0).as_bytes()
+}
+
+fn hash(context: &str, replica: &ReplicaId, first: Seq, last: Seq, previous: &ChainHash, plain: &[u8]) -> ChainHash {
+    let mut hasher = blake3::Hasher::new_derive_key(context);
     let site = replica.site.as_str().as_bytes();
     hasher.update(&[site.len() as u8]).update(site).update(&replica.epoch.0.to_le_bytes());
     hasher.update(&first.0.to_le_bytes()).update(&last.0.to_le_bytes()).update(&previous.0).update(plain);
@@ -327,6 +415,35 @@ mod tests {
         assert!(second.bytes.len() < body(40, 5).encoded_len(), "a large body is packed");
         let seqs: Vec<_> = b.events().map(|(seq, ..)| seq.0).collect();
         assert_eq!(seqs[..3], [2, 7, 12]);
+    }
+
+    #[test]
+    fn a_remnant_keeps_the_chain_and_says_what_is_gone() {
+        let mut sealer = Sealer::default();
+        let mut whole = body(3, 2);
+        let note = |kind: &str| Record { of: Some(Of::Note(wire::Note { kind: kind.into(), ..Default::default() })) };
+        whole.events.insert(1, Event { records: vec![note("activity"); 4], ..Default::default() });
+        whole.events.push(Event { records: vec![note("feedback")], ..Default::default() });
+        let chunk = sealer.seal(&replica(), Position::default(), &whole);
+        let mut left = whole.clone();
+        assert!(strip(&mut left, LossClass::Activity));
+        assert!(!strip(&mut left, LossClass::Activity), "twice changes nothing");
+        let bytes = sealer.remnant(&replica(), Position::default(), chunk.after, &left);
+        let remnant = open(&bytes).unwrap();
+        assert_eq!((remnant.head.after(), remnant.head.records()), (chunk.after, 11));
+        let seqs: Vec<_> = remnant.events().map(|(seq, ..)| seq.0).collect();
+        assert_eq!(seqs, [1, 7, 9, 11], "what is left keeps its seqs");
+        let mut bare = open(&bytes).unwrap().body;
+        assert!(strip(&mut bare, LossClass::Scans));
+        assert_eq!((bare.events.len(), bare.skipped_at_end, bare.losses.len()), (3, 1, 2));
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 4;
+            assert!(open(&flipped).is_err() || open(&flipped) == open(&bytes), "byte {at}");
+        }
+        whole.skipped_at_end = 1;
+        let lying = sealer.seal(&replica(), Position::default(), &whole);
+        assert!(open(&lying.bytes).is_err(), "only a remnant may have gaps");
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl Journal {
             ..Event::default()
         };
         let totals = vec![CounterTotal { gtin, units: self.on_hand, seq_offset: 0 }];
-        let body = Body { base_ms: now_ms(), events: vec![event], totals, powered_on_s: 1 };
+        let body = Body { base_ms: now_ms(), events: vec![event], totals, powered_on_s: 1, ..Body::default() };
         let sealed = Sealer::default().seal(&self.replica, self.at, &body);
         self.at = sealed.after;
         sealed.bytes

@@ -5,10 +5,11 @@ use proto::chunk;
 use proto::id::{Epoch, Seq};
 use proto::wire::record::Of;
 use proto::wire::{
-    Conflict, ConflictCell, CounterCell, RegisterCell, RegisterMerged, SiteCell, SiteChunk, SiteJoined, Watermark,
+    Conflict, ConflictCell, CounterCell, LostCell, RegisterCell, RegisterMerged, SiteCell, SiteChunk, SiteJoined,
+    Watermark,
 };
 
-use super::tables::{CONFLICT, COUNTER, EPOCH, REGISTER, SITE, WATERMARK, counter_key, replica_key};
+use super::tables::{CONFLICT, COUNTER, EPOCH, LOST, REGISTER, SITE, WATERMARK, counter_key, lost_key, replica_key};
 use crate::ledger::{Placed, Put};
 
 pub(super) fn event(placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
@@ -35,6 +36,10 @@ fn applied(site_chunk: &SiteChunk, put: &mut dyn FnMut(Put)) {
     for total in &chunk.body.totals {
         let cell = CounterCell { units: total.units, seq: head.first.0 + u64::from(total.seq_offset) };
         put(Put::set(COUNTER, counter_key(total.gtin, &head.replica), cell.encode_to_vec()));
+    }
+    if !chunk.body.losses.is_empty() {
+        let cell = LostCell { last: head.last.0, losses: chunk.body.losses.clone(), told_ms: site_chunk.received_ms };
+        put(Put::set(LOST, lost_key(&head.replica, head.first), cell.encode_to_vec()));
     }
     let after = head.after();
     let mark = Watermark { seq: after.seq.0, hash: after.hash.0.to_vec().into(), applied_ms: site_chunk.received_ms };

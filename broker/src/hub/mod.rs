@@ -22,13 +22,13 @@ use proto::clock::{Clock, Stamp};
 use proto::id::{Epoch, Seq, SiteName};
 use proto::register::Register;
 use proto::topic::Outbound;
-use proto::wire::{CounterTotal, Down, SiteCell};
+use proto::wire::{CounterTotal, Down, LostCell, SiteCell};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use self::feed::FeedIndex;
 use self::session::Session;
-use self::tables::{CONFLICT, HUB, HUB_INCARNATION, SITE, decode};
+use self::tables::{CONFLICT, HUB, HUB_INCARNATION, LOST, SITE, decode, site_of_lost};
 use self::views::{SiteView, StockView};
 use crate::exactly_once;
 use crate::front::{Inbound, Verdict};
@@ -287,6 +287,18 @@ impl Hub {
             let applied_seq = sync::watermark(&site, Epoch(epoch), ledger)?.seq.0;
             self.sites.insert(site, SiteView { epoch, applied_seq, ..SiteView::default() });
         }
-        Ok(())
+        let mut damaged = None;
+        ledger.scan_prefix(LOST, &[], &mut |key, value| {
+            match (site_of_lost(key), decode::<LostCell>(LOST, value)) {
+                (_, Err(error)) => damaged = Some(error),
+                (site, Ok(lost)) => {
+                    if let Some(view) = site.and_then(|site| self.sites.get_mut(&site)) {
+                        view.losses.add(&lost.losses);
+                    }
+                }
+            }
+            ControlFlow::Continue(())
+        })?;
+        damaged.map_or(Ok(()), Err)
     }
 }

@@ -20,9 +20,9 @@ use super::{Effect, Hub, merge, views};
 use crate::front::{Denial, InboundPublish, Outcome, Verdict};
 use crate::ledger::{Draft, LedgerError, Now, Read, Step};
 
-/// The largest body of a site's chunk. A gateway closes a group at 16 KiB, and one request (48 KiB at most), stamps and
+/// The largest body of a site's chunk. A gateway closes a group at 64 KiB, and one request (48 KiB at most), stamps and
 /// totals may come on top; past it the site could never be applied.
-const SITE_CHUNK_BYTES_MAX: usize = 96 << 10;
+const SITE_CHUNK_BYTES_MAX: usize = 160 << 10;
 /// What a chunk may have around its body. A packed body that is larger than its text is none of ours.
 const ENVELOPE_BYTES_MAX: usize = 256;
 /// Bytes of merged registers after which the next event begins.
@@ -186,7 +186,9 @@ impl Hub {
                 session.owes_applied = true;
                 continue;
             }
-            if chunk.head.before() == held {
+            // What a remnant stands for may have been applied in part while it was whole.
+            let covers = chunk.head.remnant && chunk.head.first <= held.seq.next();
+            if chunk.head.before() == held || covers {
                 session.watermark = chunk.head.after();
                 session.owes_applied = true;
                 self.apply(site, chunk, bytes, now, ledger, &mut step)?;
@@ -225,6 +227,7 @@ impl Hub {
             self.stock.touched(total.gtin);
         }
         self.note_refusals(site, &chunk, step);
+        self.note_losses(site, &chunk, now, step);
         if let Some(view) = self.sites.get_mut(site) {
             view.applied_seq = chunk.head.last.0;
             view.beat.journal_to = view.beat.journal_to.max(chunk.head.last.0);
@@ -282,6 +285,21 @@ impl Hub {
         if let Some((device, refusal)) = newest {
             step.then.push(Effect::tell(views::reject(site, device, refusal, view)));
         }
+    }
+
+    /// A site dropped records for want of room, or its disk lost them: HQ is told which.
+    fn note_losses(&mut self, site: &SiteName, chunk: &Chunk, now: &Now, step: &mut Step<Effect>) {
+        let Some(view) = self.sites.get_mut(site).filter(|_| !chunk.body.losses.is_empty()) else { return };
+        view.losses.add(&chunk.body.losses);
+        let say = format!(
+            "{site} lost records between seq {} and {}: {}; since the beginning: {}",
+            chunk.head.first,
+            chunk.head.last,
+            views::Losses::of(&chunk.body.losses),
+            view.losses
+        );
+        tracing::warn!(%site, "{say}");
+        step.then.push(Effect::tell(views::alert(site, "records_lost", say, now.wall.0)));
     }
 
     fn ask_again(&mut self, site: &SiteName) {

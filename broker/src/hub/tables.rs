@@ -18,6 +18,8 @@ pub(super) const CONFLICT: Table = Table(5);
 pub(super) const SITE: Table = Table(6);
 /// site ‖ 0 ‖ epoch → seq of the record that first named it. Folded.
 pub(super) const EPOCH: Table = Table(7);
+/// site ‖ 0 ‖ epoch ‖ first seq → what a site lost there. Folded.
+pub(super) const LOST: Table = Table(10);
 /// What the hub keeps of itself. Put.
 pub(super) const HUB: Table = Table(8);
 
@@ -29,6 +31,16 @@ pub(super) fn replica_key(site: &str, epoch: Epoch) -> Vec<u8> {
 
 pub(super) fn counter_key(gtin: u64, replica: &ReplicaId) -> Vec<u8> {
     [&gtin.to_be_bytes()[..], &replica_key(replica.site.as_str(), replica.epoch)].concat()
+}
+
+pub(super) fn lost_key(replica: &ReplicaId, first: Seq) -> Vec<u8> {
+    [&replica_key(replica.site.as_str(), replica.epoch)[..], &first.0.to_be_bytes()].concat()
+}
+
+/// The site of a loss's key.
+pub(super) fn site_of_lost(key: &[u8]) -> Option<SiteName> {
+    let end = key.len().checked_sub(17)?;
+    std::str::from_utf8(&key[..end]).ok()?.parse().ok()
 }
 
 /// The item and site of a counter's key.

@@ -1,6 +1,7 @@
 //! The hub over a real ledger, against gateways that break the rules or go to their limits.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
@@ -15,7 +16,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::front::{Batch, Identity, InboundPublish, Intake};
-use crate::ledger::{Handle, Options, Reader, Writer, read_stopped};
+use crate::ledger::{Handle, Limits, Options, Reader, Writer, read_stopped};
 
 struct Running {
     dir: TempDir,
@@ -29,8 +30,8 @@ impl Running {
         let options = Options {
             dir: dir.path().into(),
             site: "hub".parse().unwrap(),
-            journal_bytes_max: u64::MAX / 2,
-            disk_reserve_bytes: 0,
+            limits: Limits::NONE,
+            commit_wait: Duration::ZERO,
             sabotage: None,
         };
         let (writer, handle, reader) = Writer::open(options, Epoch(1), Hub::new(7)).unwrap();

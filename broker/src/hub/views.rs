@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use proto::gtin::Gtin;
 use proto::id::{SiteName, Units};
 use proto::topic::Outbound;
-use proto::wire::{Beat, Conflict, ConflictCell, CounterCell, Refusal, RegisterState};
+use proto::wire::{Beat, Conflict, ConflictCell, CounterCell, Loss, LossClass, Refusal, RegisterState};
 use serde_json::{Value, json};
 
 use super::Effect;
@@ -23,6 +23,41 @@ pub(super) struct SiteView {
     pub(super) last_seen_ms: Option<u64>,
     /// Refusals in the chunks applied since the hub started, by code.
     pub(super) refusals: BTreeMap<String, u64>,
+    /// Records that the site dropped or lost, since its beginning.
+    pub(super) losses: Losses,
+}
+
+/// Records that are gone, by class.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Losses {
+    activity: u64,
+    scans: u64,
+    damaged: u64,
+}
+
+impl Losses {
+    pub(super) fn of(losses: &[Loss]) -> Losses {
+        let mut sum = Losses::default();
+        sum.add(losses);
+        sum
+    }
+
+    pub(super) fn add(&mut self, losses: &[Loss]) {
+        for loss in losses {
+            let count = match loss.class() {
+                LossClass::Activity => &mut self.activity,
+                LossClass::Scans => &mut self.scans,
+                LossClass::Damaged | LossClass::Unspecified => &mut self.damaged,
+            };
+            *count = count.saturating_add(loss.records);
+        }
+    }
+}
+
+impl std::fmt::Display for Losses {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} of activity, {} scans, {} by damage", self.activity, self.scans, self.damaged)
+    }
 }
 
 impl SiteView {
@@ -45,6 +80,11 @@ impl SiteView {
             "clock_synced": self.beat.clock_synced,
             "disk_bytes": self.beat.disk_bytes,
             "rejects": self.beat.rejects,
+            "lost": {
+                "activity": self.losses.activity,
+                "scans": self.losses.scans,
+                "damaged": self.losses.damaged,
+            },
             "last_seen_ms": self.last_seen_ms,
         })
     }

@@ -8,15 +8,15 @@ use tokio::sync::oneshot;
 
 use super::core::{EachCell, EachEvent, Put, Read, Table};
 use super::error::LedgerError;
-use super::journal::Journal;
+use super::log::Log;
 use super::state::State;
 use super::store::Store;
 use crate::front::Verdict;
 
-/// A group is closed at this many records or body bytes; one more event may come on top. So a chunk stays far below
-/// what sled may be given between two fdatasyncs, and fits into one record of the hub's journal.
-const GROUP_RECORDS_MAX: u64 = 256;
-const GROUP_BYTES_MAX: usize = 16 << 10;
+/// A group is closed at this many records or body bytes; one more event may come on top. So a chunk fits into one
+/// record of the hub's journal.
+const GROUP_RECORDS_MAX: u64 = 1024;
+const GROUP_BYTES_MAX: usize = 64 << 10;
 /// What the open group has gathered.
 pub(super) struct Pending<E> {
     pub(super) events: Vec<(Seq, Stamp, Event)>,
@@ -47,7 +47,7 @@ impl<E> Pending<E> {
 pub(super) struct View<'a> {
     store: &'a Store,
     state: &'a State,
-    journal: &'a Journal,
+    log: &'a Log,
     events: &'a [(Seq, Stamp, Event)],
     next: Seq,
 }
@@ -55,11 +55,11 @@ pub(super) struct View<'a> {
 pub(super) fn view<'a, E>(
     store: &'a Store,
     state: &'a State,
-    journal: &'a Journal,
+    log: &'a Log,
     pending: &'a Pending<E>,
     last: Position,
 ) -> View<'a> {
-    View { store, state, journal, events: &pending.events, next: last.seq.plus(pending.records).next() }
+    View { store, state, log, events: &pending.events, next: last.seq.plus(pending.records).next() }
 }
 
 impl Read for View<'_> {
@@ -85,6 +85,12 @@ impl Read for View<'_> {
                 return Ok(());
             }
         }
-        self.journal.back(&mut |chunk| chunk.events().rev().try_for_each(|(seq, stamp, event)| each(seq, stamp, event)))
+        for stored in self.log.chunks_back() {
+            let chunk = stored?.open()?;
+            if chunk.events().rev().try_for_each(|(seq, stamp, event)| each(seq, stamp, event)).is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 }

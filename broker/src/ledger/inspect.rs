@@ -3,38 +3,25 @@
 use std::path::Path;
 
 use proto::chunk::Chunk;
-use proto::id::{ReplicaId, Seq};
 
 use super::error::LedgerError;
-use super::journal::Journal;
-use super::store::{CACHE_BYTES, SEGMENT_BYTES, database_dir};
+use super::log::{self, journal_dir};
+use super::open::lock;
 
 /// Visits every chunk of a stopped node's journal in order, after checking the whole chain. `dir` is its data folder.
-/// The ledger is opened as the node would open it; an absent one is an error, never created.
+/// Nothing is changed; what a power cut tore at the end is left out, as the node's own start would.
 pub fn read_stopped(dir: &Path, each: &mut dyn FnMut(&Chunk)) -> Result<(), LedgerError> {
-    let fail = |why: String| LedgerError::Open { dir: dir.into(), why };
-    let database = database_dir(dir);
-    if !database.join("db").exists() {
-        return Err(fail("there is no ledger here".into()));
+    let journal = journal_dir(dir);
+    let Some(replica) = log::owner(&journal)? else {
+        return Err(LedgerError::Open { dir: dir.into(), why: "there is no ledger here".into() });
+    };
+    let _lock = lock(dir)?;
+    let survey = log::survey(&journal, &replica, &mut |stored| {
+        each(&stored.open()?);
+        Ok(())
+    })?;
+    match survey.faults.first() {
+        None => Ok(()),
+        Some(fault) => Err(LedgerError::Damaged { path: fault.path.clone(), offset: fault.from }),
     }
-    let db = sled::Config::new()
-        .path(&database)
-        .segment_size(SEGMENT_BYTES)
-        .cache_capacity(CACHE_BYTES)
-        .open()
-        .map_err(|e| fail(e.to_string()))?;
-    let journal = Journal::new(db.open_tree("journal").map_err(|e| fail(e.to_string()))?);
-    let mut replica: Option<ReplicaId> = None;
-    let mut last = None;
-    for found in journal.chunks_from(Seq::ZERO) {
-        let (head, bytes) = found?;
-        let chunk = super::journal::open_chunk(&bytes)?;
-        let follows = last.is_none_or(|position| position == head.before());
-        if !follows || replica.get_or_insert_with(|| head.replica.clone()) != &head.replica {
-            return Err(LedgerError::Broken { at: head.first });
-        }
-        last = Some(head.after());
-        each(&chunk);
-    }
-    Ok(())
 }

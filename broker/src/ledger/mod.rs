@@ -1,18 +1,28 @@
-//! A node's durable store: journal in chunks, state folded from it, one writer. The only folder that names sled.
+//! A node's durable store: a log of commits, the state folded from it, one writer. The only folder that names sled.
 //!
-//! The rules that make sled 0.34 keep what was acknowledged are in `store.rs`; `state.rs` holds what the journal
-//! folds to; `writer.rs` turns inputs into commits and speaks only after them; `reader.rs` is everybody else's view.
+//! `log/` is the truth: an append-only journal in which each commit is one frame. `store.rs` holds what it folds to, in
+//! sled; it is written by checkpoints beside the commits, and made anew from the log when it cannot be trusted.
+//! `writer.rs` turns inputs into commits and speaks only after them; `house.rs` keeps the files in order meanwhile;
+//! `open.rs` mends what a crash or a bad disk left; `reader.rs` is everybody else's view.
 
 mod clocks;
+mod compact;
 mod core;
+mod digest;
 mod error;
 mod group;
 mod handle;
+mod house;
 mod inspect;
-mod journal;
+mod janitor;
+mod log;
+mod migrate;
+mod open;
 mod reader;
+mod replay;
 mod room;
 mod sabotage;
+mod snapshot;
 mod state;
 mod store;
 #[cfg(test)]
@@ -22,8 +32,10 @@ mod writer;
 pub use core::{Core, Draft, EachCell, EachEvent, Now, Placed, Put, Read, Step, Table};
 pub use error::LedgerError;
 pub use handle::Handle;
+pub use house::EvictedStats;
 pub use inspect::read_stopped;
-pub use reader::{LedgerStats, Reader};
+pub use open::Recovery;
+pub use reader::{LedgerStats, Reader, Standing};
+pub use room::Limits;
 pub use sabotage::Sabotage;
-pub use store::Options;
-pub use writer::{Perform, Stopped, Writer};
+pub use writer::{Options, Perform, Stopped, Writer};

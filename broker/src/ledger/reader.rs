@@ -1,11 +1,14 @@
 //! What everybody but the writer sees of the ledger: what is durable, and the chunks to send.
 
-use proto::chunk::{self, Head, Position};
+use bytes::Bytes;
+use proto::chunk::{Head, Position};
 use proto::id::{ReplicaId, Seq, WallMs};
 use tokio::sync::watch;
 
 use super::error::LedgerError;
-use super::journal::{Journal, open_chunk};
+use super::house::EvictedStats;
+use super::log::Log;
+use super::open::Recovery;
 
 /// The ledger as of its last commit.
 #[derive(Debug, Clone, Copy, Default)]
@@ -14,17 +17,21 @@ pub struct LedgerStats {
     pub durable: Position,
     /// The oldest record that is still here.
     pub first: Seq,
-    /// Up to where the state trees hold the journal; a start replays what follows.
+    /// Up to where the state on disk holds the journal; a start replays what follows.
     pub folded: Seq,
     pub chunks: u64,
+    /// Bytes of the journal's files, and of the state's.
     pub journal_bytes: u64,
-    /// Bytes of the chunks that are not applied at the hub yet.
+    pub state_bytes: u64,
+    /// Bytes of the journal that are not applied at the hub yet.
     pub backlog_bytes: u64,
-    pub disk_bytes: u64,
-    /// Commits and records since the start, and the cells waiting for a checkpoint.
+    /// Since the start: commits, their records, and what they appended to the journal.
     pub groups: u64,
     pub records: u64,
+    pub appended_bytes: u64,
+    /// Cells that wait for a checkpoint.
     pub dirty_cells: usize,
+    pub evicted: EvictedStats,
     /// True while publishes are refused because the disk or the journal's bound is reached.
     pub full: bool,
 }
@@ -32,18 +39,34 @@ pub struct LedgerStats {
 /// Reads committed chunks from any thread.
 #[derive(Clone)]
 pub struct Reader {
-    pub(super) replica: ReplicaId,
-    pub(super) journal: Journal,
+    pub(super) log: Log,
     pub(super) stats: watch::Receiver<LedgerStats>,
+    pub(super) recovery: std::sync::Arc<Recovery>,
+}
+
+/// What the journal says of a seq.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// A chunk ends there, or the journal begins after it.
+    At(Position),
+    /// It lies in a span of which records are gone, and with them the hash.
+    Bridged,
+    /// No chunk ends there.
+    Unknown,
 }
 
 impl Reader {
     pub fn replica(&self) -> &ReplicaId {
-        &self.replica
+        self.log.replica()
     }
 
     pub fn stats(&self) -> LedgerStats {
         *self.stats.borrow()
+    }
+
+    /// What the start found.
+    pub fn recovery(&self) -> &Recovery {
+        &self.recovery
     }
 
     /// Resolves when something new is durable; false once the writer is gone.
@@ -51,43 +74,51 @@ impl Reader {
         self.stats.changed().await.is_ok()
     }
 
-    /// Stored chunks from the one that begins at `first` on, as long as they fit in `bytes_max` (one always does) and
-    /// end at or before `last`. Empty if nothing begins there.
-    pub fn chunks(&self, first: Seq, last: Seq, bytes_max: usize) -> Result<Vec<(Head, Vec<u8>)>, LedgerError> {
+    /// Stored chunks from the one that begins at `first` on (a remnant may begin before it), as long as they fit in
+    /// `bytes_max` (one always does) and end at or before `last`. Empty if nothing begins there.
+    pub fn chunks(&self, first: Seq, last: Seq, bytes_max: usize) -> Result<Vec<(Head, Bytes)>, LedgerError> {
         let (mut taken, mut bytes, mut next) = (Vec::new(), 0, first);
-        for found in self.journal.chunks_from(first) {
-            let (head, stored) = found?;
-            if head.first != next || head.last > last || (bytes > 0 && bytes + stored.len() > bytes_max) {
+        for stored in self.log.chunks_from(first) {
+            let stored = stored?;
+            let continues = stored.head.first == next || (stored.head.remnant && stored.head.first < next);
+            if !continues || stored.head.last > last || (bytes > 0 && bytes + stored.bytes.len() > bytes_max) {
                 break;
             }
-            bytes += stored.len();
-            next = head.last.next();
-            taken.push((head, stored));
+            bytes += stored.bytes.len();
+            next = stored.head.last.next();
+            taken.push((stored.head, stored.bytes));
         }
         Ok(taken)
     }
 
-    /// The position after the chunk that ends exactly at `seq`. `None` if no stored chunk does.
-    pub fn position_at(&self, seq: Seq) -> Result<Option<Position>, LedgerError> {
+    pub fn standing_at(&self, seq: Seq) -> Result<Standing, LedgerError> {
         if seq == Seq::ZERO {
-            return Ok(Some(Position::default()));
+            return Ok(Standing::At(Position::default()));
         }
-        let Some(bytes) = self.journal.at_or_after(seq)? else { return Ok(None) };
-        let head = chunk::head(&bytes).map_err(|why| LedgerError::Chunk { at: seq, why })?;
-        // The oldest chunk also tells where the journal stood before it.
-        Ok([head.after(), head.before()].into_iter().find(|position| position.seq == seq))
+        let Some(stored) = self.log.chunks_from(seq).next().transpose()? else { return Ok(Standing::Unknown) };
+        let head = stored.head;
+        // The oldest chunk also tells where the journal stood before it; it is found when nothing holds the seq.
+        let ends = [head.after(), head.before()].into_iter().find(|position| position.seq == seq);
+        Ok(match ends {
+            Some(position) => Standing::At(position),
+            None if head.remnant && head.first <= seq => Standing::Bridged,
+            None => Standing::Unknown,
+        })
     }
 
     /// Where the journal begins: what comes before its oldest chunk.
     pub fn beginning(&self) -> Result<Position, LedgerError> {
-        let first = self.journal.chunks_from(Seq::ZERO).next().transpose()?;
-        Ok(first.map_or(Position::default(), |(head, _)| head.before()))
+        Ok(self.log.ends().0)
     }
 
     /// When the oldest record after `seq` was stamped.
     pub fn stamped_after(&self, seq: Seq) -> Result<Option<WallMs>, LedgerError> {
-        let Some(bytes) = self.journal.at_or_after(seq.next())? else { return Ok(None) };
-        let chunk = open_chunk(&bytes)?;
-        Ok(chunk.events().next().map(|(_, stamp, _)| stamp.ms()))
+        for stored in self.log.chunks_from(seq.next()) {
+            let chunk = stored?.open()?;
+            if let Some((_, stamp, _)) = chunk.events().next() {
+                return Ok(Some(stamp.ms()));
+            }
+        }
+        Ok(None)
     }
 }

@@ -1,200 +1,185 @@
-//! sled 0.34.7 under the rules that make it keep what was acknowledged. Every rule here was paid for: see the
-//! table "What sled needs" in ARCHITECTURE.md before changing one.
+//! The state's database: sled 0.34.7 under the rules that make it keep what was written. Every rule here was paid for:
+//! see the table "What sled needs" in ARCHITECTURE.md before changing one.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
-use proto::id::{Epoch, ReplicaId, Seq, SiteName};
-use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional};
+use prost::Message;
+use proto::chunk::{ChainHash, Position};
+use proto::id::{Epoch, ReplicaId, Seq};
+use proto::wire;
+use sled::transaction::{ConflictableTransactionError, TransactionError};
 
-use super::core::{Put, Table};
-use super::error::{FORMAT, LedgerError, read_error};
+use super::core::Table;
+use super::digest::{Digest, full_key};
+use super::error::{FORMAT, LedgerError};
 
-/// 8 MiB. With smaller segments chunks spill into blob files, which nothing syncs. Fixed when a ledger is created.
+/// 8 MiB. With smaller segments large values spill into blob files, which nothing syncs. Fixed when it is created.
 pub(super) const SEGMENT_BYTES: usize = 8 << 20;
 /// The page cache. sled's default is 1 GiB.
-pub(super) const CACHE_BYTES: u64 = 32 << 20;
-/// A copy is kept before opening after an unclean stop, if the database is no larger than this.
-const COPY_BYTES_MAX: u64 = 64 << 20;
+pub(super) const CACHE_BYTES: u64 = 8 << 20;
 
+/// The store's own cells. They are no part of the state, and of its digest.
 const OWN: Table = Table(0);
 const KEY_FORMAT: &[u8] = b"format";
 const KEY_SITE: &[u8] = b"site";
 const KEY_EPOCH: &[u8] = b"epoch";
 const KEY_FOLDED: &[u8] = b"folded";
+/// The tree that held the journal in format 1.
+const OLD_JOURNAL: &str = "journal";
 
-/// Where a ledger lives and what bounds it.
-#[derive(Debug, Clone)]
-pub struct Options {
-    pub dir: PathBuf,
-    pub site: SiteName,
-    /// The journal's bytes past which applied chunks are trimmed; past it and nothing to trim, publishes are refused.
-    pub journal_bytes_max: u64,
-    /// Free space of the file system below which publishes are refused, before a commit is started.
-    pub disk_reserve_bytes: u64,
-    pub sabotage: Option<super::Sabotage>,
+/// How far the state is folded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Folded {
+    pub(super) frame: u64,
+    pub(super) position: Position,
 }
 
-/// The open database: two trees, one commit path.
+/// The open database. Written by one thread, read by any.
 pub(super) struct Store {
-    dir: PathBuf,
-    journal: sled::Tree,
     state: sled::Tree,
     db: sled::Db,
     data: File,
     pub(super) replica: ReplicaId,
-    pub(super) folded: Seq,
+    standing: Mutex<Standing>,
 }
 
-/// One group's changes, written together or not at all.
-#[derive(Default)]
-pub(super) struct Group {
-    pub(super) chunk: Option<(Seq, Vec<u8>)>,
-    pub(super) puts: Vec<Put>,
-    pub(super) folded: Option<Seq>,
-    pub(super) trimmed: Vec<Seq>,
+#[derive(Debug, Clone, Copy, Default)]
+struct Standing {
+    folded: Folded,
+    digest: Digest,
+}
+
+/// Why a database cannot be used. What is damaged is made anew; what is busy is somebody's.
+#[derive(Debug)]
+pub(super) enum StoreFault {
+    Damaged(String),
+    Final(LedgerError),
 }
 
 pub(super) fn database_dir(dir: &Path) -> PathBuf {
     dir.join("ledger")
 }
 
-fn marker_path(dir: &Path) -> PathBuf {
-    dir.join("ledger.created")
-}
-
-fn running_path(dir: &Path) -> PathBuf {
-    dir.join("ledger.running")
-}
-
 impl Store {
-    /// Opens or creates the ledger of `site` in `dir`. `epoch` is used only if it has to be created.
-    pub(super) fn open(dir: &Path, site: &SiteName, epoch: Epoch) -> Result<Store, LedgerError> {
-        let fail = |why: String| LedgerError::Open { dir: dir.into(), why };
-        let io = |what: &str, e: io::Error| fail(format!("{what}: {e}"));
-        let database = database_dir(dir);
-        fs::create_dir_all(&database).map_err(|e| io("create the folder", e))?;
-        if running_path(dir).exists() {
-            tracing::warn!(dir = %dir.display(), "the last stop was not clean: recovering");
-            // Evidence is worth having; a store that sells is worth more, and a full disk is when both are needed.
-            if let Err(error) = keep_copy(dir) {
-                tracing::warn!(%error, "no copy is kept before recovery");
-            }
+    /// Makes an empty database. `database` must not exist.
+    pub(super) fn create(database: &Path, replica: &ReplicaId) -> Result<Store, LedgerError> {
+        let db = open_db(database).map_err(StoreFault::into_error)?;
+        let store = Store::of(db, database, replica.clone(), Standing::default())?;
+        store.commit_own(&[
+            (KEY_SITE, replica.site.as_str().as_bytes().to_vec()),
+            (KEY_EPOCH, replica.epoch.0.to_be_bytes().to_vec()),
+            (KEY_FORMAT, FORMAT.to_be_bytes().to_vec()),
+        ])?;
+        for path in [database.join("conf"), database.join("blobs"), database.to_owned()] {
+            sync_path(&path).map_err(|e| io_error("sync a new database's files", &e))?;
         }
-        remove_torn_snapshots(&database).map_err(|e| io("remove unfinished snapshots", e))?;
-        fs::write(running_path(dir), b"").map_err(|e| io("write the running marker", e))?;
-
-        let db = sled::Config::new()
-            .path(&database)
-            .segment_size(SEGMENT_BYTES)
-            .cache_capacity(CACHE_BYTES)
-            .flush_every_ms(Some(500))
-            .open()
-            .map_err(|e| fail(open_advice(&e)))?;
-        check_segment_size(&database).map_err(fail)?;
-        let tree = |name: &str| db.open_tree(name).map_err(|e| fail(e.to_string()));
-        let (journal, state) = (tree("journal")?, tree("state")?);
-        let data = File::open(database.join("db")).map_err(|e| io("open the data file", e))?;
-
-        let mut store = Store {
-            dir: dir.into(),
-            journal,
-            state,
-            db,
-            data,
-            replica: ReplicaId { site: site.clone(), epoch },
-            folded: Seq::ZERO,
-        };
-        match store.own(KEY_FORMAT)? {
-            Some(format) => store.check_identity(format, site)?,
-            None if marker_path(dir).exists() => return Err(LedgerError::OpenedEmpty(dir.into())),
-            None => store.create()?,
+        if let Some(parent) = database.parent() {
+            sync_path(parent).map_err(|e| io_error("sync the data folder", &e))?;
         }
-        store.write_marker()?;
         Ok(store)
     }
 
-    fn create(&mut self) -> Result<(), LedgerError> {
-        let puts = vec![
-            Put::set(OWN, KEY_SITE, self.replica.site.as_str()),
-            Put::set(OWN, KEY_EPOCH, self.replica.epoch.0.to_be_bytes()),
-            // Last in the list, first looked for: a ledger without it was never spoken from.
-            Put::set(OWN, KEY_FORMAT, FORMAT.to_be_bytes()),
-        ];
-        self.commit(Group { puts, ..Group::default() })?;
-        let database = database_dir(&self.dir);
-        for path in [database.join("conf"), database.join("blobs"), database, self.dir.clone()] {
-            sync_path(&path)
-                .map_err(|e| LedgerError::Io { doing: "sync a new ledger's folders", why: e.to_string() })?;
+    pub(super) fn open(database: &Path) -> Result<Store, StoreFault> {
+        let db = open_db(database)?;
+        let damaged = |why: &str| StoreFault::Damaged(why.to_owned());
+        let state = db.open_tree("state").map_err(fault)?;
+        let own = |key: &[u8]| state.get(full_key(OWN, key)).map_err(fault);
+        let number = |bytes: &[u8]| bytes.try_into().map(u64::from_be_bytes);
+        let format = own(KEY_FORMAT)?.ok_or_else(|| damaged("it opened empty"))?;
+        match number(&format) {
+            Ok(FORMAT) => {}
+            Ok(format) => return Err(StoreFault::Final(LedgerError::Format(format))),
+            Err(_) => return Err(damaged("its format is no number")),
         }
-        if let Some(parent) = self.dir.parent().filter(|p| !p.as_os_str().is_empty()) {
-            sync_path(parent).map_err(|e| LedgerError::Io { doing: "sync the data folder", why: e.to_string() })?;
-        }
-        tracing::info!(replica = %self.replica, dir = %self.dir.display(), "created a ledger");
-        Ok(())
-    }
-
-    /// The marker says: a database was here, so one that opens empty is a damaged one.
-    fn write_marker(&self) -> Result<(), LedgerError> {
-        let path = marker_path(&self.dir);
-        if path.exists() {
-            return Ok(());
-        }
-        let write = || -> io::Result<()> {
-            fs::write(&path, format!("{}\n", self.replica))?;
-            sync_path(&path)?;
-            sync_path(&self.dir)
+        let site = own(KEY_SITE)?.and_then(|name| std::str::from_utf8(&name).ok().and_then(|name| name.parse().ok()));
+        let epoch = own(KEY_EPOCH)?.and_then(|epoch| number(&epoch).ok());
+        let (Some(site), Some(epoch)) = (site, epoch) else { return Err(damaged("it does not say whose it is")) };
+        let standing = match own(KEY_FOLDED)? {
+            Some(bytes) => read_folded(&bytes).ok_or_else(|| damaged("it does not say how far it is folded"))?,
+            None => Standing::default(),
         };
-        write().map_err(|e| LedgerError::Io { doing: "write the ledger's marker", why: e.to_string() })
+        if db.tree_names().iter().any(|name| name == OLD_JOURNAL.as_bytes()) {
+            db.drop_tree(OLD_JOURNAL).map_err(fault)?;
+        }
+        let replica = ReplicaId { site, epoch: Epoch(epoch) };
+        Store::of(db, database, replica, standing).map_err(StoreFault::Final)
     }
 
-    fn check_identity(&mut self, format: Vec<u8>, wanted: &SiteName) -> Result<(), LedgerError> {
-        let number = |bytes: &[u8]| u64::from_be_bytes(bytes.try_into().unwrap_or_default());
-        let format = number(&format);
-        if format != FORMAT {
-            return Err(LedgerError::Format(format));
-        }
-        let site = String::from_utf8(self.own(KEY_SITE)?.unwrap_or_default()).unwrap_or_default();
-        if site != wanted.as_str() {
-            return Err(LedgerError::OtherSite { dir: self.dir.clone(), found: site, wanted: wanted.to_string() });
-        }
-        self.replica.epoch = Epoch(number(&self.own(KEY_EPOCH)?.unwrap_or_default()));
-        self.folded = Seq(self.own(KEY_FOLDED)?.map_or(0, |bytes| number(&bytes)));
+    fn of(db: sled::Db, database: &Path, replica: ReplicaId, standing: Standing) -> Result<Store, LedgerError> {
+        let state = db.open_tree("state").map_err(read_error)?;
+        let data = File::open(database.join("db")).map_err(|e| io_error("open the database's file", &e))?;
+        Ok(Store { state, db, data, replica, standing: Mutex::new(standing) })
+    }
+
+    pub(super) fn folded(&self) -> Folded {
+        self.standing().folded
+    }
+
+    pub(super) fn digest(&self) -> Digest {
+        self.standing().digest
+    }
+
+    fn standing(&self) -> Standing {
+        *self.standing.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Writes cells, and how far the state is folded with them, in one transaction, and returns when an fdatasync has
+    /// passed. An error here is final, as one of the log is.
+    pub(super) fn checkpoint<'a>(
+        &self,
+        cells: impl Iterator<Item = (Table, &'a [u8], Option<&'a [u8]>)> + Clone,
+        folded: Folded,
+    ) -> Result<(), LedgerError> {
+        let before = self.standing();
+        let digest = self
+            .state
+            .transaction(|tree| {
+                let mut digest = before.digest;
+                for (table, key, value) in cells.clone() {
+                    let full = full_key(table, key);
+                    let old = match value {
+                        Some(value) => tree.insert(&full[..], value)?,
+                        None => tree.remove(&full[..])?,
+                    };
+                    if let Some(old) = old {
+                        digest.remove(&full, &old);
+                    }
+                    if let Some(value) = value {
+                        digest.add(&full, value);
+                    }
+                }
+                tree.insert(full_key(OWN, KEY_FOLDED), folded_bytes(folded, digest))?;
+                Ok::<Digest, ConflictableTransactionError<()>>(digest)
+            })
+            .map_err(transaction_error)?;
+        self.sync()?;
+        *self.standing.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Standing { folded, digest };
         Ok(())
     }
 
-    fn own(&self, key: &[u8]) -> Result<Option<Vec<u8>>, LedgerError> {
-        self.get(OWN, key)
-    }
-
-    /// Writes the group in one transaction and returns when an fdatasync has passed. An error here is final: what
-    /// is on disk is unknown until the next open, so nothing may be said and nothing tried again.
-    pub(super) fn commit(&mut self, group: Group) -> Result<(), LedgerError> {
-        let fail = |doing| move |why: String| LedgerError::Io { doing, why };
-        let (journal, state) = batches(&group);
-        (&self.journal, &self.state)
-            .transaction(|(j, s)| {
-                j.apply_batch(&journal)?;
-                s.apply_batch(&state)?;
+    fn commit_own(&self, cells: &[(&[u8], Vec<u8>)]) -> Result<(), LedgerError> {
+        self.state
+            .transaction(|tree| {
+                for (key, value) in cells {
+                    tree.insert(full_key(OWN, key), value.as_slice())?;
+                }
                 Ok::<(), ConflictableTransactionError<()>>(())
             })
-            .map_err(|e| match e {
-                TransactionError::Abort(()) => "the transaction was aborted".to_owned(),
-                TransactionError::Storage(e) => e.to_string(),
-            })
-            .map_err(fail("write to the ledger"))?;
-        // sled's flush is pwrite and sync_file_range: it orders the writes, only the fdatasync makes them last.
-        self.db.flush().map_err(|e| fail("flush the ledger")(e.to_string()))?;
-        self.data.sync_data().map_err(|e| fail("sync the ledger to disk")(e.to_string()))?;
-        if let Some(folded) = group.folded {
-            self.folded = folded;
-        }
-        Ok(())
+            .map_err(transaction_error)?;
+        self.sync()
+    }
+
+    /// sled's flush is pwrite and sync_file_range: it orders the writes, only the fdatasync makes them last.
+    fn sync(&self) -> Result<(), LedgerError> {
+        self.db.flush().map_err(|e| LedgerError::Io { doing: "flush the state", why: e.to_string() })?;
+        self.data.sync_data().map_err(|e| io_error("sync the state to disk", &e))
     }
 
     pub(super) fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, LedgerError> {
-        let found = self.state.get(state_key(table, key)).map_err(read_error)?;
+        let found = self.state.get(full_key(table, key)).map_err(read_error)?;
         Ok(found.map(|value| value.to_vec()))
     }
 
@@ -204,14 +189,30 @@ impl Store {
         table: Table,
         from: &[u8],
     ) -> impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), LedgerError>> + use<> {
-        self.state.range(state_key(table, from)..vec![table.0 + 1]).map(|cell| {
+        self.state.range(full_key(table, from)..vec![table.0 + 1]).map(|cell| {
             let (key, value) = cell.map_err(read_error)?;
             Ok((key[1..].to_vec(), value.to_vec()))
         })
     }
 
-    pub(super) fn journal(&self) -> super::journal::Journal {
-        super::journal::Journal::new(self.journal.clone())
+    /// Every cell of the state, with its full key.
+    pub(super) fn cells(&self) -> impl Iterator<Item = Result<(sled::IVec, sled::IVec), LedgerError>> + use<> {
+        self.state.range(vec![OWN.0 + 1]..).map(|cell| cell.map_err(read_error))
+    }
+
+    /// Walks over all cells and says what is wrong, or how many there are and how large.
+    pub(super) fn verify(&self) -> Result<(u64, u64), StoreFault> {
+        let (mut digest, mut count, mut bytes) = (Digest::default(), 0, 0);
+        for cell in self.cells() {
+            let (key, value) = cell.map_err(|e| StoreFault::Damaged(e.to_string()))?;
+            digest.add(&key, &value);
+            count += 1;
+            bytes += (key.len() + value.len()) as u64;
+        }
+        match digest == self.digest() {
+            true => Ok((count, bytes)),
+            false => Err(StoreFault::Damaged("its cells are not those that were written".into())),
+        }
     }
 
     /// Bytes of the database's files.
@@ -219,56 +220,124 @@ impl Store {
         self.db.size_on_disk().unwrap_or(0)
     }
 
-    /// After the last commit of a clean stop.
-    pub(super) fn close(self) {
-        let running = running_path(&self.dir);
-        let Store { db, journal, state, .. } = self;
-        drop((journal, state));
-        if let Err(error) = db.flush() {
-            tracing::error!(%error, "the last flush failed; the next start recovers");
-            return;
+    /// After the last checkpoint of a clean stop.
+    pub(super) fn close(&self) -> Result<(), LedgerError> {
+        self.sync()
+    }
+}
+
+/// What format 1 held besides the state: the chunks, and up to which seq the state was folded.
+pub(super) struct Older {
+    db: sled::Db,
+    state: sled::Tree,
+}
+
+impl Older {
+    /// `None` if the database is not of format 1.
+    pub(super) fn open(database: &Path) -> Result<Option<Older>, StoreFault> {
+        let db = open_db(database)?;
+        let state = db.open_tree("state").map_err(fault)?;
+        let format = state.get(full_key(OWN, KEY_FORMAT)).map_err(fault)?;
+        let older = format.is_some_and(|format| *format == 1u64.to_be_bytes());
+        Ok(older.then_some(Older { db, state }))
+    }
+
+    pub(super) fn folded_seq(&self) -> Result<Seq, LedgerError> {
+        let folded = self.state.get(full_key(OWN, KEY_FOLDED)).map_err(read_error)?;
+        Ok(Seq(folded.and_then(|bytes| (*bytes).try_into().ok()).map_or(0, u64::from_be_bytes)))
+    }
+
+    pub(super) fn replica(&self) -> Result<Option<ReplicaId>, LedgerError> {
+        let own = |key: &[u8]| self.state.get(full_key(OWN, key)).map_err(read_error);
+        let site = own(KEY_SITE)?.and_then(|name| std::str::from_utf8(&name).ok().and_then(|name| name.parse().ok()));
+        let epoch = own(KEY_EPOCH)?.and_then(|bytes| (*bytes).try_into().ok()).map(u64::from_be_bytes);
+        Ok(site.zip(epoch).map(|(site, epoch)| ReplicaId { site, epoch: Epoch(epoch) }))
+    }
+
+    /// Stored chunks, in order.
+    pub(super) fn chunks(&self) -> Result<impl Iterator<Item = Result<sled::IVec, LedgerError>> + use<>, LedgerError> {
+        let journal = self.db.open_tree(OLD_JOURNAL).map_err(read_error)?;
+        Ok(journal.iter().values().map(|chunk| chunk.map_err(read_error)))
+    }
+
+    /// Makes it one of this format, whose chunks are in the log.
+    pub(super) fn convert(self, database: &Path, folded: Folded) -> Result<(), LedgerError> {
+        let mut digest = Digest::default();
+        for cell in self.state.range(vec![OWN.0 + 1]..) {
+            let (key, value) = cell.map_err(read_error)?;
+            digest.add(&key, &value);
         }
-        drop(db);
-        if let Err(error) = fs::remove_file(running) {
-            tracing::warn!(%error, "cannot remove the running marker; the next start looks like a recovery");
+        let replica = self.replica()?.ok_or_else(|| LedgerError::State("it does not say whose it is".into()))?;
+        let store = Store::of(self.db, database, replica, Standing { folded, digest })?;
+        store.commit_own(&[(KEY_FOLDED, folded_bytes(folded, digest)), (KEY_FORMAT, FORMAT.to_be_bytes().to_vec())])?;
+        store.db.drop_tree(OLD_JOURNAL).map_err(read_error)?;
+        store.close()
+    }
+}
+
+fn open_db(database: &Path) -> Result<sled::Db, StoreFault> {
+    let io = |doing: &'static str| move |e: io::Error| StoreFault::Final(io_error(doing, &e));
+    fs::create_dir_all(database).map_err(io("create the database's folder"))?;
+    remove_torn_snapshots(database).map_err(io("remove unfinished snapshots"))?;
+    let db = sled::Config::new()
+        .path(database)
+        .segment_size(SEGMENT_BYTES)
+        .cache_capacity(CACHE_BYTES)
+        .flush_every_ms(Some(500))
+        .open()
+        .map_err(fault)?;
+    check_segment_size(database).map_err(StoreFault::Damaged)?;
+    Ok(db)
+}
+
+fn fault(error: sled::Error) -> StoreFault {
+    match error {
+        sled::Error::Io(error) if error.to_string().contains("lock") => {
+            let why =
+                format!("{error}. Another process has it open; stop that one, or ask it through its admin socket");
+            StoreFault::Final(LedgerError::Io { doing: "lock the state", why })
+        }
+        error => StoreFault::Damaged(error.to_string()),
+    }
+}
+
+impl StoreFault {
+    pub(super) fn into_error(self) -> LedgerError {
+        match self {
+            StoreFault::Damaged(why) => LedgerError::State(why),
+            StoreFault::Final(error) => error,
         }
     }
 }
 
-fn batches(group: &Group) -> (sled::Batch, sled::Batch) {
-    let (mut journal, mut state) = (sled::Batch::default(), sled::Batch::default());
-    if let Some((first, bytes)) = &group.chunk {
-        journal.insert(&first.0.to_be_bytes(), bytes.as_slice());
-    }
-    for first in &group.trimmed {
-        journal.remove(&first.0.to_be_bytes());
-    }
-    for put in &group.puts {
-        let key = state_key(put.table, &put.key);
-        match &put.value {
-            Some(value) => state.insert(key, value.as_slice()),
-            None => state.remove(key),
-        }
-    }
-    if let Some(folded) = group.folded {
-        state.insert(state_key(OWN, KEY_FOLDED), &folded.0.to_be_bytes());
-    }
-    (journal, state)
+fn folded_bytes(folded: Folded, digest: Digest) -> Vec<u8> {
+    let Folded { frame, position } = folded;
+    wire::Folded { frame, seq: position.seq.0, hash: position.hash.0.to_vec().into(), digest: digest.0 }.encode_to_vec()
 }
 
-fn state_key(table: Table, key: &[u8]) -> Vec<u8> {
-    let mut full = Vec::with_capacity(key.len() + 1);
-    full.push(table.0);
-    full.extend_from_slice(key);
-    full
+fn read_folded(bytes: &[u8]) -> Option<Standing> {
+    let wire::Folded { frame, seq, hash, digest } = wire::Folded::decode(bytes).ok()?;
+    let position = Position { seq: Seq(seq), hash: ChainHash::from_slice(&hash)? };
+    Some(Standing { folded: Folded { frame, position }, digest: Digest(digest) })
 }
 
-fn open_advice(error: &sled::Error) -> String {
-    let text = error.to_string();
-    if text.contains("lock") {
-        return format!("{text}. Another process has it open; stop that one, or ask it through its admin socket");
+fn transaction_error(error: TransactionError<()>) -> LedgerError {
+    let why = match error {
+        TransactionError::Abort(()) => "the transaction was aborted".to_owned(),
+        TransactionError::Storage(e) => e.to_string(),
+    };
+    LedgerError::Io { doing: "write the state", why }
+}
+
+fn read_error(error: sled::Error) -> LedgerError {
+    match error {
+        sled::Error::Io(error) => io_error("read the state", &error),
+        error => LedgerError::State(error.to_string()),
     }
-    text
+}
+
+fn io_error(doing: &'static str, error: &io::Error) -> LedgerError {
+    LedgerError::Io { doing, why: error.to_string() }
 }
 
 /// A snapshot that a crash left half written makes sled's open fail; it is only ever an optimisation.
@@ -278,31 +347,6 @@ fn remove_torn_snapshots(database: &Path) -> io::Result<()> {
         if path.extension().is_some_and(|e| e == "generating") {
             tracing::info!(path = %path.display(), "removing an unfinished snapshot");
             fs::remove_file(path)?;
-        }
-    }
-    Ok(())
-}
-
-/// Recovery overwrites evidence, so a database that is small enough is copied first; one copy is kept.
-fn keep_copy(dir: &Path) -> io::Result<()> {
-    let database = database_dir(dir);
-    let bytes = match fs::metadata(database.join("db")) {
-        Ok(meta) => meta.len(),
-        Err(_) => return Ok(()),
-    };
-    if bytes > COPY_BYTES_MAX {
-        tracing::info!(bytes, limit = COPY_BYTES_MAX, "the database is too large to keep a copy before recovery");
-        return Ok(());
-    }
-    let copy = dir.join("ledger.before-recovery");
-    if copy.exists() {
-        fs::remove_dir_all(&copy)?;
-    }
-    fs::create_dir(&copy)?;
-    for entry in fs::read_dir(&database)? {
-        let entry = entry?;
-        if entry.file_type()?.is_file() {
-            fs::copy(entry.path(), copy.join(entry.file_name()))?;
         }
     }
     Ok(())
@@ -318,6 +362,7 @@ fn check_segment_size(database: &Path) -> Result<(), String> {
     Err(format!("its segments are not {SEGMENT_BYTES} bytes: it was not created by tillsync"))
 }
 
-fn sync_path(path: &Path) -> io::Result<()> {
+/// Makes a file's content, or a folder's names, last.
+pub(super) fn sync_path(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }

@@ -1,11 +1,14 @@
 //! The one writer. It gathers what waits, hands each input to the core, commits all that came of it as one group,
-//! and only then speaks. Everybody waits on the writer; the writer waits on nobody.
+//! and only then speaks. Everybody waits on the writer; the writer waits on nobody but its disk.
 
+use std::fs::File;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prost::Message;
 use proto::chunk::{Position, Sealer};
-use proto::id::{Epoch, Seq};
+use proto::clock::Stamp;
+use proto::id::Epoch;
 use proto::wire::{self, Event};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -14,40 +17,56 @@ use super::core::{Core, Draft, Now, Placed, Step};
 use super::error::LedgerError;
 use super::group::{Pending, view};
 use super::handle::{Handle, Work};
-use super::journal::{Extent, Journal, Marks};
+use super::house::{House, Moment};
+use super::janitor::Janitor;
+use super::log::{Appender, Commit, End, Log};
+use super::open::{self, Opened};
 use super::reader::{LedgerStats, Reader};
-use super::room::Room;
+use super::room::{Limits, Room};
 use super::sabotage::{self, Sabotage};
 use super::state::State;
-use super::store::{Group, Options, Store};
+use super::store::Store;
 use crate::front::{Batch, Inbound, Outcome, Verdict};
 
 const TICK: Duration = Duration::from_millis(250);
 /// A quiet ledger writes its dirty cells out after this long, so that the next start has little to replay.
 const QUIET: Duration = Duration::from_secs(20);
-/// Chunks trimmed with one group.
-const TRIM_MAX: usize = 32;
 /// Resolves when the writer left: `Ok` after a clean stop.
 pub type Stopped = oneshot::Receiver<Result<(), LedgerError>>;
+
+/// Where a ledger lives and what bounds it.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub dir: std::path::PathBuf,
+    pub site: proto::id::SiteName,
+    pub limits: Limits,
+    /// How long a commit waits for more to join it. Zero: what waits goes together, and nobody waits for others.
+    pub commit_wait: Duration,
+    pub sabotage: Option<Sabotage>,
+}
 
 /// An open ledger with its core, not running yet.
 pub struct Writer<C: Core> {
     core: C,
     inbox: mpsc::Receiver<Work<C>>,
-    store: Store,
+    dir: std::path::PathBuf,
+    store: Arc<Store>,
     state: State,
-    journal: Journal,
+    log: Log,
+    appender: Appender,
+    house: House,
     sealer: Sealer,
-    extent: Extent,
-    marks: Marks,
+    last: Position,
     pending: Pending<C::Effect>,
     clocks: Clocks,
     stats: watch::Sender<LedgerStats>,
     last_commit: Instant,
     groups: u64,
     records: u64,
-    room: Room,
+    commit_wait: Duration,
     sabotage: Option<Sabotage>,
+    /// Dropped last: until then nobody else may open the folder.
+    _lock: File,
 }
 
 /// Carries out an effect. Must not wait for anybody.
@@ -57,53 +76,48 @@ type Do<'a, C> = &'a mut dyn FnMut(<C as Core>::Effect);
 impl<C: Core> Writer<C> {
     /// Opens or creates the ledger and brings the state up to date. `epoch` names the ledger if it is created now.
     pub fn open(options: Options, epoch: Epoch, mut core: C) -> Result<(Writer<C>, Handle<C>, Reader), LedgerError> {
-        let store = Store::open(&options.dir, &options.site, epoch)?;
-        let journal = store.journal();
-        let (mut state, mut marks, mut replayed) = (State::default(), Marks::default(), 0u64);
-        let extent = journal.recover(&store.replica, store.folded, &mut marks, &mut |chunk| {
-            replayed += chunk.head.records();
-            let powered = chunk.body.powered_on_s;
-            for (first, stamp, event) in chunk.events() {
-                let placed = Placed { replica: &store.replica, first, stamp, event, powered_on_s: powered };
-                core.fold(&placed, &mut |put| state.put(first, put));
-            }
-            for total in &chunk.body.totals {
-                core.fold_total(total, chunk.head.first, &mut |put| state.put(chunk.head.first, put));
-            }
-        })?;
-        let newest = journal.last_chunk()?;
-        let last_stamp = newest.as_ref().and_then(|chunk| chunk.events().next_back().map(|(_, stamp, _)| stamp));
-        let clocks = Clocks::start(newest.map_or(0, |chunk| chunk.body.powered_on_s));
-        tracing::info!(replica = %store.replica, last = extent.last.seq.0, replayed, "the ledger is open");
+        let Opened { store, log, appender, snapshot, mut recovery, lock } = open::open(&options, epoch)?;
+        let mut state = State::default();
+        recovery.replayed_records = super::replay::replay(&log, &store, &mut core, &mut state)?;
+        recovery.clean &= recovery.replayed_records == 0;
+        let (last_stamp, powered_on_s) = newest(&log)?;
+        if options.limits.evict {
+            log.date()?;
+        }
+        let (_, last) = log.ends();
+        tracing::info!(replica = %store.replica, last = last.seq.0, replayed = recovery.replayed_records, "the ledger is open");
 
+        let janitor = Janitor::start(options.dir.clone(), store.clone(), log.clone())
+            .map_err(|e| LedgerError::Io { doing: "start a thread", why: e.to_string() })?;
+        let mut house = House::new(janitor, Room::new(options.limits), store.folded(), snapshot);
+        house.appended(log.numbers().1, last, 0);
+        house.measure(&mut state, &log)?;
         let (stats, watching) = watch::channel(LedgerStats::default());
-        let reader = Reader { replica: store.replica.clone(), journal: journal.clone(), stats: watching };
-        let room = Room::new(&options);
+        let reader = Reader { log: log.clone(), stats: watching, recovery: Arc::new(recovery) };
         let (handle, inbox) = Handle::new();
         let mut writer = Writer {
             core,
             inbox,
+            dir: options.dir,
             store,
             state,
-            journal,
+            log,
+            appender,
+            house,
             sealer: Sealer::default(),
-            extent,
-            marks,
+            last,
             pending: Pending::default(),
-            clocks,
+            clocks: Clocks::start(powered_on_s),
             stats,
             last_commit: Instant::now(),
             groups: 0,
             records: 0,
-            room,
+            commit_wait: options.commit_wait,
             sabotage: options.sabotage,
+            _lock: lock,
         };
-        writer.check_room();
         let now = writer.clocks.now();
-        let step = {
-            let view = view(&writer.store, &writer.state, &writer.journal, &writer.pending, writer.extent.last);
-            writer.core.recovered(last_stamp.unwrap_or_default(), &now, &view)?
-        };
+        let step = writer.ask(|core, view| core.recovered(last_stamp, &now, view))?;
         writer.take_step(step, &now)?;
         writer.publish_stats();
         Ok((writer, handle, reader))
@@ -114,9 +128,13 @@ impl<C: Core> Writer<C> {
         let (left, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Handle::current();
         std::thread::Builder::new().name("writer".into()).spawn(move || {
+            let dir = self.dir.clone();
             let outcome = self.run(&mut perform, &runtime);
             if let Err(error) = &outcome {
                 tracing::error!(%error, "the ledger failed: stopping without another word");
+                if matches!(error, LedgerError::State(_)) || error.to_string().contains("the state") {
+                    open::distrust_state(&dir);
+                }
             }
             // Nobody waiting means that the process is ending anyway.
             let _ = left.send(outcome);
@@ -126,56 +144,61 @@ impl<C: Core> Writer<C> {
 
     fn run(mut self, perform: Do<'_, C>, runtime: &tokio::runtime::Handle) -> Result<(), LedgerError> {
         let mut last_tick = Instant::now();
-        self.commit(false, perform)?;
+        self.commit(perform)?;
         loop {
-            let first = match self.inbox.try_recv() {
+            let wait = TICK.saturating_sub(last_tick.elapsed());
+            let mut next = match self.inbox.try_recv() {
                 Ok(item) => Some(item),
                 Err(mpsc::error::TryRecvError::Disconnected) => return self.leave(perform),
-                Err(mpsc::error::TryRecvError::Empty) => {
-                    let wait = TICK.saturating_sub(last_tick.elapsed());
-                    match runtime.block_on(async { tokio::time::timeout(wait, self.inbox.recv()).await }) {
-                        Ok(Some(item)) => Some(item),
-                        Ok(None) => return self.leave(perform),
-                        Err(_) => None,
-                    }
-                }
+                Err(mpsc::error::TryRecvError::Empty) => self.next_within(wait, runtime),
             };
-            let mut next = first;
+            let joined_until = Instant::now() + self.commit_wait;
             while let Some(item) = next {
                 match item {
                     Work::Inbound(batch) => self.take_batch(batch, perform)?,
                     Work::Input(input) => self.take_input(input)?,
                     Work::Stop => return self.leave(perform),
                 }
-                next = if self.pending.full() { None } else { self.inbox.try_recv().ok() };
+                next = match self.pending.full() {
+                    true => None,
+                    false => self.inbox.try_recv().ok().or_else(|| {
+                        let left = joined_until.saturating_duration_since(Instant::now());
+                        if left.is_zero() { None } else { self.next_within(left, runtime) }
+                    }),
+                };
             }
             if last_tick.elapsed() >= TICK {
                 last_tick = Instant::now();
-                self.tick(perform)?;
+                self.tick()?;
             }
             if self.sabotage == Some(Sabotage::AckEarly) && self.last_commit.elapsed() < Duration::from_secs(8) {
                 // A kill now finds records that were acknowledged and answered but never written.
                 std::mem::take(&mut self.pending.effects).into_iter().for_each(&mut *perform);
                 continue;
             }
-            self.commit(false, perform)?;
+            self.commit(perform)?;
         }
+    }
+
+    /// The next item if it comes in time; a closed inbox is told as a request to stop.
+    fn next_within(&mut self, wait: Duration, runtime: &tokio::runtime::Handle) -> Option<Work<C>> {
+        let waited = runtime.block_on(async { tokio::time::timeout(wait, self.inbox.recv()).await });
+        waited.ok().map(|item| item.unwrap_or(Work::Stop))
     }
 
     /// Each item alone, since a group may have to be closed between two items of one batch.
     fn take_batch(&mut self, batch: Batch, perform: Do<'_, C>) -> Result<(), LedgerError> {
         let mut verdicts = Vec::with_capacity(batch.items.len());
+        let now = self.clocks.now();
         for inbound in batch.items {
             if self.pending.full() {
-                self.commit(false, perform)?;
+                self.commit(perform)?;
             }
-            if self.room.full && matches!(inbound, Inbound::Publish(_)) {
+            if self.house.room.full && matches!(inbound, Inbound::Publish(_)) {
                 verdicts.push(Verdict::refused(Outcome::NoRoom));
                 continue;
             }
-            let now = self.clocks.now();
-            let view = view(&self.store, &self.state, &self.journal, &self.pending, self.extent.last);
-            let step = self.core.inbound(inbound, &now, &view)?;
+            let step = self.ask(|core, view| core.inbound(inbound, &now, view))?;
             verdicts.push(step.verdict);
             self.take_step(step, &now)?;
         }
@@ -189,21 +212,23 @@ impl<C: Core> Writer<C> {
 
     fn take_input(&mut self, input: C::Input) -> Result<(), LedgerError> {
         let now = self.clocks.now();
-        let view = view(&self.store, &self.state, &self.journal, &self.pending, self.extent.last);
-        let step = self.core.input(input, &now, &view)?;
+        let step = self.ask(|core, view| core.input(input, &now, view))?;
         self.take_step(step, &now)
     }
 
-    fn tick(&mut self, perform: Do<'_, C>) -> Result<(), LedgerError> {
-        self.check_room();
+    fn tick(&mut self) -> Result<(), LedgerError> {
         let now = self.clocks.now();
-        let view = view(&self.store, &self.state, &self.journal, &self.pending, self.extent.last);
-        let step = self.core.tick(&now, &view)?;
-        self.take_step(step, &now)?;
-        if self.last_commit.elapsed() > QUIET && self.state.dirty() > 0 {
-            self.commit(true, perform)?;
-        }
-        Ok(())
+        let step = self.ask(|core, view| core.tick(&now, view))?;
+        self.take_step(step, &now)
+    }
+
+    /// Lets the core look at the ledger as it stands, this group's earlier steps included.
+    fn ask<T>(
+        &mut self,
+        ask: impl FnOnce(&mut C, &dyn super::core::Read) -> Result<T, LedgerError>,
+    ) -> Result<T, LedgerError> {
+        let view = view(&self.store, &self.state, &self.log, &self.pending, self.last);
+        ask(&mut self.core, &view)
     }
 
     fn take_step(&mut self, step: Step<C::Effect>, now: &Now) -> Result<(), LedgerError> {
@@ -212,7 +237,7 @@ impl<C: Core> Writer<C> {
             for draft in sabotage::drafts(&mut self.sabotage, self.records, draft) {
                 if self.pending.full() {
                     // Between two events of one step: written, but nobody is told before the whole step is.
-                    self.write(false)?;
+                    self.write()?;
                 }
                 self.append(draft, now);
             }
@@ -220,81 +245,69 @@ impl<C: Core> Writer<C> {
         for put in step.puts {
             if alone && self.pending.full() {
                 // Puts that belong to no event may be spread; their order says which are safe to have alone.
-                self.write(false)?;
+                self.write()?;
             }
             self.pending.bytes += put.bytes();
-            self.state.put(self.newest(), put.clone());
+            self.state.put(self.appender.next(), put.clone());
             self.pending.puts.push(put);
         }
         for put in step.lazy {
-            self.state.put(self.newest(), put);
+            self.state.put(self.appender.next(), put);
         }
         self.pending.effects.extend(step.then);
         Ok(())
     }
 
-    /// The newest record, the open group's included.
-    fn newest(&self) -> Seq {
-        self.extent.last.seq.plus(self.pending.records)
-    }
-
     fn append(&mut self, draft: Draft, now: &Now) {
         let Draft { stamp, event } = draft;
         debug_assert!(!event.records.is_empty(), "an event without records has no seq");
-        let first = self.extent.last.seq.plus(self.pending.records).next();
-        let Writer { core, state, store, .. } = self;
+        let first = self.last.seq.plus(self.pending.records).next();
+        let Writer { core, state, store, appender, .. } = self;
         let placed = Placed { replica: &store.replica, first, stamp, event: &event, powered_on_s: now.powered_on_s };
-        core.fold(&placed, &mut |put| state.put(first, put));
+        core.fold(&placed, &mut |put| state.put(appender.next(), put));
         self.pending.records += event.records.len() as u64;
         self.pending.bytes += event.encoded_len();
         self.pending.events.push((first, stamp, event));
     }
 
-    /// Writes the open group and then speaks. With `all`, dirty cells are written out as well.
-    fn commit(&mut self, all: bool, perform: Do<'_, C>) -> Result<(), LedgerError> {
-        self.write(all)?;
-        self.speak(perform)
+    /// Writes the open group, then speaks, then keeps the files in order.
+    fn commit(&mut self, perform: Do<'_, C>) -> Result<(), LedgerError> {
+        self.write()?;
+        self.speak(perform)?;
+        let moment = Moment {
+            log: &self.log,
+            applied: self.core.applied(),
+            powered_on_s: self.clocks.powered_on_s(),
+            all: self.last_commit.elapsed() > QUIET,
+        };
+        self.house.keep(&mut self.state, &moment)
     }
 
-    fn write(&mut self, all: bool) -> Result<(), LedgerError> {
-        let trimmed = self.trim()?;
-        // Trimming waits for folding: a journal past its bound must not wait for a quiet hour.
-        let all = all || self.extent.bytes > self.room.journal_bytes_max;
-        if self.pending.nothing_to_write() && trimmed.is_empty() && !(all && self.state.dirty() > 0) {
+    fn write(&mut self) -> Result<(), LedgerError> {
+        if self.pending.nothing_to_write() {
             return Ok(());
         }
-        let mut group = Group { puts: std::mem::take(&mut self.pending.puts), trimmed, ..Group::default() };
+        let before = self.last;
+        let chunk = (!self.pending.events.is_empty()).then(|| self.seal()).map(|(bytes, after)| (before, after, bytes));
+        let after = chunk.as_ref().map_or(before, |(_, after, _)| *after);
+        let puts = std::mem::take(&mut self.pending.puts);
         self.pending.bytes = 0;
-        let mut after = self.extent.last;
-        if !self.pending.events.is_empty() {
-            let (bytes, sealed_after) = self.seal();
-            self.extent.chunks += 1;
-            self.extent.bytes += bytes.len() as u64;
-            self.marks.push(sealed_after.seq, bytes.len() as u64);
-            after = sealed_after;
-            group.chunk = Some((self.extent.last.seq.next(), bytes));
-        }
-        for put in &group.puts {
-            self.state.written(put);
-        }
-        let folded = self.state.checkpoint(after.seq, all, &mut group.puts);
-        group.folded = folded;
-        self.store.commit(group)?;
-        if self.extent.first == Seq::ZERO && after.seq > Seq::ZERO {
-            self.extent.first = Seq(1);
-        }
-        self.extent.last = after;
+        let written = self.appender.written_bytes;
+        let powered_on_s = self.clocks.powered_on_s();
+        let frame = self.appender.append(Commit { chunk, puts, powered_on_s })?;
+        self.house.appended(frame, after, self.appender.written_bytes - written);
+        self.last = after;
         self.groups += 1;
         self.last_commit = Instant::now();
         Ok(())
     }
 
     fn seal(&mut self) -> (Vec<u8>, Position) {
-        let first = self.extent.last.seq.next();
+        let first = self.last.seq.next();
         let totals = self.core.seal(first);
-        let Writer { core, state, .. } = self;
+        let Writer { core, state, appender, .. } = self;
         for total in &totals {
-            core.fold_total(total, first, &mut |put| state.put(first, put));
+            core.fold_total(total, first, &mut |put| state.put(appender.next(), put));
         }
         let events = std::mem::take(&mut self.pending.events);
         let base_ms = events.iter().map(|(_, stamp, _)| stamp.ms().0).min().unwrap_or(0);
@@ -302,33 +315,12 @@ impl<C: Core> Writer<C> {
             .into_iter()
             .map(|(_, stamp, event)| Event { ms: stamp.ms().0 - base_ms, tick: stamp.tick().into(), ..event })
             .collect();
-        let body = wire::Body { base_ms, events, totals, powered_on_s: self.clocks.powered_on_s() };
-        let sealed = self.sealer.seal(&self.store.replica, self.extent.last, &body);
+        let powered_on_s = self.clocks.powered_on_s();
+        let body = wire::Body { base_ms, events, totals, powered_on_s, ..wire::Body::default() };
+        let sealed = self.sealer.seal(&self.store.replica, self.last, &body);
         self.records += self.pending.records;
         self.pending.records = 0;
-        self.pending.bytes = 0;
         (sealed.bytes, sealed.after)
-    }
-
-    /// Takes the oldest chunks out, if the journal is over its bound and they are folded on disk and applied.
-    fn trim(&mut self) -> Result<Vec<Seq>, LedgerError> {
-        let mut trimmed = Vec::new();
-        if self.extent.bytes <= self.room.journal_bytes_max {
-            return Ok(trimmed);
-        }
-        let may_go = self.core.applied().min(self.store.folded);
-        for found in self.journal.chunks_from(self.extent.first).take(TRIM_MAX) {
-            let (head, bytes) = found?;
-            // The newest chunk always stays: it says where the chain stands.
-            if head.last > may_go || head.last >= self.extent.last.seq {
-                break;
-            }
-            trimmed.push(head.first);
-            self.extent.chunks -= 1;
-            self.extent.bytes -= bytes.len() as u64;
-            self.extent.first = head.last.next();
-        }
-        Ok(trimmed)
     }
 
     /// Tells what is now durable: readers, waiting connections, effects, then what the core has to say of the group.
@@ -342,27 +334,28 @@ impl<C: Core> Writer<C> {
             perform(effect);
         }
         let now = self.clocks.now();
-        let view = view(&self.store, &self.state, &self.journal, &self.pending, self.extent.last);
-        for effect in self.core.committed(&now, &view)? {
+        for effect in self.ask(|core, view| core.committed(&now, view))? {
             perform(effect);
         }
         Ok(())
     }
 
     fn publish_stats(&mut self) {
-        let applied = self.core.applied();
+        let extent = self.log.extent();
         let stats = LedgerStats {
-            durable: self.extent.last,
-            first: self.extent.first,
-            folded: self.store.folded,
-            chunks: self.extent.chunks,
-            journal_bytes: self.extent.bytes,
-            backlog_bytes: self.marks.bytes_after(applied, self.extent.last.seq),
-            disk_bytes: self.stats.borrow().disk_bytes,
+            durable: self.last,
+            first: extent.first,
+            folded: self.house.folded().position.seq,
+            chunks: extent.chunks,
+            journal_bytes: self.log.disk_bytes(),
+            state_bytes: self.house.store_bytes,
+            backlog_bytes: self.log.bytes_after(self.core.applied()),
             groups: self.groups,
             records: self.records,
+            appended_bytes: self.appender.written_bytes,
             dirty_cells: self.state.dirty(),
-            full: self.room.full,
+            evicted: self.house.evicted,
+            full: self.house.room.full,
         };
         self.stats.send_if_modified(|held| {
             let moved = held.durable != stats.durable;
@@ -371,22 +364,32 @@ impl<C: Core> Writer<C> {
         });
     }
 
-    fn check_room(&mut self) {
-        self.room.check(self.extent.bytes);
-        let disk_bytes = self.store.disk_bytes();
-        self.stats.send_if_modified(|stats| {
-            stats.disk_bytes = disk_bytes;
-            false
-        });
-    }
-
     fn leave(mut self, perform: Do<'_, C>) -> Result<(), LedgerError> {
-        self.commit(false, perform)?;
-        while self.state.dirty() > 0 {
-            self.commit(true, perform)?;
-        }
-        self.store.close();
-        tracing::info!(last = self.extent.last.seq.0, "the ledger is closed");
+        self.commit(perform)?;
+        self.house.settle(&mut self.state)?;
+        self.publish_stats();
+        let Writer { dir, store, house, appender, last, .. } = self;
+        drop(house);
+        store.close()?;
+        let end = End { frame: appender.next() - 1, position: last };
+        open::note_closed(&dir, end)
+            .map_err(|e| LedgerError::Io { doing: "note that the ledger is closed", why: e.to_string() })?;
+        tracing::info!(last = last.seq.0, "the ledger is closed");
         Ok(())
     }
+}
+
+/// The newest event's stamp, and the powered-on seconds of the newest chunk.
+fn newest(log: &Log) -> Result<(Stamp, u64), LedgerError> {
+    let (mut stamp, mut powered_on_s) = (Stamp::default(), 0);
+    for stored in log.chunks_back() {
+        let chunk = stored?.open()?;
+        powered_on_s = powered_on_s.max(chunk.body.powered_on_s);
+        // A remnant may have kept no event.
+        if let Some((_, newest, _)) = chunk.events().next_back() {
+            stamp = newest;
+            break;
+        }
+    }
+    Ok((stamp, powered_on_s))
 }

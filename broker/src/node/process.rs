@@ -145,12 +145,17 @@ async fn status<C: Core>(
         "chunks": stats.chunks,
         "journal_bytes": stats.journal_bytes,
         "backlog_bytes": stats.backlog_bytes,
-        "disk_bytes": stats.disk_bytes,
+        "state_bytes": stats.state_bytes,
+        "disk_bytes": stats.journal_bytes + stats.state_bytes,
         "commits": stats.groups,
         "records": stats.records,
+        "appended_bytes": stats.appended_bytes,
+        "evicted_records": stats.evicted.records,
+        "evicted_bytes": stats.evicted.bytes,
         "cells_waiting": stats.dirty_cells,
         "full": stats.full,
     });
+    status["recovery"] = serde_json::to_value(reader.recovery()).unwrap_or_default();
     status["front"] = front.to_json();
     status
 }

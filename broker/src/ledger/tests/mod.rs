@@ -1,5 +1,9 @@
 //! The ledger with a small core of its own: notes are journalled, and counted by sender in the state.
 
+mod eviction;
+mod faults;
+mod older;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;
@@ -11,7 +15,7 @@ use bytes::Bytes;
 use proto::clock::{Clock, Stamp};
 use proto::id::{Epoch, Seq, Units};
 use proto::wire::record::Of;
-use proto::wire::{CounterTotal, Event, Note, Record};
+use proto::wire::{CounterTotal, Event, Movement, Note, Record};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -46,7 +50,15 @@ impl Core for Notes {
     fn inbound(&mut self, inbound: Inbound, now: &Now, _: &dyn Read) -> Result<Step<Tell>, LedgerError> {
         let Inbound::Publish(publish) = inbound else { return Ok(Step::nothing()) };
         let topic = String::from_utf8_lossy(&publish.topic).into_owned();
-        let record = Record { of: Some(Of::Note(Note { kind: topic, payload: publish.payload })) };
+        // A movement is what never goes.
+        let record = match topic.as_str() {
+            "sale" => Of::Movement(Movement {
+                reference: String::from_utf8_lossy(&publish.payload).into_owned(),
+                ..Movement::default()
+            }),
+            _ => Of::Note(Note { kind: topic, payload: publish.payload }),
+        };
+        let record = Record { of: Some(record) };
         self.moved += 1;
         let event = Event { records: vec![record], ..Event::default() };
         Ok(Step { events: vec![Draft { stamp: self.clock.stamp(now.reading()), event }], ..Step::nothing() })
@@ -112,10 +124,27 @@ fn options(dir: &Path) -> Options {
     Options {
         dir: dir.into(),
         site: "harbour".parse().unwrap(),
-        journal_bytes_max: 1 << 30,
-        disk_reserve_bytes: 0,
+        limits: LIMITS,
+        commit_wait: Duration::ZERO,
         sabotage: None,
     }
+}
+
+const LIMITS: Limits = Limits {
+    journal_bytes_max: 1 << 30,
+    disk_reserve_bytes: 0,
+    backlog_s_max: u64::MAX,
+    retain_s: u64::MAX,
+    evict: true,
+};
+
+/// As `bounded`, but nothing goes that is not applied.
+fn keeping(dir: &Path, journal_bytes_max: u64) -> Options {
+    Options { limits: Limits { journal_bytes_max, evict: false, ..LIMITS }, ..options(dir) }
+}
+
+fn bounded(dir: &Path, journal_bytes_max: u64) -> Options {
+    Options { limits: Limits { journal_bytes_max, ..LIMITS }, ..options(dir) }
 }
 
 struct Running {
@@ -156,14 +185,22 @@ impl Running {
         answered.await.unwrap()
     }
 
+    async fn until(&self, holds: impl Fn(&LedgerStats) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !holds(&self.reader.stats()) {
+            assert!(Instant::now() < deadline, "{:?}", self.reader.stats());
+            self.state().await;
+        }
+    }
+
     async fn stop(self) {
         let dir = self.dir;
         self.handle.stop().await;
         self.stopped.await.unwrap().unwrap();
         drop((self.handle, self.reader));
-        // sled lets go of its file some time after its last handle is gone; a process that ends does so at once.
+        // The writer's thread lets go of the folder right after it has said that it left.
         let deadline = Instant::now() + Duration::from_secs(10);
-        while read_stopped(&dir, &mut |_| {}).is_err_and(|error| error.to_string().contains("lock")) {
+        while super::open::lock(&dir).is_err() {
             assert!(Instant::now() < deadline, "{} stays locked", dir.display());
             tokio::task::yield_now().await;
         }
@@ -172,6 +209,12 @@ impl Running {
 
 fn payloads(of: &str, n: usize) -> Vec<String> {
     (0..n).map(|k| format!("{of} {k} {}", "x".repeat(k % 90))).collect()
+}
+
+/// Payloads that do not pack.
+fn noise(n: u64) -> Vec<String> {
+    let part = |k: u64, part: u8| blake3::hash(&[&k.to_le_bytes()[..], &[part]].concat()).to_hex().to_string();
+    (0..n).map(|k| format!("{k} {}", (0..8).map(|p| part(k, p)).collect::<String>())).collect()
 }
 
 /// What a kill leaves: the files as they are, copied from under the running writer.
@@ -248,33 +291,30 @@ async fn a_kill_at_any_commit_keeps_what_was_answered_and_folds_to_the_same_stat
         again.stop().await;
         assert_eq!(journalled(copy.path()), sent[..answered]);
     }
-    assert!(ledger.reader.stats().folded > Seq::ZERO, "a checkpoint must have ridden along");
+    ledger.until(|stats| stats.folded > Seq::ZERO).await;
     ledger.stop().await;
 }
 
 #[tokio::test]
 async fn only_what_is_applied_is_trimmed_and_the_newest_chunk_stays() {
     let dir = tempfile::tempdir().unwrap();
-    let ledger = Running::open(Options { journal_bytes_max: 40_000, ..options(dir.path()) }).unwrap();
-    for part in payloads("c", 1_600).chunks(40) {
+    let ledger = Running::open(bounded(dir.path(), 400_000)).unwrap();
+    for part in noise(1_600).chunks(40) {
         ledger.publish("t", part).await;
     }
     let before = ledger.reader.stats();
     assert_eq!(before.first, Seq(1), "nothing is applied, so nothing may go");
     ledger.stop().await;
 
-    // The clean stop folded everything; now HQ says that it has most of it.
-    let ledger = Running::open(Options { journal_bytes_max: 1_000, ..options(dir.path()) }).unwrap();
+    // Now HQ says that it has most of it.
+    let ledger = Running::open(keeping(dir.path(), 1_000)).unwrap();
     ledger.handle.input(Ask::Applied(Seq(1_200))).await.unwrap();
     // It was full; trimming makes room by itself.
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while ledger.reader.stats().first < Seq(1_100) {
-        assert!(Instant::now() < deadline, "{:?}", ledger.reader.stats());
-        ledger.state().await;
-    }
+    ledger.until(|stats| stats.first > Seq(900)).await;
     let after = ledger.reader.stats();
     assert!(after.first <= Seq(1_201), "{after:?}");
     assert_eq!(ledger.reader.beginning().unwrap().seq.next(), after.first);
+    assert!(dir.path().join("state.snapshot").exists(), "what only the state remembers is kept twice");
     ledger.stop().await;
     let ledger = Running::open(options(dir.path())).unwrap();
     assert_eq!(ledger.reader.stats().durable.seq, after.durable.seq);
@@ -284,7 +324,9 @@ async fn only_what_is_applied_is_trimmed_and_the_newest_chunk_stays() {
 #[tokio::test]
 async fn without_room_nothing_is_recorded_and_it_says_so() {
     let dir = tempfile::tempdir().unwrap();
-    let ledger = Running::open(Options { disk_reserve_bytes: u64::MAX, ..options(dir.path()) }).unwrap();
+    let ledger =
+        Running::open(Options { limits: Limits { disk_reserve_bytes: u64::MAX, ..LIMITS }, ..options(dir.path()) })
+            .unwrap();
     let verdicts = ledger.publish("t", &payloads("e", 3)).await;
     assert_eq!(verdicts, vec![Verdict::refused(Outcome::NoRoom); 3]);
     assert_eq!(ledger.reader.stats().durable.seq, Seq::ZERO);
@@ -306,14 +348,14 @@ async fn chunks_read_back_as_one_chain() {
         assert!(!chunks.is_empty());
         for (head, _) in chunks {
             assert_eq!((head.first, head.previous), (next, hash));
-            assert!(head.records() <= 256 + 64);
+            assert!(head.records() <= 1024 + 64);
             (next, hash, taken) = (head.last.next(), head.hash, taken + 1);
         }
     }
     assert_eq!(hash, end.hash);
     assert!(taken > 1);
-    assert_eq!(reader.position_at(end.seq).unwrap(), Some(end));
-    assert_eq!(reader.position_at(end.seq.next()).unwrap(), None);
+    assert_eq!(reader.standing_at(end.seq).unwrap(), Standing::At(end));
+    assert_eq!(reader.standing_at(end.seq.next()).unwrap(), Standing::Unknown);
     assert!(reader.chunks(Seq(2), end.seq, 4_000).unwrap().is_empty(), "no chunk begins inside another");
     drop(reader);
     ledger.stop().await;
@@ -331,80 +373,24 @@ async fn refuses_to_open_what_is_not_its_own_with_advice() {
     let other = Options { site: "hill".parse().unwrap(), ..options(dir.path()) };
     assert!(matches!(Running::open(other), Err(LedgerError::OtherSite { .. })));
 
-    fs::remove_dir_all(dir.path().join("ledger")).unwrap();
+    for part in ["ledger", "journal"] {
+        fs::remove_dir_all(dir.path().join(part)).unwrap();
+    }
     assert!(matches!(Running::open(options(dir.path())), Err(LedgerError::OpenedEmpty(_))));
-}
-
-#[tokio::test]
-async fn unfinished_snapshots_are_removed_and_evidence_is_kept() {
-    let dir = tempfile::tempdir().unwrap();
-    let ledger = Running::open(options(dir.path())).unwrap();
-    ledger.publish("t", &payloads("h", 5)).await;
-    let copy = snapshot(dir.path());
-    ledger.stop().await;
-    assert!(!dir.path().join("ledger.running").exists());
-
-    fs::write(copy.path().join("ledger/snap.0000000000000010.generating"), b"torn").unwrap();
-    let again = Running::open(options(copy.path())).unwrap();
-    assert!(copy.path().join("ledger.before-recovery/db").exists(), "an unclean stop leaves a copy");
-    assert_eq!(again.reader.stats().durable.seq, Seq(5));
-    again.stop().await;
-}
-
-#[tokio::test]
-async fn without_room_for_the_copy_recovery_goes_on() {
-    let dir = tempfile::tempdir().unwrap();
-    let ledger = Running::open(options(dir.path())).unwrap();
-    ledger.publish("t", &payloads("i", 5)).await;
-    let copy = snapshot(dir.path());
-    ledger.stop().await;
-
-    // Stands in for a full disk: the copy's folder cannot be made.
-    fs::write(copy.path().join("ledger.before-recovery"), b"in the way").unwrap();
-    let again = Running::open(options(copy.path())).unwrap();
-    assert_eq!(again.reader.stats().durable.seq, Seq(5));
-    again.stop().await;
-}
-
-#[tokio::test]
-async fn a_flipped_bit_in_the_journal_is_noticed() {
-    let dir = tempfile::tempdir().unwrap();
-    let ledger = Running::open(options(dir.path())).unwrap();
-    let marker = "needle-needle-needle-needle";
-    ledger.publish("t", &[marker.to_owned()]).await;
-    let copy = snapshot(dir.path());
-    ledger.stop().await;
-
-    let path = copy.path().join("ledger/db");
-    let mut bytes = fs::read(&path).unwrap();
-    let places: Vec<_> =
-        (0..bytes.len() - marker.len()).filter(|at| &bytes[*at..*at + marker.len()] == marker.as_bytes()).collect();
-    assert!(!places.is_empty());
-    for at in places {
-        bytes[at] ^= 1;
-    }
-    fs::write(&path, bytes).unwrap();
-    // sled's own checksum may drop the record, then the marker of a ledger that was spoken from says so; or ours
-    // sees it. What must not happen is that the changed text is served.
-    if let Ok(again) = Running::open(options(copy.path())) {
-        again.stop().await;
-        assert!(journalled(copy.path()).iter().all(|text| text == marker));
-    }
 }
 
 #[tokio::test]
 async fn a_journal_past_its_bound_folds_and_trims_without_a_quiet_hour() {
     let dir = tempfile::tempdir().unwrap();
-    let ledger = Running::open(Options { journal_bytes_max: 20_000, ..options(dir.path()) }).unwrap();
+    let ledger = Running::open(bounded(dir.path(), 400_000)).unwrap();
     let mut sent = 0;
     // Far fewer cells than a checkpoint waits for, and never quiet; HQ keeps up.
-    for part in payloads("i", 3_000).chunks(30) {
+    for part in noise(6_000).chunks(30) {
         let verdicts = ledger.publish("t", part).await;
         assert!(verdicts.iter().all(|verdict| *verdict == Verdict::ACCEPTED), "after {sent}");
         sent += part.len() as u64;
         ledger.handle.input(Ask::Applied(Seq(sent))).await.unwrap();
     }
-    let stats = ledger.reader.stats();
-    assert!(stats.first > Seq(1) && stats.journal_bytes < 40_000, "{stats:?}");
+    ledger.until(|stats| stats.first > Seq(1) && stats.journal_bytes < 500_000).await;
     ledger.stop().await;
 }

@@ -1,0 +1,223 @@
+//! Writing a segment anew beside the old one, and putting it in its place in one step.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use proto::chunk::{self, Sealer};
+use proto::id::ReplicaId;
+use proto::wire::{self, LossClass};
+
+use super::segment::{self, ChunkNote, Segment};
+use super::{Log, Stored, frame};
+use crate::ledger::error::LedgerError;
+use crate::ledger::store::sync_path;
+
+/// Extension of a segment that is being written.
+pub(super) const UNFINISHED: &str = "unfinished";
+/// Adjacent remnants with nothing left become one, up to so many records.
+const MERGED_RECORDS_MAX: u64 = 1 << 20;
+
+/// A segment in the making.
+pub(super) struct Rewrite {
+    to: PathBuf,
+    unfinished: PathBuf,
+    file: BufWriter<File>,
+    segment: Segment,
+    buffer: Vec<u8>,
+}
+
+impl Rewrite {
+    pub(super) fn begin(path: &Path, replica: &ReplicaId, first: u64) -> io::Result<Rewrite> {
+        let unfinished = path.with_extension(UNFINISHED);
+        let mut file = BufWriter::new(File::create(&unfinished)?);
+        file.write_all(&segment::header(replica, first))?;
+        let segment = Segment::new(path.into(), first, Default::default());
+        Ok(Rewrite { to: path.into(), unfinished, file, segment, buffer: Vec::new() })
+    }
+
+    pub(super) fn push(&mut self, number: u64, body: &[u8], chunk: Option<ChunkNote>) -> io::Result<()> {
+        frame::assemble(number, body, &mut self.buffer);
+        self.file.write_all(&self.buffer)?;
+        self.segment.grew(number, self.buffer.len(), chunk);
+        Ok(())
+    }
+
+    fn abandon(self) -> io::Result<()> {
+        fs::remove_file(self.unfinished)
+    }
+
+    /// On disk, but still beside the old one.
+    pub(super) fn finish(self) -> io::Result<Finished> {
+        let file = self.file.into_inner().map_err(|e| e.into_error())?;
+        file.sync_all()?;
+        Ok(Finished { to: self.to, unfinished: self.unfinished, segment: self.segment })
+    }
+}
+
+/// A segment that waits for its place.
+pub(super) struct Finished {
+    to: PathBuf,
+    unfinished: PathBuf,
+    pub(super) segment: Segment,
+}
+
+impl Finished {
+    pub(super) fn take_place(self) -> io::Result<Segment> {
+        fs::rename(&self.unfinished, &self.to)?;
+        if let Some(dir) = self.to.parent() {
+            sync_path(dir)?;
+        }
+        Ok(self.segment)
+    }
+}
+
+/// What an eviction came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::ledger) struct Evicted {
+    pub(in crate::ledger) records: u64,
+    pub(in crate::ledger) bytes: u64,
+}
+
+impl Log {
+    /// Takes the records of `class`, and of those that go before it, out of a sealed segment. Remnants stay.
+    pub(in crate::ledger) fn evict(&self, first: u64, class: LossClass) -> Result<Evicted, LedgerError> {
+        let fail = |e: io::Error| LedgerError::Io { doing: "rewrite a segment of the journal", why: e.to_string() };
+        let (path, frames, before_bytes) = {
+            let segments = self.segments();
+            let sealed = segments.split_last().map_or(&[][..], |(_, sealed)| sealed);
+            let Some(segment) = sealed.iter().find(|segment| segment.first == first) else {
+                return Ok(Evicted::default());
+            };
+            (segment.path.clone(), segment.all_frames()?, segment.len)
+        };
+        let mut rewrite = Rewrite::begin(&path, self.replica(), first).map_err(fail)?;
+        let mut pass =
+            Pass { rewrite: &mut rewrite, sealer: Sealer::default(), bare: None, evicted: 0, powered_on_s: 0 };
+        for found in frames {
+            let found = found?;
+            let (chunk, puts) = super::decode(&found)?;
+            pass.frame(found.number, chunk, puts.into_iter().map(frame::cell).collect(), class)?;
+        }
+        pass.flush()?;
+        let (evicted, powered_on_s) = (pass.evicted, pass.powered_on_s);
+        if evicted == 0 {
+            rewrite.abandon().map_err(fail)?;
+            return Ok(Evicted::default());
+        }
+        rewrite.segment.powered_on_s = powered_on_s;
+        let finished = rewrite.finish().map_err(fail)?;
+        let after_bytes = finished.segment.len;
+        // Under the lock, so that nobody reads the new file by the old one's index.
+        self.change(|segments| -> io::Result<()> {
+            let segment = finished.take_place()?;
+            if let Some(old) = segments.iter_mut().find(|segment| segment.first == first) {
+                *old = segment;
+            }
+            Ok(())
+        })
+        .map_err(fail)?;
+        Ok(Evicted { records: evicted, bytes: before_bytes.saturating_sub(after_bytes) })
+    }
+}
+
+/// One walk over a segment's frames.
+struct Pass<'a> {
+    rewrite: &'a mut Rewrite,
+    sealer: Sealer,
+    /// A remnant with nothing left, which the next one may join: its frame's number, chunk and puts.
+    bare: Option<(u64, chunk::Chunk, Vec<wire::Cell>)>,
+    evicted: u64,
+    powered_on_s: u64,
+}
+
+impl Pass<'_> {
+    fn frame(
+        &mut self,
+        number: u64,
+        stored: Option<Stored>,
+        puts: Vec<wire::Cell>,
+        class: LossClass,
+    ) -> Result<(), LedgerError> {
+        let Some(stored) = stored else {
+            return match &mut self.bare {
+                Some((last, _, held)) => {
+                    *last = number;
+                    held.extend(puts);
+                    Ok(())
+                }
+                None => self.write(number, None, puts),
+            };
+        };
+        let mut chunk = stored.open()?;
+        self.powered_on_s = chunk.body.powered_on_s;
+        let (before, losses) = (chunk.body.events.len(), chunk.body.losses.len());
+        let records: u64 = chunk.body.events.iter().map(|event| event.records.len() as u64).sum();
+        let stripped = chunk::strip(&mut chunk.body, class);
+        let left: u64 = chunk.body.events.iter().map(|event| event.records.len() as u64).sum();
+        self.evicted += records - left;
+        debug_assert!(stripped == (chunk.body.events.len() < before) && losses <= chunk.body.losses.len());
+        if !stripped && !chunk.head.remnant {
+            self.flush()?;
+            let note = note(&chunk.head);
+            return self.write(number, Some((stored.bytes.to_vec(), note)), puts);
+        }
+        if chunk.body.events.is_empty() && chunk.body.totals.is_empty() {
+            return self.join(number, chunk, puts);
+        }
+        self.flush()?;
+        self.remnant(number, &chunk, puts)
+    }
+
+    fn join(&mut self, number: u64, chunk: chunk::Chunk, puts: Vec<wire::Cell>) -> Result<(), LedgerError> {
+        match &mut self.bare {
+            Some((last, held, held_puts)) if held.head.records() + chunk.head.records() <= MERGED_RECORDS_MAX => {
+                held.body.skipped_at_end += chunk.body.skipped_at_end;
+                for loss in &chunk.body.losses {
+                    chunk::lose(&mut held.body, loss.class(), loss.records);
+                }
+                (held.head.last, held.head.hash) = (chunk.head.last, chunk.head.hash);
+                held.body.powered_on_s = chunk.body.powered_on_s;
+                held_puts.extend(puts);
+                *last = number;
+                Ok(())
+            }
+            _ => {
+                self.flush()?;
+                self.bare = Some((number, chunk, puts));
+                Ok(())
+            }
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), LedgerError> {
+        match self.bare.take() {
+            Some((number, chunk, puts)) => self.remnant(number, &chunk, puts),
+            None => Ok(()),
+        }
+    }
+
+    fn remnant(&mut self, number: u64, chunk: &chunk::Chunk, puts: Vec<wire::Cell>) -> Result<(), LedgerError> {
+        let head = &chunk.head;
+        let bytes = self.sealer.remnant(&head.replica, head.before(), head.after(), &chunk.body);
+        let note = note(head);
+        self.write(number, Some((bytes, note)), puts)
+    }
+
+    fn write(
+        &mut self,
+        number: u64,
+        chunk: Option<(Vec<u8>, ChunkNote)>,
+        puts: Vec<wire::Cell>,
+    ) -> Result<(), LedgerError> {
+        let (bytes, note) = chunk.map_or((Vec::new(), None), |(bytes, note)| (bytes, Some(note)));
+        let body = prost::Message::encode_to_vec(&wire::Frame { chunk: bytes.into(), puts });
+        self.rewrite
+            .push(number, &body, note)
+            .map_err(|e| LedgerError::Io { doing: "rewrite a segment of the journal", why: e.to_string() })
+    }
+}
+
+fn note(head: &chunk::Head) -> ChunkNote {
+    ChunkNote { before: head.before(), after: head.after(), powered_on_s: None }
+}

@@ -1,0 +1,275 @@
+//! One file of the log: a header that says whose it is, then frames.
+//!
+//! ```text
+//! offset  size  field
+//!      0     8  magic "TILLSYNC"
+//!      8     4  format                    (all integers little-endian)
+//!     12     4  length of the site's name
+//!     16     8  epoch
+//!     24     8  number of its first frame, which is the file's name as well
+//!     32    64  site's name, then zeros
+//!     96    32  checksum: blake3 over the 96 bytes before
+//! ```
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proto::chunk::Position;
+use proto::id::{Epoch, ReplicaId, Seq};
+
+use super::frame::{self, HEAD_BYTES};
+use crate::ledger::error::{FORMAT, LedgerError};
+
+pub(super) const HEADER_BYTES: u64 = 128;
+pub(super) const EXTENSION: &str = "log";
+const MAGIC: &[u8; 8] = b"TILLSYNC";
+/// A place to begin reading at is remembered every so many bytes.
+const MARK_BYTES: u64 = 32 << 10;
+/// What one read asks for.
+const READ_BYTES: usize = 64 << 10;
+
+/// A file of the log and what is known of it.
+#[derive(Debug, Clone)]
+pub(super) struct Segment {
+    pub(super) path: PathBuf,
+    /// Number of its first frame, and of its last; the last is below the first while it has none.
+    pub(super) first: u64,
+    pub(super) last: u64,
+    /// Where the journal stands before and after it.
+    pub(super) before: Position,
+    pub(super) after: Position,
+    /// Bytes, the header included, up to the end of the last frame that is on disk.
+    pub(super) len: u64,
+    pub(super) chunks: u64,
+    /// Powered-on seconds of its newest chunk.
+    pub(super) powered_on_s: u64,
+    marks: Vec<Mark>,
+}
+
+/// A frame with a chunk: reading may begin here.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    first: Seq,
+    offset: u64,
+}
+
+impl Segment {
+    pub(super) fn new(path: PathBuf, first: u64, before: Position) -> Segment {
+        Segment {
+            path,
+            first,
+            last: first - 1,
+            before,
+            after: before,
+            len: HEADER_BYTES,
+            chunks: 0,
+            powered_on_s: 0,
+            marks: Vec::new(),
+        }
+    }
+
+    /// Takes note of a frame that stands at the end.
+    pub(super) fn grew(&mut self, number: u64, frame_bytes: usize, chunk: Option<ChunkNote>) {
+        if let Some(chunk) = chunk {
+            if self.chunks == 0 {
+                self.before = chunk.before;
+            }
+            if self.marks.last().is_none_or(|mark| self.len - mark.offset >= MARK_BYTES) {
+                self.marks.push(Mark { first: chunk.before.seq.next(), offset: self.len });
+            }
+            self.after = chunk.after;
+            self.chunks += 1;
+            self.powered_on_s = chunk.powered_on_s.unwrap_or(self.powered_on_s);
+        }
+        self.last = number;
+        self.len += frame_bytes as u64;
+    }
+
+    /// Bytes from about the chunk that holds `seq` on.
+    pub(super) fn bytes_after(&self, seq: Seq) -> u64 {
+        let at = self.marks.partition_point(|mark| mark.first <= seq.next());
+        at.checked_sub(1).map_or(self.len, |at| self.len - self.marks[at].offset)
+    }
+
+    /// Frames from a place at or before the chunk that holds `seq`.
+    pub(super) fn frames_from(&self, seq: Seq) -> Result<Frames, LedgerError> {
+        let at = self.marks.partition_point(|mark| mark.first <= seq).saturating_sub(1);
+        let offset = self.marks.get(at).filter(|mark| mark.first <= seq).map_or(HEADER_BYTES, |mark| mark.offset);
+        self.frames(offset, self.len)
+    }
+
+    /// Parts of it, from the last back; each begins with a chunk or at the start.
+    pub(super) fn parts_back(&self) -> Result<Vec<Frames>, LedgerError> {
+        let file = Arc::new(self.open()?);
+        let starts = std::iter::once(HEADER_BYTES).chain(self.marks.iter().map(|mark| mark.offset).skip(1));
+        let ends = self.marks.iter().map(|mark| mark.offset).skip(1).chain(std::iter::once(self.len));
+        let part = |(from, to)| Frames::new(self.path.clone(), file.clone(), from, to);
+        let mut parts: Vec<_> = starts.zip(ends).map(part).collect();
+        parts.reverse();
+        Ok(parts)
+    }
+
+    pub(super) fn all_frames(&self) -> Result<Frames, LedgerError> {
+        self.frames(HEADER_BYTES, self.len)
+    }
+
+    fn frames(&self, from: u64, to: u64) -> Result<Frames, LedgerError> {
+        Ok(Frames::new(self.path.clone(), Arc::new(self.open()?), from, to))
+    }
+
+    fn open(&self) -> Result<File, LedgerError> {
+        File::open(&self.path)
+            .map_err(|e| LedgerError::Io { doing: "open a segment of the journal", why: e.to_string() })
+    }
+}
+
+/// What an appended chunk says for the index.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ChunkNote {
+    pub(super) before: Position,
+    pub(super) after: Position,
+    /// Known when it is written; not looked for when it is read.
+    pub(super) powered_on_s: Option<u64>,
+}
+
+/// A sound frame and where it stands.
+#[derive(Debug)]
+pub(super) struct FrameAt {
+    pub(super) number: u64,
+    pub(super) offset: u64,
+    pub(super) bytes: usize,
+    pub(super) body: Bytes,
+}
+
+/// Reads frames one after the other.
+pub(super) struct Frames {
+    path: PathBuf,
+    file: Arc<File>,
+    /// The next frame.
+    offset: u64,
+    to: u64,
+    buffer: Vec<u8>,
+    /// Where the buffer begins in the file.
+    buffered: u64,
+}
+
+impl Frames {
+    pub(super) fn new(path: PathBuf, file: Arc<File>, from: u64, to: u64) -> Frames {
+        Frames { path, file, offset: from, to, buffer: Vec::new(), buffered: from }
+    }
+
+    /// Goes on reading at another place.
+    pub(super) fn skip_to(&mut self, offset: u64) {
+        self.offset = offset;
+    }
+
+    /// The next frame, `Ok(None)` at the end, or `Ok(Some(Err(..)))` where something stands that is not a sound frame.
+    pub(super) fn step(&mut self) -> io::Result<Option<Result<FrameAt, u64>>> {
+        if self.offset >= self.to {
+            return Ok(None);
+        }
+        let offset = self.offset;
+        self.fill(HEAD_BYTES)?;
+        let Some(head) = frame::Head::read(self.here()) else { return Ok(Some(Err(offset))) };
+        self.fill(head.bytes())?;
+        let Some((head, body)) = frame::whole(self.here()) else { return Ok(Some(Err(offset))) };
+        let found = FrameAt { number: head.number, offset, bytes: head.bytes(), body: Bytes::copy_from_slice(body) };
+        self.offset += head.bytes() as u64;
+        Ok(Some(Ok(found)))
+    }
+
+    fn here(&self) -> &[u8] {
+        &self.buffer[(self.offset - self.buffered) as usize..]
+    }
+
+    /// Sees to it that so many bytes from the offset on are in the buffer, if the file has them.
+    fn fill(&mut self, wanted: usize) -> io::Result<()> {
+        let end = self.buffered + self.buffer.len() as u64;
+        if self.offset >= self.buffered && self.offset + wanted as u64 <= end {
+            return Ok(());
+        }
+        if self.offset < self.buffered || self.offset > end {
+            self.buffer.clear();
+        } else {
+            self.buffer.drain(..(self.offset - self.buffered) as usize);
+        }
+        self.buffered = self.offset;
+        let have = self.buffer.len();
+        let room = (self.to - self.offset).min(wanted.max(READ_BYTES) as u64) as usize;
+        self.buffer.resize(room.max(have), 0);
+        let mut filled = have;
+        while filled < self.buffer.len() {
+            match self.file.read_at(&mut self.buffer[filled..], self.buffered + filled as u64)? {
+                0 => break,
+                n => filled += n,
+            }
+        }
+        self.buffer.truncate(filled);
+        Ok(())
+    }
+}
+
+/// For readers of what was found sound at the start: anything else is damage that came later.
+impl Iterator for Frames {
+    type Item = Result<FrameAt, LedgerError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.step() {
+            Ok(None) => None,
+            Ok(Some(Ok(frame))) => Some(Ok(frame)),
+            Ok(Some(Err(offset))) => {
+                self.offset = self.to;
+                Some(Err(LedgerError::Damaged { path: self.path.clone(), offset }))
+            }
+            Err(error) => {
+                self.offset = self.to;
+                Some(Err(LedgerError::Io { doing: "read the journal", why: error.to_string() }))
+            }
+        }
+    }
+}
+
+pub(super) fn path(dir: &Path, first: u64) -> PathBuf {
+    dir.join(format!("{first:020}.{EXTENSION}"))
+}
+
+pub(super) fn header(replica: &ReplicaId, first: u64) -> Vec<u8> {
+    let site = replica.site.as_str().as_bytes();
+    let mut bytes = Vec::with_capacity(HEADER_BYTES as usize);
+    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(&(FORMAT as u32).to_le_bytes());
+    bytes.extend_from_slice(&(site.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(&replica.epoch.0.to_le_bytes());
+    bytes.extend_from_slice(&first.to_le_bytes());
+    bytes.extend_from_slice(site);
+    bytes.resize(96, 0);
+    let checksum = *blake3::hash(&bytes).as_bytes();
+    bytes.extend_from_slice(&checksum);
+    bytes
+}
+
+/// Whose segment it is. `Ok(None)` if the header is damaged.
+pub(super) fn read_header(file: &File) -> Result<Option<(ReplicaId, u64)>, LedgerError> {
+    let mut bytes = [0; HEADER_BYTES as usize];
+    match file.read_exact_at(&mut bytes, 0) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(e) => return Err(LedgerError::Io { doing: "read a segment's header", why: e.to_string() }),
+    }
+    if bytes[..8] != *MAGIC || bytes[96..] != *blake3::hash(&bytes[..96]).as_bytes() {
+        return Ok(None);
+    }
+    let u32_at = |at: usize| u32::from_le_bytes(std::array::from_fn(|n| bytes[at + n]));
+    let u64_at = |at: usize| u64::from_le_bytes(std::array::from_fn(|n| bytes[at + n]));
+    let format = u64::from(u32_at(8));
+    if format > FORMAT {
+        return Err(LedgerError::Format(format));
+    }
+    let site = bytes.get(32..32 + u32_at(12) as usize).and_then(|name| std::str::from_utf8(name).ok());
+    let site = site.and_then(|name| name.parse().ok());
+    Ok(site.map(|site| (ReplicaId { site, epoch: Epoch(u64_at(16)) }, u64_at(24))))
+}

@@ -1,0 +1,283 @@
+//! Opening a ledger: whose it is, whether the last run ended well, what has to be mended, migrated or made anew.
+//!
+//! The log is the truth; the store is what it folds to, and is made anew from it, and from the last snapshot, whenever
+//! it cannot be trusted.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use proto::chunk::{ChainHash, Position};
+use proto::id::{Epoch, ReplicaId, Seq};
+use serde::{Deserialize, Serialize};
+
+use super::core::Put;
+use super::error::LedgerError;
+use super::log::{self, Appender, End, Log, Lost, Opening, journal_dir};
+use super::store::{Folded, Store, StoreFault, database_dir, sync_path};
+use super::{Options, compact, migrate, snapshot};
+
+/// What was found at a start, for the status and for a person.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Recovery {
+    /// The last run said good-bye, and nothing had to be replayed.
+    pub clean: bool,
+    /// Bytes of a commit that was under way and that nobody was told of.
+    pub torn_bytes: u64,
+    /// Copies of files in which something else stood than was written.
+    pub damaged: Vec<PathBuf>,
+    /// Spans of records that this disk no longer holds, as first and last seq.
+    pub lost: Vec<(u64, u64)>,
+    /// Why the state was made anew, if it was.
+    pub state_remade: Option<String>,
+    /// The state was made anew from a journal that does not reach back far enough: stock must be counted.
+    pub state_incomplete: bool,
+    pub migrated_from: Option<u64>,
+    /// Bytes of the database before and after it was compacted.
+    pub compacted: Option<(u64, u64)>,
+    pub replayed_records: u64,
+}
+
+pub(super) struct Opened {
+    pub(super) store: Arc<Store>,
+    pub(super) log: Log,
+    pub(super) appender: Appender,
+    /// Up to where a snapshot of the state reaches.
+    pub(super) snapshot: Folded,
+    pub(super) recovery: Recovery,
+    /// Held for as long as the ledger is open: one process at a time.
+    pub(super) lock: File,
+}
+
+/// What a clean stop leaves, and the next start takes away.
+#[derive(Debug, Serialize, Deserialize)]
+struct Closed {
+    frame: u64,
+    seq: u64,
+    hash: [u8; 32],
+}
+
+pub(super) fn open(options: &Options, epoch: Epoch) -> Result<Opened, LedgerError> {
+    let dir = options.dir.as_path();
+    fs::create_dir_all(dir).map_err(|e| cannot("create the data folder", &e))?;
+    let lock = lock(dir)?;
+    compact::finish(dir)?;
+    let mut recovery = Recovery::default();
+    let closed = read_closed(dir);
+    recovery.clean = closed.is_some();
+
+    let (journal, database) = (journal_dir(dir), database_dir(dir));
+    let mut store = open_store(dir, &database, &mut recovery)?;
+    let replica = match (log::owner(&journal)?, &store) {
+        (Some(owner), _) => owner,
+        (None, Some(Ok(store))) => store.replica.clone(),
+        (None, _) if marker_path(dir).exists() => return Err(LedgerError::OpenedEmpty(dir.into())),
+        (None, _) => ReplicaId { site: options.site.clone(), epoch },
+    };
+    if replica.site != options.site {
+        let (found, wanted) = (replica.site.to_string(), options.site.to_string());
+        return Err(LedgerError::OtherSite { dir: dir.into(), found, wanted });
+    }
+    if let Some(Ok(other)) = store.as_ref().filter(|s| s.as_ref().is_ok_and(|store| store.replica != replica)) {
+        let (path, found, wanted) = (database, other.replica.to_string(), replica.to_string());
+        return Err(LedgerError::Stranger { path, found, wanted });
+    }
+    if let Some(Ok(sound)) = &store
+        && closed.is_none()
+        && let Err(fault) = sound.verify()
+    {
+        store = Some(Err(damage(fault)?));
+    }
+
+    let vouched = store.as_ref().and_then(|store| store.as_ref().ok()).map(|store| store.folded());
+    let vouched = vouched.map_or(End::default(), |folded| End { frame: folded.frame, position: folded.position });
+    let end = closed.into_iter().chain([vouched]).max_by_key(|end| end.position.seq).unwrap_or_default();
+    let opening = Opening {
+        dir: &journal,
+        aside: &damaged_dir(dir),
+        segment_bytes: segment_bytes(options.limits.journal_bytes_max),
+        clean: recovery.clean,
+        end,
+    };
+    let (log, appender, found) = log::open(&opening, &replica)?;
+    recovery.torn_bytes = found.torn_bytes;
+    recovery.damaged.extend(found.damaged);
+    recovery.lost = found.lost.iter().map(|Lost { first, last }| (first.0, last.0)).collect();
+
+    let store = match store {
+        Some(Ok(store)) => store,
+        Some(Err(why)) => remake(dir, &replica, &log, why, &mut recovery)?,
+        None if log.numbers().1 > 0 => remake(dir, &replica, &log, "it is gone".into(), &mut recovery)?,
+        None => Store::create(&database, &replica)?,
+    };
+    let store = compact::if_mostly_empty(dir, store, &mut recovery)?;
+    write_marker(dir, &replica)?;
+    forget_closed(dir)?;
+    report(&recovery);
+    let snapshot = snapshot::stands(dir).unwrap_or_default();
+    Ok(Opened { store: Arc::new(store), log, appender, snapshot, recovery, lock })
+}
+
+/// `None` if there is no database; `Err` says why it cannot be trusted.
+fn open_store(
+    dir: &Path,
+    database: &Path,
+    recovery: &mut Recovery,
+) -> Result<Option<Result<Store, String>>, LedgerError> {
+    if !database.join("db").exists() {
+        return Ok(None);
+    }
+    if distrust_path(dir).exists() {
+        return Ok(Some(Err("the last run found it damaged".into())));
+    }
+    let opened = match Store::open(database) {
+        Err(StoreFault::Final(LedgerError::Format(1))) => {
+            migrate::from_1(dir, database)?;
+            recovery.migrated_from = Some(1);
+            Store::open(database)
+        }
+        other => other,
+    };
+    match opened {
+        Ok(store) => Ok(Some(Ok(store))),
+        Err(fault) => damage(fault).map(|why| Some(Err(why))),
+    }
+}
+
+fn damage(fault: StoreFault) -> Result<String, LedgerError> {
+    match fault {
+        StoreFault::Damaged(why) => Ok(why),
+        StoreFault::Final(error) => Err(error),
+    }
+}
+
+/// A state from the last snapshot; what the log holds after it is folded by whoever opens the ledger.
+fn remake(
+    dir: &Path,
+    replica: &ReplicaId,
+    log: &Log,
+    why: String,
+    recovery: &mut Recovery,
+) -> Result<Store, LedgerError> {
+    let database = database_dir(dir);
+    let set_aside = |e: io::Error| cannot("set the damaged state aside", &e);
+    if database.exists() {
+        let aside = damaged_dir(dir).join("ledger");
+        fs::create_dir_all(damaged_dir(dir)).map_err(set_aside)?;
+        if aside.exists() {
+            fs::remove_dir_all(&aside).map_err(set_aside)?;
+        }
+        fs::rename(&database, &aside).map_err(set_aside)?;
+        recovery.damaged.push(aside);
+    }
+    let store = Store::create(&database, replica)?;
+    // Read to its end before any of it is used.
+    let whole = snapshot::read(dir, &mut |_| Ok(()))?;
+    if let Some(folded) = whole {
+        snapshot::read(dir, &mut |puts: Vec<Put>| {
+            store.checkpoint(puts.iter().map(|p| (p.table, p.key.as_slice(), p.value.as_deref())), Folded::default())
+        })?;
+        store.checkpoint(std::iter::empty(), folded)?;
+    }
+    recovery.state_incomplete = store.folded().frame + 1 < log.numbers().0;
+    recovery.state_remade = Some(why);
+    match fs::remove_file(distrust_path(dir)) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(set_aside(e)),
+        _ => Ok(store),
+    }
+}
+
+/// After an error of the store: the next start must not trust it.
+pub(super) fn distrust_state(dir: &Path) {
+    let write = || fs::write(distrust_path(dir), b"").and_then(|()| sync_path(dir));
+    if let Err(error) = write() {
+        tracing::error!(%error, "cannot note that the state is damaged");
+    }
+}
+
+/// The last word of a clean stop.
+pub(super) fn note_closed(dir: &Path, end: End) -> io::Result<()> {
+    let closed = Closed { frame: end.frame, seq: end.position.seq.0, hash: end.position.hash.0 };
+    let unfinished = dir.join("ledger.closing");
+    fs::write(&unfinished, serde_json::to_vec(&closed)?)?;
+    sync_path(&unfinished)?;
+    fs::rename(&unfinished, closed_path(dir))?;
+    sync_path(dir)
+}
+
+fn read_closed(dir: &Path) -> Option<End> {
+    let closed: Closed = serde_json::from_slice(&fs::read(closed_path(dir)).ok()?).ok()?;
+    Some(End { frame: closed.frame, position: Position { seq: Seq(closed.seq), hash: ChainHash(closed.hash) } })
+}
+
+/// From here on a stop is unclean until it says otherwise; on disk before anything is appended.
+fn forget_closed(dir: &Path) -> Result<(), LedgerError> {
+    match fs::remove_file(closed_path(dir)) {
+        Ok(()) => sync_path(dir).map_err(|e| cannot("sync the data folder", &e)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(cannot("remove the note of the last stop", &e)),
+    }
+}
+
+/// The marker says: a ledger was here, so one that opens empty is a damaged one.
+fn write_marker(dir: &Path, replica: &ReplicaId) -> Result<(), LedgerError> {
+    let path = marker_path(dir);
+    if path.exists() {
+        return Ok(());
+    }
+    tracing::info!(%replica, dir = %dir.display(), "created a ledger");
+    let write =
+        || fs::write(&path, format!("{replica}\n")).and_then(|()| sync_path(&path)).and_then(|()| sync_path(dir));
+    write().map_err(|e| cannot("write the ledger's marker", &e))
+}
+
+/// Two processes must never work on one folder.
+pub(super) fn lock(dir: &Path) -> Result<File, LedgerError> {
+    let path = dir.join("ledger.lock");
+    let file = File::options().create(true).truncate(false).write(true).open(path);
+    let file = file.map_err(|e| cannot("open the ledger's lock", &e))?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| LedgerError::Open {
+        dir: dir.into(),
+        why: "Another process has it open; stop that one, or ask it through its admin socket".into(),
+    })?;
+    Ok(file)
+}
+
+/// A thirty-second of the journal goes at a time, within reason.
+pub(super) fn segment_bytes(journal_bytes_max: u64) -> u64 {
+    (journal_bytes_max / 32).clamp(64 << 10, 4 << 20)
+}
+
+pub(super) fn damaged_dir(dir: &Path) -> PathBuf {
+    dir.join("damaged")
+}
+
+fn marker_path(dir: &Path) -> PathBuf {
+    dir.join("ledger.created")
+}
+
+fn closed_path(dir: &Path) -> PathBuf {
+    dir.join("ledger.closed")
+}
+
+fn distrust_path(dir: &Path) -> PathBuf {
+    dir.join("state.damaged")
+}
+
+fn report(recovery: &Recovery) {
+    let Recovery { torn_bytes, damaged, lost, .. } = recovery;
+    if !recovery.clean {
+        tracing::info!(torn_bytes, "the last stop was not clean: recovered");
+    }
+    if !damaged.is_empty() || !lost.is_empty() {
+        tracing::error!(?damaged, ?lost, "the ledger was damaged; copies are kept, and it goes on from what is sound");
+    }
+    if let Some(why) = &recovery.state_remade {
+        tracing::error!(%why, incomplete = recovery.state_incomplete, "the state is made anew from the journal");
+    }
+}
+
+fn cannot(doing: &'static str, error: &io::Error) -> LedgerError {
+    LedgerError::Io { doing, why: error.to_string() }
+}
