@@ -239,7 +239,7 @@ pub(super) fn lock(dir: &Path) -> Result<File, LedgerError> {
     let file = file.map_err(|e| cannot("open the ledger's lock", &e))?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| LedgerError::Open {
         dir: dir.into(),
-        why: "Another process has it open; stop that one, or ask it through its admin socket".into(),
+        why: "it is locked: another process has it open; stop that one, or ask it through its admin socket".into(),
     })?;
     Ok(file)
 }

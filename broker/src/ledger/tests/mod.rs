@@ -367,7 +367,7 @@ async fn refuses_to_open_what_is_not_its_own_with_advice() {
     let ledger = Running::open(options(dir.path())).unwrap();
     ledger.publish("t", &payloads("g", 5)).await;
     let busy = Running::open(options(dir.path())).err().map(|error| error.to_string()).unwrap();
-    assert!(busy.contains("Another process has it open"), "{busy}");
+    assert!(busy.contains("another process has it open"), "{busy}");
     ledger.stop().await;
 
     let other = Options { site: "hill".parse().unwrap(), ..options(dir.path()) };
