@@ -15,6 +15,7 @@ use crate::front::{FrontConfig, Publisher};
 use crate::hub::{Effect, Hub, Input};
 use crate::ledger::{Limits, Options, Perform, Sabotage, Writer};
 use crate::node::commands::{self, NodeFlags, StatusArgs};
+use crate::node::doctor::{self, DoctorArgs};
 use crate::node::process::Node;
 use crate::node::settings::{Faults, Settings};
 use crate::node::{self, show};
@@ -41,6 +42,8 @@ enum Command {
     Run(NodeFlags),
     /// Show how a running hub is doing: its sites, their backlog, its ledger.
     Status(StatusArgs),
+    /// Look at the ledger of a stopped hub and say what is in it and what is wrong with it.
+    Doctor(DoctorArgs),
     /// Print the default configuration with a comment for each key.
     Config,
 }
@@ -54,6 +57,7 @@ pub fn main(args: Vec<OsString>, sabotage: Option<Sabotage>) -> ExitCode {
     let outcome = match cli.command {
         Command::Run(args) => run(args, sabotage),
         Command::Status(args) => show::status(&args.data, args.json, lines),
+        Command::Doctor(args) => return node::doctor_exit(doctor::doctor(&args, |_| Value::Null)),
         Command::Config => {
             print!("{MANUAL}");
             Ok(())

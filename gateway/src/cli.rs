@@ -9,6 +9,7 @@ use anyhow::Context;
 use broker::front::{FrontConfig, Publisher};
 use broker::ledger::{Options, Perform, Sabotage, Writer};
 use broker::node::commands::{self, NodeFlags, StatusArgs};
+use broker::node::doctor::{self, DoctorArgs};
 use broker::node::process::Node;
 use broker::node::settings::{Fault, Faults, Settings};
 use broker::node::{self, show};
@@ -47,6 +48,8 @@ enum Command {
     Run(RunArgs),
     /// Show how a running gateway is doing: its link to the hub, what waits to be sent, what was refused.
     Status(StatusArgs),
+    /// Look at the ledger of a stopped gateway and say what is in it and what is wrong with it.
+    Doctor(DoctorArgs),
     /// Print the default configuration with a comment for each key.
     Config,
 }
@@ -72,6 +75,7 @@ pub fn main(args: Vec<OsString>, sabotage: Option<Sabotage>) -> ExitCode {
     let outcome = match cli.command {
         Command::Run(args) => run(args, sabotage),
         Command::Status(args) => show::status(&args.data, args.json, lines),
+        Command::Doctor(args) => return node::doctor_exit(doctor::doctor(&args, crate::core::applied_on_disk)),
         Command::Config => {
             print!("{MANUAL}");
             Ok(())

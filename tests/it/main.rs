@@ -5,6 +5,8 @@ mod bad_input;
 mod command_line;
 mod counts;
 mod demo;
+mod doctor;
+mod faults;
 mod fdatasync;
 mod harness;
 mod hub_away;

@@ -52,10 +52,17 @@ pub(super) struct Opened {
 
 /// What a clean stop leaves, and the next start takes away.
 #[derive(Debug, Serialize, Deserialize)]
-struct Closed {
+pub(super) struct Closed {
     frame: u64,
     seq: u64,
     hash: [u8; 32],
+}
+
+impl Closed {
+    pub(super) fn read(dir: &Path) -> Option<End> {
+        let closed: Closed = serde_json::from_slice(&fs::read(closed_path(dir)).ok()?).ok()?;
+        Some(End { frame: closed.frame, position: Position { seq: Seq(closed.seq), hash: ChainHash(closed.hash) } })
+    }
 }
 
 pub(super) fn open(options: &Options, epoch: Epoch) -> Result<Opened, LedgerError> {
@@ -64,7 +71,7 @@ pub(super) fn open(options: &Options, epoch: Epoch) -> Result<Opened, LedgerErro
     let lock = lock(dir)?;
     compact::finish(dir)?;
     let mut recovery = Recovery::default();
-    let closed = read_closed(dir);
+    let closed = Closed::read(dir);
     recovery.clean = closed.is_some();
 
     let (journal, database) = (journal_dir(dir), database_dir(dir));
@@ -109,7 +116,11 @@ pub(super) fn open(options: &Options, epoch: Epoch) -> Result<Opened, LedgerErro
         Some(Ok(store)) => store,
         Some(Err(why)) => remake(dir, &replica, &log, why, &mut recovery)?,
         None if log.numbers().1 > 0 => remake(dir, &replica, &log, "it is gone".into(), &mut recovery)?,
-        None => Store::create(&database, &replica)?,
+        None => {
+            // There was no last run.
+            recovery.clean = true;
+            Store::create(&database, &replica)?
+        }
     };
     let store = compact::if_mostly_empty(dir, store, &mut recovery)?;
     write_marker(dir, &replica)?;
@@ -206,11 +217,6 @@ pub(super) fn note_closed(dir: &Path, end: End) -> io::Result<()> {
     sync_path(dir)
 }
 
-fn read_closed(dir: &Path) -> Option<End> {
-    let closed: Closed = serde_json::from_slice(&fs::read(closed_path(dir)).ok()?).ok()?;
-    Some(End { frame: closed.frame, position: Position { seq: Seq(closed.seq), hash: ChainHash(closed.hash) } })
-}
-
 /// From here on a stop is unclean until it says otherwise; on disk before anything is appended.
 fn forget_closed(dir: &Path) -> Result<(), LedgerError> {
     match fs::remove_file(closed_path(dir)) {
@@ -242,6 +248,11 @@ pub(super) fn lock(dir: &Path) -> Result<File, LedgerError> {
         why: "it is locked: another process has it open; stop that one, or ask it through its admin socket".into(),
     })?;
     Ok(file)
+}
+
+/// As [`lock`], for whoever only looks: nothing is created.
+pub(super) fn lock_of_stopped(dir: &Path) -> Result<Option<File>, LedgerError> {
+    if dir.join("ledger.lock").exists() { lock(dir).map(Some) } else { Ok(None) }
 }
 
 /// A thirty-second of the journal goes at a time, within reason.

@@ -150,6 +150,20 @@ impl Node {
         &self.spec.dir
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().expect("the node runs")
+    }
+
+    /// Waits for it to end by itself.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        timeout(PATIENCE, self.child.wait()).await.expect("the node ends").expect("wait for the node")
+    }
+
+    /// From here on it is started without the program that ran it.
+    pub(crate) fn by_itself(&mut self) {
+        self.spec.under.clear();
+    }
+
     /// SIGKILL, and gone.
     pub(crate) async fn kill(&mut self) {
         self.child.kill().await.expect("kill the node");
