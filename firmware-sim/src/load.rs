@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use crate::mqtt::{Heard, Hello, Wire};
+use crate::mqtt::{Heard, Hello, Qos, Wire};
 
 /// Latencies kept for the percentiles; past it they are only counted.
 const LATENCIES_MAX: usize = 4_000_000;
@@ -120,7 +120,7 @@ async fn publish(
     let mut sent_at = vec![Instant::now(); usize::from(window) + 1];
     let (mut acked, mut open, mut latencies) = (0, 0u16, Vec::new());
     for pkid in 1..=window {
-        wire.queue_publish(false, pkid, &topic, &payload)?;
+        wire.queue_publish(Qos::AtLeastOnce, false, pkid, &topic, &payload)?;
         sent_at[usize::from(pkid)] = Instant::now();
         open += 1;
     }
@@ -131,7 +131,7 @@ async fn publish(
         acked += 1;
         latencies.push(now.duration_since(*sent).as_micros() as u32);
         if now < until {
-            wire.queue_publish(false, pkid, &topic, &payload)?;
+            wire.queue_publish(Qos::AtLeastOnce, false, pkid, &topic, &payload)?;
             *sent = now;
         } else {
             open -= 1;
