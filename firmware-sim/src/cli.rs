@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::bench;
 use crate::demo;
 use crate::load;
 use crate::seam::Fault;
@@ -27,6 +28,7 @@ enum Command {
     Demo(Demo),
     Torture(Torture),
     Load(Load),
+    Bench(Bench),
 }
 
 /// Publish QoS 1 as fast as a broker acknowledges, and say how fast that is
@@ -182,11 +184,60 @@ impl From<Torture> for torture::Options {
     }
 }
 
+/// Measure how fast, how large and how soon: the tables that the README quotes, on this machine
+///
+/// Starts gateways, a hub and mosquitto itself, on loopback and in a temporary folder, and measures them in turn. The
+/// load generator runs on the same machine. What is told:
+///
+/// rates: acknowledged QoS 1 publishes of 100 bytes per second with p50 and p99, ours beside mosquitto without saving
+/// and with saving on every change (with one persistent subscriber, without which it would have nothing to save), our
+/// bytes written to disk per record, and what append and fdatasync alone give on the same file system. Brokers take
+/// turns, medians count.
+///
+/// backlog: memory with 100 idle devices; memory, disk and the start after SIGKILL with a million records that wait;
+/// the disk once a hub has applied them all and the journal's bound is 16 MiB, before and after a restart.
+///
+/// retail: bytes written per record for real baskets.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Run a release build on a quiet machine; TMPDIR names the disk to measure (a tmpfs would flatter).
+
+Examples:
+  firmware-sim bench                          everything, some minutes
+  firmware-sim bench rates --rounds 5         one table, more rounds
+  firmware-sim bench backlog --records 200000 a smaller backlog")]
+struct Bench {
+    #[arg(value_name = "SECTION", default_value = "all")]
+    section: bench::Section,
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Of each measurement of a rate
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// Of the backlog, at least
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..))]
+    records: u64,
+    /// The last line of output is one JSON object with everything that was measured
+    #[arg(long)]
+    json: bool,
+    /// Measure there and leave ledgers and logs; the folder must be empty or not exist
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+}
+
+impl From<Bench> for bench::Options {
+    fn from(bench: Bench) -> bench::Options {
+        let Bench { section, rounds, seconds, records, json, keep } = bench;
+        bench::Options { section, rounds, seconds, records, json, keep }
+    }
+}
+
 pub fn main(args: Vec<OsString>) -> ExitCode {
     let outcome = match Cli::parse_from(args).command {
         Command::Demo(demo) => demo::main(demo.into()),
         Command::Torture(torture) => torture::main(torture.into()),
         Command::Load(load) => load::main(&load.into()).map(|()| true),
+        Command::Bench(bench) => bench::main(bench.into()).map(|()| true),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

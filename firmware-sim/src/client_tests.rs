@@ -35,8 +35,8 @@ async fn every_ack_is_seen_though_the_network_breaks_and_acks_get_lost() {
                     device.lose_link();
                 }
                 if sent == 100 {
-                    proxy.weather().cut();
-                    proxy.weather().restore();
+                    proxy.cut();
+                    proxy.restore();
                 }
             }
             assert!(device.unacknowledged() <= 4);
@@ -101,18 +101,18 @@ async fn what_waited_long_for_a_dead_broker_gets_its_full_time_on_the_new_link()
     let proxy = Proxy::start(broker.addr).await.unwrap();
     let mut device = client("pos-1", proxy.addr(), &["dev/pos-1/reply"]);
     assert!(matches!(timeout(WAIT, device.next()).await.unwrap(), Event::Up));
-    proxy.weather().cut();
+    proxy.cut();
     device.publish(Token(1), "dev/pos-1/sale".into(), "s1".into()).unwrap();
     assert!(matches!(timeout(WAIT, device.next()).await.unwrap(), Event::Down { .. }));
     device.flights[0].sent = Some(Instant::now() - 2 * ACK_WAIT);
-    proxy.weather().restore();
+    proxy.restore();
     let mut came_up = false;
     loop {
         match timeout(WAIT, device.next()).await.unwrap() {
             Event::Acked(token) => break assert_eq!((token, came_up), (Token(1), true)),
             Event::Up => came_up = true,
             Event::Down { why } => assert!(!came_up && !why.contains("PUBACK"), "{why}"),
-            Event::Message(_) => {}
+            Event::Completed(_) | Event::Message(_) => {}
         }
     }
 }

@@ -4,6 +4,7 @@
 //! The devices, the oracle and the audit share no code with the nodes they judge beyond `proto`'s chunk format.
 
 pub mod audit;
+pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod demo;

@@ -83,6 +83,16 @@ impl Proxy {
         self.addr
     }
 
+    /// Breaks every link; new ones are closed as soon as they come.
+    pub fn cut(&self) {
+        self.weather.cut();
+    }
+
+    pub fn restore(&self) {
+        self.weather.restore();
+    }
+
+    /// The same and more, for whoever changes it over time.
     pub fn weather(&self) -> &Weather {
         &self.weather
     }
@@ -212,12 +222,12 @@ mod tests {
         let mut link = knock(&proxy).await.expect("a whole network carries");
         assert_eq!(proxy.carried(), Carried { up_bytes: 5, down_bytes: 5 });
 
-        proxy.weather().cut();
+        proxy.cut();
         let ended = timeout(WAIT, link.read(&mut [0; 1])).await.expect("a cut ends the link");
         assert!(matches!(ended, Ok(0) | Err(_)));
         assert!(knock(&proxy).await.is_none(), "a cut network carries nothing");
 
-        proxy.weather().restore();
+        proxy.restore();
         assert!(knock(&proxy).await.is_some(), "a restored network carries again");
         assert_eq!(proxy.carried(), Carried { up_bytes: 10, down_bytes: 10 });
 

@@ -41,11 +41,11 @@ impl Stage {
     }
 
     pub(super) fn cut(&self) {
-        self.proxies.iter().for_each(|proxy| proxy.weather().cut());
+        self.proxies.iter().for_each(Proxy::cut);
     }
 
     pub(super) fn restore(&self) {
-        self.proxies.iter().for_each(|proxy| proxy.weather().restore());
+        self.proxies.iter().for_each(Proxy::restore);
     }
 
     pub(super) fn carried(&self) -> Carried {

@@ -147,7 +147,7 @@ impl Voice {
         let (all, acked) = (plan.cycles.len(), progress.acked);
         if self.verbose {
             self.say(&format!("cycle {:>4}/{all}: {}; {acked} acknowledged so far", n + 1, plan.cycles[n]));
-        } else if self.bar.is_hidden() && (n + 1) % self.every == 0 {
+        } else if self.bar.is_hidden() && (n + 1).is_multiple_of(self.every) {
             self.say(&format!("cycle {:>4}/{all}: {acked} acknowledged so far", n + 1));
         }
     }
