@@ -18,7 +18,9 @@ use crate::mosquitto::{Broker, SAVES};
 use crate::proxy::Proxy;
 
 /// The run is over when nothing new arrived for so long: well above the bridge's pauses between two tries.
-const QUIET: Duration = Duration::from_secs(8);
+const QUIET: Duration = Duration::from_secs(10);
+/// Where the bridge tells HQ whether it is connected, with "1" or its will's "0".
+const BRIDGE_STATE: &str = "$SYS/broker/connection/";
 const SUBSCRIBED_WAIT: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -31,10 +33,15 @@ pub(super) struct Rival {
 
 /// Runs for as long as the pair does; it is never killed.
 struct Subscriber {
-    /// Messages so far.
-    arrived: watch::Receiver<u64>,
+    seen: watch::Receiver<Seen>,
     end: oneshot::Sender<()>,
     task: JoinHandle<Held>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    messages: u64,
+    bridge_connected: bool,
 }
 
 impl Rival {
@@ -69,9 +76,9 @@ impl Pair for Rival {
     }
 
     async fn await_hub_work(&mut self, most: Duration) -> Result<()> {
-        self.subscriber.arrived.borrow_and_update();
+        let before = self.subscriber.seen.borrow().messages;
         // A bridge that pauses is part of what is tried: past the wait the plan goes on.
-        let _ = timeout(most, self.subscriber.arrived.changed()).await;
+        let _ = timeout(most, self.subscriber.seen.wait_for(|seen| seen.messages > before)).await;
         Ok(())
     }
 
@@ -81,12 +88,12 @@ impl Pair for Rival {
 
     async fn end(mut self, log: &[Ack], most: Duration) -> Result<(Vec<Held>, Vec<String>)> {
         let deadline = Instant::now() + most;
-        let (mut arrived, mut since) = (*self.subscriber.arrived.borrow(), Instant::now());
+        let (mut messages, mut since) = (0, Instant::now());
         while since.elapsed() < QUIET && Instant::now() < deadline {
             sleep(LOOK_EVERY).await;
-            let now = *self.subscriber.arrived.borrow_and_update();
-            if now > arrived {
-                (arrived, since) = (now, Instant::now());
+            let seen = *self.subscriber.seen.borrow();
+            if seen.messages > messages || !seen.bridge_connected {
+                (messages, since) = (seen.messages, Instant::now());
             }
         }
         let _ = self.subscriber.end.send(());
@@ -94,7 +101,7 @@ impl Pair for Rival {
         tokio::try_join!(self.store.kill(), self.hq.kill())?;
         let missing = log.iter().filter(|ack| !held.has(ack.name)).count();
         let cut_short = (missing > 0 && since.elapsed() < QUIET)
-            .then(|| format!("messages still arrived after {} s, when waiting ended", most.as_secs()));
+            .then(|| format!("waiting ended after {} s, with the bridge still at work or away", most.as_secs()));
         Ok((vec![held], cut_short.into_iter().collect()))
     }
 }
@@ -107,21 +114,21 @@ impl Subscriber {
             addr: hq,
             clean: false,
             window: 1,
-            subscribe: vec!["dev/#".into()],
+            subscribe: vec!["dev/#".into(), format!("{BRIDGE_STATE}#")],
             seed,
         };
-        let (counted, arrived) = watch::channel(0);
+        let (see, seen) = watch::channel(Seen::default());
         let ((end, ended), (ready, is_ready)) = (oneshot::channel(), oneshot::channel());
-        let task = tokio::spawn(log(Client::new(options), counted, ready, ended));
+        let task = tokio::spawn(log(Client::new(options), see, ready, ended));
         let subscribed = timeout(SUBSCRIBED_WAIT, is_ready).await;
         subscribed.context("the subscriber at HQ is not answered")?.context("the subscriber at HQ has ended")?;
-        Ok(Subscriber { arrived, end, task })
+        Ok(Subscriber { seen, end, task })
     }
 }
 
 async fn log(
     mut client: Client,
-    counted: watch::Sender<u64>,
+    see: watch::Sender<Seen>,
     ready: oneshot::Sender<()>,
     mut ended: oneshot::Receiver<()>,
 ) -> Held {
@@ -131,9 +138,12 @@ async fn log(
             _ = &mut ended => return held,
             event = client.next() => match event {
                 Event::Up => drop(ready.take().map(|ready| ready.send(()))),
+                Event::Message(message) if message.topic.starts_with(BRIDGE_STATE) => {
+                    see.send_modify(|seen| seen.bridge_connected = message.payload == "1");
+                }
                 Event::Message(message) => {
                     held.message(&message.topic, &message.payload);
-                    counted.send_modify(|counted| *counted += 1);
+                    see.send_modify(|seen| seen.messages += 1);
                 }
                 Event::Down { .. } | Event::Acked(_) | Event::Completed(_) => {}
             },
