@@ -49,9 +49,11 @@ impl Rival {
         let hq = Broker::start(dir.join("hq"), "hq", SAVES).await?;
         let uplink = Proxy::start(hq.addr()).await.context("opening a proxy")?;
         let subscriber = Subscriber::start(hq.addr(), seed).await?;
+        // The keepalive stays at its default of 60 s: with less the bridge gives up a link that is merely busy, and sends
+        // its queue again.
         let bridge = format!(
             "{SAVES}connection harbour\naddress {}\ntopic dev/# out 1\ncleansession false\n\
-             local_cleansession false\nrestart_timeout 1\nkeepalive_interval 5\nnotifications true\n\
+             local_cleansession false\nrestart_timeout 1\nnotifications true\n\
              bridge_attempt_unsubscribe false\n",
             uplink.addr()
         );
