@@ -191,7 +191,8 @@ impl From<Torture> for torture::Options {
 ///
 /// rates: acknowledged QoS 1 publishes of 100 bytes per second with p50 and p99, ours beside mosquitto without saving
 /// and with saving on every change (with one persistent subscriber, without which it would have nothing to save), our
-/// bytes written to disk per record, and what append and fdatasync alone give on the same file system. Brokers take
+/// bytes written to disk per record, and what write and fdatasync alone give on the same file system, with a file that
+/// grows and with one that has its size. Brokers take
 /// turns, medians count.
 ///
 /// backlog: memory with 100 idle devices; memory, disk and the start after SIGKILL with a million records that wait;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::raw::{self, GROUPS, RECORD_BYTES, Raw};
+use super::raw::{self, RECORD_BYTES, Raw, SERIES, Way};
 use super::{Options, gateway_spec, process};
 use crate::client::{self, Client};
 use crate::load::{self, Figures};
@@ -52,12 +52,12 @@ pub(super) async fn measure(dir: &Path, options: &Options) -> Result<Rates> {
     let version = mosquitto::version().await?;
     std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     let mut shapes: Vec<Vec<Measured>> = SHAPES.iter().map(|_| Vec::new()).collect();
-    let mut raws: Vec<Vec<Raw>> = GROUPS.iter().map(|_| Vec::new()).collect();
+    let mut raws: Vec<Vec<Raw>> = SERIES.iter().map(|_| Vec::new()).collect();
     for round in 1..=options.rounds {
         eprintln!("rates, round {round} of {}", options.rounds);
-        for (group, raws) in GROUPS.into_iter().zip(&mut raws) {
+        for ((way, group), raws) in SERIES.into_iter().zip(&mut raws) {
             let (dir, lasts) = (dir.to_owned(), Duration::from_secs(options.seconds.min(2)));
-            raws.push(spawn_blocking(move || raw::measure(&dir, group, lasts)).await.context("the bare disk")??);
+            raws.push(spawn_blocking(move || raw::measure(&dir, way, group, lasts)).await.context("the bare disk")??);
         }
         let dir = dir.join(format!("round-{round}"));
         for (shape, measured) in SHAPES.into_iter().zip(&mut shapes) {
@@ -160,17 +160,28 @@ impl Rates {
         }
         let _ = writeln!(
             text,
-            "\nThe bare disk: append and fdatasync of records of {RECORD_BYTES} bytes\n\n\
-             | records a group | records/s | p50 / p99 in ms of a group |\n|---|---|---|"
+            "\nThe bare disk: write and fdatasync of records of {RECORD_BYTES} bytes\n\n\
+             | | records a group | records/s | p50 / p99 in ms of a group |\n|---|---|---|---|"
         );
         for raw in &self.raw {
+            let way = match raw.way {
+                Way::Append => "append",
+                Way::InPlace => "in place",
+            };
             let (p50, p99) = (ms(raw.p50_us), ms(raw.p99_us));
-            let _ = writeln!(text, "| {} | {:.0} | {p50:.2} / {p99:.2} |", raw.records_per_group, raw.records_per_s);
+            let Raw { records_per_group, records_per_s, .. } = raw;
+            let _ = writeln!(text, "| {way} | {records_per_group} | {records_per_s:.0} | {p50:.2} / {p99:.2} |");
         }
-        if let (Some(shape), Some(raw)) = (self.shapes.first(), self.raw.first()) {
-            let ratio = f64::from(shape.ours.p99_us) / f64::from(raw.p99_us.max(1));
+        if let Some(shape) = self.shapes.first() {
+            let p99 = |way| self.raw.iter().find(|raw| raw.way == way).map_or(1, |raw| raw.p99_us.max(1));
+            let ratio = |way| f64::from(shape.ours.p99_us) / f64::from(p99(way));
             let (clients, window) = (shape.clients, shape.window);
-            let _ = writeln!(text, "\nOur {clients} × {window} p99 / the bare disk's p99 of one record: {ratio:.1}");
+            let (append, in_place) = (ratio(Way::Append), ratio(Way::InPlace));
+            let _ = writeln!(
+                text,
+                "\nOur {clients} × {window} p99 / the bare disk's p99 of one record: {append:.1} of an append, \
+                 {in_place:.1} in place"
+            );
         }
         text
     }
