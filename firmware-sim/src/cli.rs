@@ -144,10 +144,11 @@ Exit codes:
   2  the command line is wrong
   3  the run could not go on (a node did not start, say): the message says what to do
 
-With --peer mosquitto the same plan is played to two mosquitto brokers with a bridge between them, with the most durable
-settings of its manual (persistence, saving on every change, queues without bound, persistent sessions). The devices
-then publish at QoS 1 with a unique id each, and found, lost and doubled are told by a subscriber at HQ with a
-persistent QoS 1 session. QoS 1 allows doubles; losses of what was acknowledged it does not.
+With --peer mosquitto the same plan is played to two mosquitto brokers with a bridge between
+them, with the most durable settings of its manual: persistence, saving on every change, queues
+without bound, persistent sessions. The devices then publish at QoS 1 with a unique id each, and
+found, lost and doubled are told by a subscriber at HQ with a persistent QoS 1 session. QoS 1
+allows doubles; losses of what was acknowledged it does not.
 
 Examples:
   firmware-sim torture                            50 cycles, about a minute

@@ -21,14 +21,17 @@ async fn what_was_acknowledged_survives_a_short_torture() {
     println!("torture: {report}");
 }
 
+/// Each fault, and the figure that must give it away.
 #[tokio::test]
-async fn a_gateway_that_acknowledges_early_does_not_survive_it() {
-    let (code, report, text) = torture(&["--cycles", "6", "--sabotage", "ack-early"]).await;
-    assert_eq!(code, Some(1), "{text}");
-    assert!(report["lost"].as_u64() > Some(0), "{text}");
-    let told = ["NOT EVERYTHING HELD", "the plan of seed 1"];
-    assert!(told.iter().all(|told| text.contains(told)), "what to play again is told: {text}");
-    println!("torture --sabotage ack-early: {report}");
+async fn no_sabotage_survives_it() {
+    for (fault, figure) in [("ack-early", "lost"), ("drop-record", "lost"), ("apply-twice", "doubled")] {
+        let (code, report, text) = torture(&["--cycles", "6", "--sabotage", fault]).await;
+        assert_eq!(code, Some(1), "{fault}: {text}");
+        assert!(report[figure].as_u64() > Some(0), "{fault}: {text}");
+        let told = ["NOT EVERYTHING HELD", "the plan of seed 1"];
+        assert!(told.iter().all(|told| text.contains(told)), "what to play again is told: {text}");
+        println!("torture --sabotage {fault}: {report}");
+    }
 }
 
 /// Its figures are what they are.

@@ -117,6 +117,9 @@ impl Pair for Ours {
     }
 }
 
+/// An unfinished snapshot of the ledger's database, which a node removes before it opens it: so does the copy.
+const UNFINISHED: &str = ".generating";
+
 /// Regular files and folders; a socket is no part of a ledger.
 fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
@@ -125,7 +128,7 @@ fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
         let (kind, to) = (entry.file_type()?, to.join(entry.file_name()));
         if kind.is_dir() {
             copy_all(&entry.path(), &to)?;
-        } else if kind.is_file() {
+        } else if kind.is_file() && !entry.file_name().to_string_lossy().ends_with(UNFINISHED) {
             fs::copy(entry.path(), &to)?;
         }
     }
