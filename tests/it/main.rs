@@ -18,3 +18,4 @@ mod registers;
 mod retained;
 mod sync_by_hand;
 mod tools_by_hand;
+mod torture;
