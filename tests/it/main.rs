@@ -14,6 +14,7 @@ mod ids;
 mod kills;
 mod load;
 mod movements;
+mod powercut;
 mod registers;
 mod retained;
 mod sync_by_hand;

@@ -67,7 +67,7 @@ impl Closed {
 
 pub(super) fn open(options: &Options, epoch: Epoch) -> Result<Opened, LedgerError> {
     let dir = options.dir.as_path();
-    fs::create_dir_all(dir).map_err(|e| cannot("create the data folder", &e))?;
+    make_lasting(dir).map_err(|e| cannot("create the data folder", &e))?;
     let lock = lock(dir)?;
     compact::finish(dir)?;
     let mut recovery = Recovery::default();
@@ -117,8 +117,9 @@ pub(super) fn open(options: &Options, epoch: Epoch) -> Result<Opened, LedgerErro
         Some(Err(why)) => remake(dir, &replica, &log, why, &mut recovery)?,
         None if log.numbers().1 > 0 => remake(dir, &replica, &log, "it is gone".into(), &mut recovery)?,
         None => {
-            // There was no last run.
+            // There was no last run, or it was cut while it made the first files: nobody was told of anything.
             recovery.clean = true;
+            remove_unborn(&database)?;
             Store::create(&database, &replica)?
         }
     };
@@ -153,6 +154,32 @@ fn open_store(
     match opened {
         Ok(store) => Ok(Some(Ok(store))),
         Err(fault) => damage(fault).map(|why| Some(Err(why))),
+    }
+}
+
+/// Makes a folder whose name will be there after a power cut, as will those of the folders above it that had to be made.
+fn make_lasting(dir: &Path) -> io::Result<()> {
+    let there = dir.ancestors().filter(|above| !above.as_os_str().is_empty()).find(|above| above.exists());
+    let there = there.map(Path::to_owned);
+    fs::create_dir_all(dir)?;
+    if marker_path(dir).exists() {
+        return Ok(());
+    }
+    // Also on a start that finds the folder without its marker: whoever made it may not have come to this.
+    let parent = dir.canonicalize()?.parent().map(Path::to_owned);
+    for made in dir.ancestors().skip(1).take_while(|above| there.as_deref() != Some(above)) {
+        if !made.as_os_str().is_empty() {
+            sync_path(made)?;
+        }
+    }
+    there.into_iter().chain(parent).try_for_each(|above| sync_path(&above))
+}
+
+/// A database whose data file was never made holds nothing, and what there is of it may be torn.
+fn remove_unborn(database: &Path) -> Result<(), LedgerError> {
+    match fs::remove_dir_all(database) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(cannot("remove an unfinished database", &e)),
+        _ => Ok(()),
     }
 }
 
