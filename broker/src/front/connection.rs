@@ -17,16 +17,20 @@ use super::codec::{Codec, Fault, Version};
 use super::deliver::{Delivered, Outbound};
 use super::encode;
 use super::handshake::{Admitted, shake_hands};
-use super::intake::{Identity, Intake};
+use super::intake::{Identity, Inbound, Intake};
+use super::live::Member;
+use super::mail::{MailDrop, mail_of};
+use super::overflow::Overflow;
 use super::refused::Refused;
-use super::router::{FromRouter, Link, RouterGone};
+use super::router::{FromRouter, Link, LinkFor, RouterGone};
 use super::sessions::{Claim, Kick, Kicked};
 use super::shared::Shared;
 use super::subscribe::{Pending, Replay};
 use super::wills::Will;
+use crate::mailbox::Change;
 
 /// Once this much waits for the socket, nothing is added before it is written.
-const OUT_BYTES_HIGH: usize = 64 * 1024;
+pub(super) const OUT_BYTES_HIGH: usize = 32 * 1024;
 /// What one read asks for: from the first, up to the second for a client that fills it.
 const READ_BYTES: std::ops::RangeInclusive<usize> = 2 * 1024..=64 * 1024;
 /// What a DISCONNECT may take to be written. It is a courtesy.
@@ -61,7 +65,16 @@ pub(super) struct Connection<S, I> {
     pub(super) codec: Codec,
     pub(super) who: Arc<Identity>,
     pub(super) claim: Claim,
-    pub(super) link: Link,
+    /// Made when something is to be said to the router, which for most clients is never.
+    pub(super) link: Option<Link>,
+    /// The router died with a link of ours.
+    unlinked: bool,
+    /// What the router serves for this connection.
+    pub(super) live: Member,
+    /// Of a persistent session: its subscriptions and what it did not get yet.
+    pub(super) mail: Option<MailDrop>,
+    /// What a clean session lost because it did not read.
+    pub(super) overflow: Overflow,
     /// Bytes read and not decoded yet: at most one packet and one read.
     pub(super) inbound: BytesMut,
     /// `inbound` may hold a whole packet.
@@ -110,9 +123,8 @@ where
     let gauge = Gauge(stats);
     let who = admitted.who.clone();
     tracing::info!(%peer, client = %who.client, name = who.name.as_deref(), version = ?admitted.codec.version, "connected");
-    let resubscribe = admitted.resubscribe;
     let mut connection = Connection::new(admitted, stream, shared);
-    let end = connection.run(resubscribe).await;
+    let end = connection.run().await;
     tracing::info!(%peer, client = %who.client, %end, "disconnected");
     connection.finish(end).await;
     drop(gauge);
@@ -130,12 +142,16 @@ impl Drop for Gauge {
 impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
     fn new(admitted: Admitted, stream: S, shared: Arc<Shared<I>>) -> Connection<S, I> {
         Connection {
+            live: shared.router.live.member(),
             shared,
             stream,
             codec: admitted.codec,
             who: admitted.who,
             claim: admitted.claim,
-            link: admitted.link,
+            link: None,
+            unlinked: false,
+            mail: admitted.mailbox.map(|mailbox| MailDrop::new(mailbox.attach(), admitted.receive_max)),
+            overflow: Overflow::default(),
             undecoded: !admitted.inbound.is_empty(),
             inbound: admitted.inbound,
             out: BytesMut::new(),
@@ -153,31 +169,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
         }
     }
 
-    async fn run(&mut self, resubscribe: bool) -> End {
-        let Err(end) = self.turns(resubscribe).await;
+    async fn run(&mut self) -> End {
+        let Err(end) = self.turns().await;
         self.count(&end);
         self.say_goodbye(&end).await;
         end
     }
 
     /// Each turn takes in one batch, hands over what the router has, writes once, and waits for more.
-    async fn turns(&mut self, resubscribe: bool) -> Result<Infallible, End> {
-        if resubscribe {
-            self.resubscribe()?;
-        }
+    async fn turns(&mut self) -> Result<Infallible, End> {
         let mut alarm = std::pin::pin!(sleep_until(self.heard + self.keepalive.unwrap_or_default()));
         let mut read_bytes = *READ_BYTES.start();
         loop {
+            if std::mem::take(&mut self.unlinked) {
+                self.attach_again().await?;
+            }
             self.take_in().await?;
-            let behind = self.hand_over()?;
+            let behind = self.hand_over() | self.collect_mail().await?;
             self.replay_page();
             self.flush().await?;
-            if std::mem::take(&mut self.asleep) {
-                self.link.wake().await?;
+            if std::mem::take(&mut self.asleep)
+                && let Some(link) = &self.link
+                && link.wake().await.is_err()
+            {
+                self.lose_link();
             }
             let can_decode = self.undecoded && self.pending.is_none();
             let can_read = !self.undecoded && self.pending.is_none();
-            let again = can_decode || behind || !self.replays.is_empty();
+            let again = can_decode || behind || self.unlinked || !self.replays.is_empty();
             if self.inbound.capacity() - self.inbound.len() < read_bytes / 2 {
                 self.inbound.reserve(read_bytes);
             }
@@ -196,7 +215,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
                 // After reading: whoever was kept waiting by us must not be taken for silent.
                 () = alarm.as_mut(), if can_read && self.keepalive.is_some() => self.check_heard(alarm.as_mut())?,
                 () = std::future::ready(()), if again => {}
-                from_router = self.link.next() => self.deliver(from_router?)?,
+                () = mail_of(self.mail.as_ref()) => {}
+                from_router = next_of(self.link.as_mut()) => self.deliver_or_lose(from_router),
             }
         }
     }
@@ -211,21 +231,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
     }
 
     /// Takes what the router has without waiting. True if there may be more, once there is room for it.
-    fn hand_over(&mut self) -> Result<bool, End> {
+    fn hand_over(&mut self) -> bool {
         while self.out.len() < OUT_BYTES_HIGH {
-            match self.link.try_next()? {
-                Some(from_router) => self.deliver(from_router)?,
-                None => return Ok(false),
+            match self.link.as_mut().map(Link::try_next) {
+                None | Some(Ok(None)) => return false,
+                Some(Ok(Some(from_router))) => self.deliver(from_router),
+                Some(Err(RouterGone)) => self.lose_link(),
             }
         }
-        Ok(true)
+        true
     }
 
-    fn deliver(&mut self, from_router: FromRouter) -> Result<(), End> {
+    fn deliver_or_lose(&mut self, from_router: Result<FromRouter, RouterGone>) {
+        match from_router {
+            Ok(from_router) => self.deliver(from_router),
+            Err(RouterGone) => self.lose_link(),
+        }
+    }
+
+    fn deliver(&mut self, from_router: FromRouter) {
         match from_router {
             FromRouter::Publish(publish, properties, offset) => {
                 let subscriptions = self.claim.filters.len();
-                let lost = offset.map_or(0, |offset| self.claim.overflow.lost_before(offset, subscriptions));
+                let lost = offset.map_or(0, |offset| self.overflow.lost_before(offset, subscriptions));
                 self.shared.stats.overflow_lost.add(lost);
                 let Connection { outbound, codec, out, to_router, .. } = self;
                 match outbound.publish(codec, publish, properties, out, to_router) {
@@ -236,12 +264,50 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
             FromRouter::Packet(Packet::PubRel(pubrel, _)) => {
                 self.outbound.pubrel(pubrel.pkid, &mut self.out, &mut self.to_router);
             }
-            FromRouter::Packet(Packet::SubAck(..)) => self.router_subscribed()?,
+            FromRouter::Packet(Packet::SubAck(..)) => self.router_subscribed(),
             FromRouter::Unscheduled => self.asleep = true,
             // UNSUBACK is ours to give; there is nothing else that it says.
             FromRouter::Packet(_) => {}
         }
-        Ok(self.link.send(&mut self.to_router)?)
+        self.tell_router();
+    }
+
+    /// Hands over what is gathered for the router.
+    pub(super) fn tell_router(&mut self) {
+        if self.link.as_mut().is_some_and(|link| link.send(&mut self.to_router).is_err()) {
+            self.lose_link();
+        }
+    }
+
+    /// A link, waiting for the next router if this one has just died.
+    pub(super) async fn ensure_link(&mut self) -> Result<(), End> {
+        if self.link.is_some() {
+            return Ok(());
+        }
+        let linked = tokio::select! {
+            biased;
+            linked = self.shared.router.link_soon(LinkFor::Client) => linked?,
+            kick = self.claim.kicked.wait() => return Err(End::Kicked(kick)),
+        };
+        self.link = Some(linked);
+        Ok(())
+    }
+
+    pub(super) fn lose_link(&mut self) {
+        self.link = None;
+        self.to_router.clear();
+        (self.asleep, self.unlinked) = (false, true);
+    }
+
+    /// The router died. What it had for this connection is lost; its subscriptions are made again in the new one, and
+    /// the client need not know.
+    async fn attach_again(&mut self) -> Result<(), End> {
+        self.outbound.router_lost();
+        self.overflow.reset();
+        if self.mail.is_none() && (self.pending.is_some() || !self.claim.filters.is_empty()) {
+            self.resubscribe().await?;
+        }
+        Ok(())
     }
 
     /// Writes all of `out`. A takeover interrupts it, a stop of the process does not.
@@ -286,9 +352,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
 
     /// Leaves behind what the client asked for: its session, its will, or nothing.
     async fn finish(self, end: End) {
-        let Connection { shared, mut claim, link, mut will, mut expiry, exactly_once, stream, .. } = self;
+        let Connection { shared, mut claim, link, live, mail, mut will, mut expiry, exactly_once, stream, .. } = self;
         drop(stream);
-        drop(link);
+        drop((link, live, mail));
         if let End::Disconnected { will: wanted, expiry_s } = end {
             if !wanted {
                 will = None;
@@ -313,23 +379,42 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
             end_session(&mut claim, &shared, exactly_once).await;
         } else {
             claim.expires = Some(now + expiry);
+            keep_for(&mut claim, expiry, &shared).await;
         }
     }
 }
 
-/// Forgets a session here, in the router and in the intake.
+/// Tells the ledger how long the session outlives this connection, if that is news. Nobody waits for it: should it be
+/// lost, the session is kept for as long as was asked for at first.
+async fn keep_for<I: Intake>(claim: &mut Claim, expiry: Duration, shared: &Arc<Shared<I>>) {
+    let expiry_s = seconds(expiry);
+    if claim.kept && claim.expiry_s != expiry_s {
+        claim.expiry_s = expiry_s;
+        let change = Change::Open { owner: claim.owner.clone(), expiry_s };
+        shared.tell(Inbound::Session { client: claim.client.clone(), change }).await;
+    }
+}
+
+pub(super) fn seconds(expiry: Duration) -> u32 {
+    u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// Forgets a session here and in the intake.
 pub(super) async fn end_session<I: Intake>(claim: &mut Claim, shared: &Arc<Shared<I>>, exactly_once: bool) {
     let kept = std::mem::take(&mut claim.kept);
     claim.expires = None;
     claim.filters.clear();
-    claim.overflow.reset();
-    // A router that is gone has forgotten it too.
-    if kept {
-        let _ = shared.router.clear(&claim.client).await;
-    }
     if kept || exactly_once {
         // Fails only if the writer stopped; a clean start tells it again.
         shared.forget(&claim.client).await;
+    }
+}
+
+/// Waits for the router, for ever where there is no link. Cancel-safe.
+async fn next_of(link: Option<&mut Link>) -> Result<FromRouter, RouterGone> {
+    match link {
+        Some(link) => link.next().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -350,7 +435,7 @@ impl End {
             End::KeepAlive => Some(0x8d),
             End::Kicked(Kick::TakenOver) => Some(0x8e),
             End::Kicked(Kick::Shutdown) => Some(0x8b),
-            End::Kicked(Kick::RouterLost) | End::RouterGone | End::IntakeClosed => Some(0x89),
+            End::RouterGone | End::IntakeClosed => Some(0x89),
             End::NoRoom => Some(0x97),
         }
     }
@@ -361,7 +446,7 @@ impl End {
         match self {
             End::Disconnected { .. } | End::Closed | End::Io(_) | End::Fault(_) | End::KeepAlive | End::Stalled => true,
             End::Kicked(Kick::TakenOver) => true,
-            End::Kicked(Kick::Shutdown | Kick::RouterLost) | End::RouterGone | End::IntakeClosed | End::NoRoom => false,
+            End::Kicked(Kick::Shutdown) | End::RouterGone | End::IntakeClosed | End::NoRoom => false,
         }
     }
 }
@@ -378,7 +463,7 @@ impl fmt::Display for End {
             End::Stalled => f.write_str("the client did not read"),
             End::Kicked(Kick::TakenOver) => f.write_str("taken over by a new connection of the same client id"),
             End::Kicked(Kick::Shutdown) => f.write_str("the process stops"),
-            End::Kicked(Kick::RouterLost) | End::RouterGone => f.write_str("the router died"),
+            End::RouterGone => f.write_str("the router died, and no other took over in time"),
             End::IntakeClosed => f.write_str("the writer has stopped"),
             End::NoRoom => f.write_str("no room for what it sent"),
         }

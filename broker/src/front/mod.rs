@@ -24,6 +24,8 @@ mod encode;
 mod handshake;
 mod intake;
 mod listener;
+mod live;
+mod mail;
 mod overflow;
 mod publish;
 mod publisher;
@@ -38,6 +40,7 @@ mod subscribe;
 mod tests;
 mod tls;
 mod topic_rules;
+mod watchdog;
 mod wills;
 
 pub use config::FrontConfig;

@@ -10,6 +10,7 @@ mod group;
 mod handle;
 mod inspect;
 mod journal;
+mod post;
 mod reader;
 mod room;
 mod sabotage;

@@ -15,6 +15,7 @@ use super::error::LedgerError;
 use super::group::{Pending, view};
 use super::handle::{Handle, Work};
 use super::journal::{Extent, Journal, Marks};
+use super::post::Post;
 use super::reader::{LedgerStats, Reader};
 use super::room::Room;
 use super::sabotage::{self, Sabotage};
@@ -47,6 +48,7 @@ pub struct Writer<C: Core> {
     groups: u64,
     records: u64,
     room: Room,
+    post: Post,
     sabotage: Option<Sabotage>,
 }
 
@@ -79,7 +81,9 @@ impl<C: Core> Writer<C> {
         let (stats, watching) = watch::channel(LedgerStats::default());
         let reader = Reader { replica: store.replica.clone(), journal: journal.clone(), stats: watching };
         let room = Room::new(&options);
-        let (handle, inbox) = Handle::new();
+        let pending = Pending::default();
+        let post = Post::recover(&view(&store, &state, &journal, &pending, extent.last))?;
+        let (handle, inbox) = Handle::new(post.mailboxes());
         let mut writer = Writer {
             core,
             inbox,
@@ -89,13 +93,14 @@ impl<C: Core> Writer<C> {
             sealer: Sealer::default(),
             extent,
             marks,
-            pending: Pending::default(),
+            pending,
             clocks,
             stats,
             last_commit: Instant::now(),
             groups: 0,
             records: 0,
             room,
+            post,
             sabotage: options.sabotage,
         };
         writer.check_room();
@@ -131,6 +136,8 @@ impl<C: Core> Writer<C> {
             let first = match self.inbox.try_recv() {
                 Ok(item) => Some(item),
                 Err(mpsc::error::TryRecvError::Disconnected) => return self.leave(perform),
+                // What the last group's effects left to be written waits for nobody.
+                Err(mpsc::error::TryRecvError::Empty) if !self.pending.nothing_to_write() => None,
                 Err(mpsc::error::TryRecvError::Empty) => {
                     let wait = TICK.saturating_sub(last_tick.elapsed());
                     match runtime.block_on(async { tokio::time::timeout(wait, self.inbox.recv()).await }) {
@@ -174,10 +181,14 @@ impl<C: Core> Writer<C> {
                 continue;
             }
             let now = self.clocks.now();
+            let parcel = self.post.look_at(&inbound);
             let view = view(&self.store, &self.state, &self.journal, &self.pending, self.extent.last);
             let step = self.core.inbound(inbound, &now, &view)?;
-            verdicts.push(step.verdict);
+            let verdict = step.verdict;
+            verdicts.push(verdict);
             self.take_step(step, &now)?;
+            self.post.take(parcel, verdict);
+            self.stow();
         }
         if self.sabotage == Some(Sabotage::AckEarly) {
             let _ = batch.answer.send(verdicts);
@@ -229,8 +240,16 @@ impl<C: Core> Writer<C> {
         for put in step.lazy {
             self.state.put(self.newest(), put);
         }
+        step.then.iter().for_each(|effect| self.post.outgoing(C::outgoing(effect)));
         self.pending.effects.extend(step.then);
+        self.stow();
         Ok(())
+    }
+
+    /// What mailboxes want written goes with the open group.
+    fn stow(&mut self) {
+        let newest = self.newest();
+        self.post.stow(newest, &mut self.pending, &mut self.state);
     }
 
     /// The newest record, the open group's included.
@@ -334,6 +353,7 @@ impl<C: Core> Writer<C> {
     /// Tells what is now durable: readers, waiting connections, effects, then what the core has to say of the group.
     fn speak(&mut self, perform: Do<'_, C>) -> Result<(), LedgerError> {
         self.publish_stats();
+        self.post.committed();
         for (answer, verdicts) in self.pending.answers.drain(..) {
             // A connection that closed meanwhile no longer waits; it will send again.
             let _ = answer.send(verdicts);
@@ -344,8 +364,11 @@ impl<C: Core> Writer<C> {
         let now = self.clocks.now();
         let view = view(&self.store, &self.state, &self.journal, &self.pending, self.extent.last);
         for effect in self.core.committed(&now, &view)? {
+            // Persistent sessions get it with the next group.
+            self.post.outgoing(C::outgoing(&effect));
             perform(effect);
         }
+        self.stow();
         Ok(())
     }
 

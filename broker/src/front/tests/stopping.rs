@@ -53,7 +53,7 @@ async fn a_dead_router_is_replaced_and_kept_sessions_are_attached_again() {
     let rig = Rig::start().await;
     let mut kept = Client::connect_with(rig.addr, &Connect::kept(V5, "kept")).await;
     assert_eq!(kept.subscribe("t/#", 1).await, 1);
-    let (mut link, _) = rig.shared.router.link(LinkFor::Process("poison")).await.unwrap();
+    let mut link = rig.shared.router.link(LinkFor::Process("poison")).await.unwrap();
     link.send(&mut vec![Packet::Publish(Publish::new("é", "x", false), None)]).unwrap();
     kept.expect(&[0xe0, 2, 0x89, 0]).await;
     kept.expect_closed().await;
