@@ -65,7 +65,7 @@ pub(super) struct Connection<S, I> {
     pub(super) codec: Codec,
     pub(super) who: Arc<Identity>,
     pub(super) claim: Claim,
-    /// Made when something is to be said to the router, which for most clients is never.
+    /// Made with the first subscription of a clean session; others need none.
     pub(super) link: Option<Link>,
     /// The router died with a link of ours.
     unlinked: bool,

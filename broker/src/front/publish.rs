@@ -4,7 +4,6 @@ use bytes::Bytes;
 use rumqttd::protocol::{Disconnect, DisconnectReasonCode, Packet, PubRec, PubRecReason, PublishProperties, QoS};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
 
 use super::codec::{Decoded, Fault, Incoming, Version};
 use super::connection::{Connection, End, unless_stopping};
@@ -12,7 +11,6 @@ use super::encode;
 use super::intake::{Batch, Denial, Inbound, InboundPublish, Intake, Outcome, Verdict};
 use super::mail::Rec;
 use super::publisher::Message;
-use super::router::RouterGone;
 use super::topic_rules::{self, TopicFault};
 use crate::mailbox::Change;
 
@@ -258,14 +256,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
     async fn commit(&mut self, Gathered { items, mut dues, .. }: Gathered) -> Result<(), End> {
         let verdicts = self.ask(items, &mut dues).await?;
         self.release_refused(&dues, &verdicts).await?;
-        let (mut acks, mut forwarded, mut routed, mut end) = (0, 0, 0, Ok(()));
+        let (mut acks, mut end) = (0, Ok(()));
         for (due, verdict) in dues.into_iter().zip(verdicts) {
             if let Some(message) = due.message.filter(|_| verdict.forward) {
-                forwarded += 1;
-                if self.shared.router.live.wants(message.topic()) {
-                    routed += 1;
-                    self.to_router.push(message.into_packet());
-                }
+                self.forward(message).await?;
             }
             if verdict.outcome == Outcome::NoRoom {
                 self.shared.stats.no_room.inc();
@@ -277,29 +271,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
             }
             acks += u64::from(self.acknowledge(due.ack, verdict.outcome));
         }
-        self.shared.stats.forwarded.add(forwarded);
-        self.shared.stats.unrouted.add(forwarded - routed);
         self.shared.stats.acks.add(acks);
-        if routed > 0 {
-            self.fan_out().await?;
-        }
         if end.is_err() {
             self.flush().await?;
         }
         end
     }
 
-    /// Waits until the router has room, and hands it what is gathered.
-    async fn fan_out(&mut self) -> Result<(), End> {
-        self.ensure_link().await?;
-        if let Some(link) = &mut self.link {
-            match timeout(self.shared.config.router_timeout, link.room()).await {
-                Ok(Ok(())) => self.tell_router(),
-                // Subscribers lose these messages, as they lose what a router held that died.
-                Ok(Err(RouterGone)) | Err(_) => self.lose_link(),
-            }
+    /// Waits for the router, but a takeover does not wait with it.
+    async fn forward(&mut self, message: Message) -> Result<(), End> {
+        tokio::select! {
+            biased;
+            () = self.shared.publisher.forward(message) => Ok(()),
+            kick = unless_stopping(&mut self.claim.kicked) => Err(End::Kicked(kick)),
         }
-        Ok(())
     }
 
     /// Hands a batch over and waits for its verdicts. A takeover does not wait with it: what was committed is then

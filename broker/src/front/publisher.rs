@@ -15,6 +15,8 @@ use super::topic_rules;
 
 /// Messages handed to the router at once.
 const FEED_BATCH_MAX: usize = 256;
+/// What connections may have on its way to the router; past it they wait, and with them their sockets.
+const FORWARDS_MAX: usize = 256;
 
 /// A message on its way to subscribers, QoS 0, never with a retain flag.
 #[derive(Debug)]
@@ -45,6 +47,8 @@ impl Message {
 #[derive(Clone)]
 pub struct Publisher {
     queue: mpsc::Sender<Message>,
+    /// What connections forward. A queue of its own, so that they wait and the process's own messages do not.
+    forwards: mpsc::Sender<Packet>,
     router: Arc<Router>,
     retained: Arc<Retained>,
     late: Arc<Late>,
@@ -104,16 +108,21 @@ impl Publisher {
         }
     }
 
-    /// For messages that come from connections which are gone: waits for room.
+    /// For what clients publish: waits for room.
     pub(super) async fn forward(&self, message: Message) {
+        if !self.router.live.wants(message.topic()) {
+            self.stats.forwarded.inc();
+            return self.stats.unrouted.inc();
+        }
         // Fails only when the process stops.
-        let _ = self.queue.send(message).await;
+        let _ = self.forwards.send(message.into_packet()).await;
     }
 }
 
 /// The router's end: takes messages off the queue.
 pub(super) struct Feed {
     queue: mpsc::Receiver<Message>,
+    forwards: mpsc::Receiver<Packet>,
     publisher: Publisher,
     timeout: Duration,
 }
@@ -127,8 +136,10 @@ impl Feed {
         timeout: Duration,
     ) -> (Publisher, Feed) {
         let (sender, queue) = mpsc::channel(queue_max.max(1));
-        let publisher = Publisher { queue: sender, router, retained, late: Arc::default(), stats };
-        (publisher.clone(), Feed { queue, publisher, timeout })
+        let (forwarder, forwards) = mpsc::channel(FORWARDS_MAX);
+        let late = Arc::default();
+        let publisher = Publisher { queue: sender, forwards: forwarder, router, retained, late, stats };
+        (publisher.clone(), Feed { queue, forwards, publisher, timeout })
     }
 
     /// Runs until dropped, over the life of more than one router.
@@ -142,11 +153,13 @@ impl Feed {
     async fn feed(&mut self) -> Result<std::convert::Infallible, RouterGone> {
         let mut link = self.publisher.router.link_soon(LinkFor::Process("feed")).await?;
         let mut messages = Vec::with_capacity(FEED_BATCH_MAX);
+        let mut forwards = Vec::with_capacity(FEED_BATCH_MAX);
         let mut packets = Vec::with_capacity(FEED_BATCH_MAX);
         let mut overdue = Overdue::default();
         loop {
             tokio::select! {
                 _ = self.queue.recv_many(&mut messages, FEED_BATCH_MAX) => {}
+                _ = self.forwards.recv_many(&mut forwards, FEED_BATCH_MAX) => {}
                 () = self.publisher.late.added.notified() => {}
                 // It subscribes to nothing, so there is nothing to hear but the router's end.
                 heard = link.next() => if let FromRouter::Unscheduled = heard? {
@@ -154,8 +167,9 @@ impl Feed {
                 },
             }
             let sent = messages.len();
-            self.publisher.stats.forwarded.add(sent as u64);
+            self.publisher.stats.forwarded.add((sent + forwards.len()) as u64);
             packets.extend(messages.drain(..).map(Message::into_packet));
+            packets.append(&mut forwards);
             overdue.collect(sent, self.queue.len(), &self.publisher, &mut packets);
             link.send(&mut packets)?;
             tokio::time::timeout(self.timeout, link.room()).await.map_err(|_| RouterGone)??;

@@ -39,6 +39,8 @@ pub(super) enum Stage {
     Fresh(Arc<Message>),
     /// It may be with the client.
     Sent(Arc<Message>),
+    /// It is given up, and its release is not on disk yet: nothing may be sent for it.
+    Releasing,
     /// The client has it; what is left is PUBREL and PUBCOMP.
     Released,
 }
@@ -76,13 +78,14 @@ struct Inner {
 pub(super) enum Dropped {
     /// The letter is gone. `None`: it was never stored.
     Gone { index: u64, message: Option<Arc<Message>> },
-    /// Its message is gone, its release stays.
+    /// Its message is gone. Its release stays, and must be on disk before anything is sent for it.
     Released { index: u64, message: Arc<Message> },
 }
 
 impl Mailbox {
-    pub(super) fn new(stats: Arc<MailStats>, letters: Vec<Letter>) -> Mailbox {
-        let next = letters.last().map_or(1, |last| last.index + 1);
+    /// `next` is the index of the next letter.
+    pub(super) fn new(stats: Arc<MailStats>, letters: Vec<Letter>, next: u64) -> Mailbox {
+        debug_assert!(letters.iter().all(|letter| letter.index < next));
         let with_message = || letters.iter().filter_map(|letter| letter.stage.message());
         let (messages, bytes) = (with_message().count(), with_message().map(|message| cost(message)).sum());
         stats.messages.add(messages as u64);
@@ -193,13 +196,18 @@ impl Attached {
         let at = inner.letters.partition_point(|letter| letter.index <= self.cursor);
         let durable = inner.durable;
         let letter = inner.letters.get_mut(at).filter(|letter| letter.index <= durable)?;
-        self.cursor = letter.index;
         let (index, pkid, qos) = (letter.index, packet_id(letter.index), letter.qos);
         let (dup, message) = match &letter.stage {
-            Stage::Released => return Some(Delivery::Release { index, pkid }),
+            // Soon: whoever commits wakes us.
+            Stage::Releasing => return None,
+            Stage::Released => {
+                self.cursor = index;
+                return Some(Delivery::Release { index, pkid });
+            }
             Stage::Fresh(message) => (false, message.clone()),
             Stage::Sent(message) => (true, message.clone()),
         };
+        self.cursor = index;
         let ids = letter.ids.clone();
         letter.stage = Stage::Sent(message.clone());
         if qos == 0 {
@@ -260,7 +268,8 @@ impl Inner {
     fn drop_oldest(&mut self, stats: &MailStats, released_max: usize) -> Vec<Dropped> {
         let mut dropped = Vec::new();
         if self.letters.len() - self.messages > released_max {
-            dropped.extend(self.letters.iter().position(|l| l.stage.message().is_none()).map(|at| self.remove(at, stats)));
+            let oldest = self.letters.iter().position(|letter| letter.stage.message().is_none());
+            dropped.extend(oldest.map(|at| self.remove(at, stats)));
         }
         let Some(at) = self.letters.iter().position(|letter| letter.stage.message().is_some()) else { return dropped };
         let Letter { index, qos, stage, .. } = &self.letters[at];
@@ -268,6 +277,7 @@ impl Inner {
         match (qos, stage) {
             (2, Stage::Sent(_)) => {
                 dropped.extend(self.release(at, stats).map(|message| Dropped::Released { index, message }));
+                self.letters[at].stage = Stage::Releasing;
             }
             _ => dropped.push(self.remove(at, stats)),
         }
@@ -286,7 +296,7 @@ impl Stage {
     pub(super) fn message(&self) -> Option<&Arc<Message>> {
         match self {
             Stage::Fresh(message) | Stage::Sent(message) => Some(message),
-            Stage::Released => None,
+            Stage::Releasing | Stage::Released => None,
         }
     }
 }

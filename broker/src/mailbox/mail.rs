@@ -120,7 +120,13 @@ impl Mail {
         let ids: Box<[u32]> = grants.iter().filter_map(|(_, grant)| grant.id).collect();
         let mut dropped = Vec::new();
         let index = mailbox.push(message, qos, ids.clone(), &self.shared.limits(), &mut dropped);
+        if !dropped.is_empty() {
+            self.filled.push(mailbox.clone());
+        }
         for dropped in dropped {
+            if let Dropped::Released { index, .. } = &dropped {
+                self.releasing.push((mailbox.clone(), *index));
+            }
             self.write_off(&client, dropped);
         }
         let Some(index) = index else { return };
@@ -188,22 +194,22 @@ impl Mail {
 
     /// All that was told is on disk: connections may see it.
     pub fn committed(&mut self) {
-        for mailbox in self.filled.drain(..) {
-            mailbox.committed();
-        }
         for (mailbox, index) in std::mem::take(&mut self.releasing) {
             let message = mailbox.release(index);
             self.put_away(message);
+        }
+        for mailbox in self.filled.drain(..) {
+            mailbox.committed();
         }
     }
 
     fn open(&mut self, client: &Arc<str>) {
         if !self.sessions.contains_key(client) {
-            self.add(client, Vec::new(), BTreeMap::new());
+            self.add(client, Vec::new(), 1, BTreeMap::new());
         }
     }
 
-    fn add(&mut self, client: &Arc<str>, letters: Vec<Letter>, filters: BTreeMap<String, Grant>) {
+    fn add(&mut self, client: &Arc<str>, letters: Vec<Letter>, next: u64, filters: BTreeMap<String, Grant>) {
         let number = self.next_session;
         // Wraps after 4 billion sessions of one life; those that are still there keep their numbers.
         self.next_session = (1..=u32::MAX)
@@ -213,7 +219,7 @@ impl Mail {
         for (filter, grant) in &filters {
             self.filters.insert(filter, number, *grant);
         }
-        let mailbox = Arc::new(Mailbox::new(self.shared.stats.clone(), letters));
+        let mailbox = Arc::new(Mailbox::new(self.shared.stats.clone(), letters, next));
         self.numbers.insert(number, client.clone());
         let by_client = &self.shared.by_client;
         by_client.lock().unwrap_or_else(PoisonError::into_inner).insert(client.clone(), mailbox.clone());
@@ -221,7 +227,7 @@ impl Mail {
         self.shared.stats.sessions.set(self.sessions.len() as u64);
     }
 
-    /// A letter that is lost with a crash comes again and is dropped again.
+    /// That a letter is gone may be lost with a crash: then it comes again, and goes again.
     fn write_off(&mut self, client: &str, dropped: Dropped) {
         let message = match dropped {
             Dropped::Gone { index, message } => {
@@ -229,7 +235,7 @@ impl Mail {
                 message
             }
             Dropped::Released { index, message } => {
-                self.changes.lazy.push(disk::released(client, index));
+                self.changes.puts.push(disk::released(client, index));
                 Some(message)
             }
         };
@@ -270,30 +276,34 @@ impl Found {
     }
 
     fn into_mail(mut self) -> Mail {
-        let mut mail = Mail { next_message: self.messages.keys().next_back().map_or(1, |n| n + 1), ..Mail::default() };
+        // Nothing that a cell still names is given to another, also if that cell is about to go.
+        let named = self.letters.values().flatten().filter_map(|(_, of)| of.as_ref().map(|of| of.number));
+        let newest = named.chain(self.messages.keys().copied()).max().unwrap_or(0);
+        let mut mail = Mail { next_message: newest + 1, ..Mail::default() };
         let mut restored = Vec::new();
         for (client, (owner, expiry_s)) in std::mem::take(&mut self.sessions) {
             let filters = self.filters.remove(&client).unwrap_or_default();
             let letters = self.letters.remove(&client).unwrap_or_default();
+            let next = letters.last().map_or(1, |(index, _)| index + 1);
             let letters = letters.into_iter().filter_map(|(index, of)| {
                 let letter = self.letter(index, of);
                 if letter.is_none() {
-                    mail.changes.lazy.push(disk::no_letter(&client, index));
+                    mail.changes.puts.push(disk::no_letter(&client, index));
                 }
                 letter
             });
             let letters = letters.collect();
-            mail.add(&client, letters, filters.clone());
+            mail.add(&client, letters, next, filters.clone());
             restored.push(Restored { client, owner, expiry_s, filters });
         }
         mail.shared.stats.restored.set(restored.len() as u64);
         *mail.shared.restored.lock().unwrap_or_else(PoisonError::into_inner) = restored;
         let lost_filters = self.filters.iter().flat_map(|(c, filters)| filters.keys().map(|f| disk::no_filter(c, f)));
-        mail.changes.lazy.extend(lost_filters);
+        mail.changes.puts.extend(lost_filters);
         let lost_letters = self.letters.iter().flat_map(|(c, letters)| letters.iter().map(|(i, _)| disk::no_letter(c, *i)));
-        mail.changes.lazy.extend(lost_letters);
+        mail.changes.puts.extend(lost_letters);
         let unused = self.messages.values().filter(|message| Arc::strong_count(message) == 1);
-        mail.changes.lazy.extend(unused.map(|message| disk::no_message(message.number)));
+        mail.changes.puts.extend(unused.map(|message| disk::no_message(message.number)));
         mail
     }
 
