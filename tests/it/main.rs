@@ -14,5 +14,6 @@ mod load;
 mod movements;
 mod registers;
 mod retained;
+mod sessions;
 mod sync_by_hand;
 mod tools_by_hand;
