@@ -2,8 +2,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
-use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,16 +11,18 @@ use rumqttd::protocol::Packet;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use super::codec::{Codec, Fault, Version};
-use super::deliver::{Delivered, Outbound};
+use super::attach::next_of;
+use super::codec::{Codec, Version};
+use super::deliver::Outbound;
 use super::encode;
+pub(super) use super::end::End;
 use super::handshake::{Admitted, shake_hands};
 use super::intake::{Identity, Inbound, Intake};
 use super::live::Member;
 use super::mail::{MailDrop, mail_of};
 use super::overflow::Overflow;
 use super::refused::Refused;
-use super::router::{FromRouter, Link, LinkFor, RouterGone};
+use super::router::Link;
 use super::sessions::{Claim, Kick, Kicked};
 use super::shared::Shared;
 use super::subscribe::{Pending, Replay};
@@ -36,29 +36,6 @@ const READ_BYTES: std::ops::RangeInclusive<usize> = 2 * 1024..=64 * 1024;
 /// What a DISCONNECT may take to be written. It is a courtesy.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Why a connection ended.
-#[derive(Debug)]
-pub(super) enum End {
-    /// DISCONNECT.
-    Disconnected {
-        will: bool,
-        /// v5: the session expiry that the client asks for at last.
-        expiry_s: Option<u32>,
-    },
-    Closed,
-    Io(io::Error),
-    Fault(Fault),
-    KeepAlive,
-    /// The client did not read.
-    Stalled,
-    Kicked(Kick),
-    /// The writer has stopped. Nothing more can be acknowledged.
-    IntakeClosed,
-    /// Nothing was recorded, and only a closed connection tells a v3.1.1 client so.
-    NoRoom,
-    RouterGone,
-}
-
 pub(super) struct Connection<S, I> {
     pub(super) shared: Arc<Shared<I>>,
     pub(super) stream: S,
@@ -68,7 +45,7 @@ pub(super) struct Connection<S, I> {
     /// Made with the first subscription of a clean session; others need none.
     pub(super) link: Option<Link>,
     /// The router died with a link of ours.
-    unlinked: bool,
+    pub(super) unlinked: bool,
     /// What the router serves for this connection.
     pub(super) live: Member,
     /// Of a persistent session: its subscriptions and what it did not get yet.
@@ -84,7 +61,7 @@ pub(super) struct Connection<S, I> {
     pub(super) to_router: Vec<Packet>,
     pub(super) outbound: Outbound,
     /// The router stopped sending and waits for us to say that all was written.
-    asleep: bool,
+    pub(super) asleep: bool,
     /// A SUBSCRIBE or UNSUBSCRIBE that the router is busy with. Nothing is decoded meanwhile.
     pub(super) pending: Option<Pending>,
     /// Filters whose retained messages are still to be sent.
@@ -128,6 +105,22 @@ where
     tracing::info!(%peer, client = %who.client, %end, "disconnected");
     connection.finish(end).await;
     drop(gauge);
+}
+
+/// Counts bytes that are being written, also when that is interrupted.
+struct Unread(Arc<super::stats::FrontStats>, u64);
+
+impl Unread {
+    fn new(stats: &Arc<super::stats::FrontStats>, bytes: usize) -> Unread {
+        stats.unread_bytes.add(bytes as u64);
+        Unread(stats.clone(), bytes as u64)
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.0.unread_bytes.sub(self.1);
+    }
 }
 
 /// Counts the connection off also when its task is aborted.
@@ -230,91 +223,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
         Ok(())
     }
 
-    /// Takes what the router has without waiting. True if there may be more, once there is room for it.
-    fn hand_over(&mut self) -> bool {
-        while self.out.len() < OUT_BYTES_HIGH {
-            match self.link.as_mut().map(Link::try_next) {
-                None | Some(Ok(None)) => return false,
-                Some(Ok(Some(from_router))) => self.deliver(from_router),
-                Some(Err(RouterGone)) => self.lose_link(),
-            }
-        }
-        true
-    }
-
-    fn deliver_or_lose(&mut self, from_router: Result<FromRouter, RouterGone>) {
-        match from_router {
-            Ok(from_router) => self.deliver(from_router),
-            Err(RouterGone) => self.lose_link(),
-        }
-    }
-
-    fn deliver(&mut self, from_router: FromRouter) {
-        match from_router {
-            FromRouter::Publish(publish, properties, offset) => {
-                let subscriptions = self.claim.filters.len();
-                let lost = offset.map_or(0, |offset| self.overflow.lost_before(offset, subscriptions));
-                self.shared.stats.overflow_lost.add(lost);
-                let Connection { outbound, codec, out, to_router, .. } = self;
-                match outbound.publish(codec, publish, properties, out, to_router) {
-                    Delivered::Yes => self.shared.stats.delivered.inc(),
-                    Delivered::TooLarge => self.shared.stats.oversize_dropped.inc(),
-                }
-            }
-            FromRouter::Packet(Packet::PubRel(pubrel, _)) => {
-                self.outbound.pubrel(pubrel.pkid, &mut self.out, &mut self.to_router);
-            }
-            FromRouter::Packet(Packet::SubAck(..)) => self.router_subscribed(),
-            FromRouter::Unscheduled => self.asleep = true,
-            // UNSUBACK is ours to give; there is nothing else that it says.
-            FromRouter::Packet(_) => {}
-        }
-        self.tell_router();
-    }
-
-    /// Hands over what is gathered for the router.
-    pub(super) fn tell_router(&mut self) {
-        if self.link.as_mut().is_some_and(|link| link.send(&mut self.to_router).is_err()) {
-            self.lose_link();
-        }
-    }
-
-    /// A link, waiting for the next router if this one has just died.
-    pub(super) async fn ensure_link(&mut self) -> Result<(), End> {
-        if self.link.is_some() {
-            return Ok(());
-        }
-        let linked = tokio::select! {
-            biased;
-            linked = self.shared.router.link_soon(LinkFor::Client) => linked?,
-            kick = self.claim.kicked.wait() => return Err(End::Kicked(kick)),
-        };
-        self.link = Some(linked);
-        Ok(())
-    }
-
-    pub(super) fn lose_link(&mut self) {
-        self.link = None;
-        self.to_router.clear();
-        (self.asleep, self.unlinked) = (false, true);
-    }
-
-    /// The router died. What it had for this connection is lost; its subscriptions are made again in the new one, and
-    /// the client need not know.
-    async fn attach_again(&mut self) -> Result<(), End> {
-        self.outbound.router_lost();
-        self.overflow.reset();
-        if self.mail.is_none() && (self.pending.is_some() || !self.claim.filters.is_empty()) {
-            self.resubscribe().await?;
-        }
-        Ok(())
-    }
-
     /// Writes all of `out`. A takeover interrupts it, a stop of the process does not.
     pub(super) async fn flush(&mut self) -> Result<(), End> {
         if self.out.is_empty() {
             return Ok(());
         }
+        let _unread = Unread::new(&self.shared.stats, self.out.len());
         let write = timeout(self.shared.config.write_timeout, self.stream.write_all_buf(&mut self.out));
         tokio::select! {
             biased;
@@ -410,68 +324,10 @@ pub(super) async fn end_session<I: Intake>(claim: &mut Claim, shared: &Arc<Share
     }
 }
 
-/// Waits for the router, for ever where there is no link. Cancel-safe.
-async fn next_of(link: Option<&mut Link>) -> Result<FromRouter, RouterGone> {
-    match link {
-        Some(link) => link.next().await,
-        None => std::future::pending().await,
-    }
-}
-
 /// Ready when kicked, but not when the process stops: what is in flight then is brought to its end.
 pub(super) async fn unless_stopping(kicked: &mut Kicked) -> Kick {
     match kicked.wait().await {
         Kick::Shutdown => std::future::pending().await,
         kick => kick,
-    }
-}
-
-impl End {
-    /// The reason code of the v5 DISCONNECT; `None` where there is nothing to say or nobody to hear it.
-    fn reason(&self) -> Option<u8> {
-        match self {
-            End::Disconnected { .. } | End::Closed | End::Io(_) | End::Stalled => None,
-            End::Fault(fault) => Some(fault.reason()),
-            End::KeepAlive => Some(0x8d),
-            End::Kicked(Kick::TakenOver) => Some(0x8e),
-            End::Kicked(Kick::Shutdown) => Some(0x8b),
-            End::RouterGone | End::IntakeClosed => Some(0x89),
-            End::NoRoom => Some(0x97),
-        }
-    }
-
-    /// Whether it says something about the client. When we are the ones who fail or stop, wills stay unsaid: the
-    /// devices are well.
-    fn is_the_clients(&self) -> bool {
-        match self {
-            End::Disconnected { .. } | End::Closed | End::Io(_) | End::Fault(_) | End::KeepAlive | End::Stalled => true,
-            End::Kicked(Kick::TakenOver) => true,
-            End::Kicked(Kick::Shutdown) | End::RouterGone | End::IntakeClosed | End::NoRoom => false,
-        }
-    }
-}
-
-impl fmt::Display for End {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            End::Disconnected { will: false, .. } => f.write_str("the client said so"),
-            End::Disconnected { will: true, .. } => f.write_str("the client said so, and wants its will published"),
-            End::Closed => f.write_str("closed by the client"),
-            End::Io(error) => write!(f, "{error}"),
-            End::Fault(fault) => write!(f, "protocol fault: {fault:?}"),
-            End::KeepAlive => f.write_str("not heard from for one and a half keep alives"),
-            End::Stalled => f.write_str("the client did not read"),
-            End::Kicked(Kick::TakenOver) => f.write_str("taken over by a new connection of the same client id"),
-            End::Kicked(Kick::Shutdown) => f.write_str("the process stops"),
-            End::RouterGone => f.write_str("the router died, and no other took over in time"),
-            End::IntakeClosed => f.write_str("the writer has stopped"),
-            End::NoRoom => f.write_str("no room for what it sent"),
-        }
-    }
-}
-
-impl From<RouterGone> for End {
-    fn from(_: RouterGone) -> End {
-        End::RouterGone
     }
 }

@@ -79,7 +79,8 @@ impl Outbound {
     pub(super) fn router_lost(&mut self) {
         let sent = self.unacked.len() - self.held.len();
         let sent = self.unacked.drain(..).take(sent).filter(|sent| sent.state != State::Acked).map(|sent| sent.pkid);
-        let orphans: Vec<u16> = sent.chain(self.released.drain(..).filter(|(_, done)| !done).map(|(id, _)| id)).collect();
+        let orphans: Vec<u16> =
+            sent.chain(self.released.drain(..).filter(|(_, done)| !done).map(|(id, _)| id)).collect();
         let client_ids = orphans.into_iter().filter(|id| !self.refused.contains(id)).map(|id| outer(id, self.links));
         let client_ids: Vec<u16> = client_ids.collect();
         // Of a client that answers nothing over several routers, only the last one's are remembered.

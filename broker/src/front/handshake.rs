@@ -13,8 +13,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::codec::{CONNECT, Codec, Decoded, Fault, Frame, Version};
-use super::encode;
 use super::connection::seconds;
+use super::encode;
 use super::intake::{Credentials, Identity, Inbound, Intake};
 use super::refused::Refused;
 use super::sessions::Claim;

@@ -47,13 +47,8 @@ impl<I: Intake> Front<I> {
         let sessions = Arc::new(Sessions::new(config.connections_max, config.sessions_max, stats.clone()));
         sessions.restore(mailboxes.take_restored(), config.session_expiry_max);
         let retained = Arc::new(Retained::new(config.retained_max, config.retained_bytes_max, stats.clone()));
-        let (publisher, feed) = Feed::new(
-            router.clone(),
-            retained.clone(),
-            stats.clone(),
-            config.publish_queue_max,
-            config.router_timeout,
-        );
+        let (publisher, feed) =
+            Feed::new(router.clone(), retained.clone(), stats.clone(), config.publish_queue_max, config.router_timeout);
         let stopping = watch::Sender::new(false);
         let shared = Shared { config, policy, intake, router, sessions, retained, publisher, stats, stopping };
         Ok(Front { listener, shared: Arc::new(shared), feed })

@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 
+use rumqttd::protocol::Packet;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
 use super::connection::{Connection, End, OUT_BYTES_HIGH};
 use super::encode;
 use super::intake::{Batch, Inbound, Intake};
+use super::publish::{Ack, Due, Gathered, is_refusal};
 use crate::mailbox::{Attached, Change, Delivery};
 
 /// Letters in flight per connection, if its client does not want fewer.
@@ -86,6 +88,28 @@ impl MailDrop {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
+    /// Acknowledgements of a persistent session's letters. Gives everything else back.
+    pub(super) fn gather_letter(&mut self, packet: Packet, gathered: &mut Gathered) -> Option<Packet> {
+        let Some(mail) = &mut self.mail else { return Some(packet) };
+        let (change, ack) = match packet {
+            Packet::PubAck(ack, _) => (mail.puback(ack.pkid)?, Ack::None),
+            Packet::PubComp(comp, _) => (mail.pubcomp(comp.pkid)?, Ack::None),
+            Packet::PubRec(rec, _) => match mail.pubrec(rec.pkid, is_refusal(&rec)) {
+                Rec::Release(change) => (change, Ack::Pubrel(rec.pkid)),
+                Rec::Over(change) => (change, Ack::None),
+                Rec::Unknown if is_refusal(&rec) => return None,
+                Rec::Unknown => {
+                    encode::pubrel_unknown(self.codec.version, rec.pkid, &mut self.out);
+                    return None;
+                }
+            },
+            packet => return Some(packet),
+        };
+        gathered.items.push(Inbound::Session { client: self.who.client.clone(), change });
+        gathered.dues.push(Due { ack, message: None });
+        None
+    }
+
     /// Adds letters to `out`. True if there may be more once that is written.
     pub(super) async fn collect_mail(&mut self) -> Result<bool, End> {
         let mut refused = Vec::new();
@@ -109,7 +133,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
                             out.truncate(start);
                             shared.stats.oversize_dropped.inc();
                             if qos > 0 {
-                                refused.push(Inbound::Session { client: who.client.clone(), change: Change::Done(index) });
+                                refused
+                                    .push(Inbound::Session { client: who.client.clone(), change: Change::Done(index) });
                             }
                             continue;
                         }

@@ -9,7 +9,6 @@ use super::codec::{Decoded, Fault, Incoming, Version};
 use super::connection::{Connection, End, unless_stopping};
 use super::encode;
 use super::intake::{Batch, Denial, Inbound, InboundPublish, Intake, Outcome, Verdict};
-use super::mail::Rec;
 use super::publisher::Message;
 use super::topic_rules::{self, TopicFault};
 use crate::mailbox::Change;
@@ -21,20 +20,20 @@ const BATCH_BYTES: usize = 64 * 1024;
 
 /// Inbounds on their way to the intake, and what each is owed when its verdict comes.
 #[derive(Default)]
-struct Gathered {
-    items: Vec<Inbound>,
-    dues: Vec<Due>,
+pub(super) struct Gathered {
+    pub(super) items: Vec<Inbound>,
+    pub(super) dues: Vec<Due>,
     bytes: usize,
 }
 
-struct Due {
-    ack: Ack,
+pub(super) struct Due {
+    pub(super) ack: Ack,
     /// `None` for what subscribers never see.
-    message: Option<Message>,
+    pub(super) message: Option<Message>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ack {
+pub(super) enum Ack {
     None,
     Puback(u16),
     Pubrec(u16),
@@ -142,28 +141,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
             packet => return Ok(Some(packet)),
         }
         Ok(None)
-    }
-
-    /// Acknowledgements of a persistent session's letters. Gives everything else back.
-    fn gather_letter(&mut self, packet: Packet, gathered: &mut Gathered) -> Option<Packet> {
-        let Some(mail) = &mut self.mail else { return Some(packet) };
-        let (change, ack) = match packet {
-            Packet::PubAck(ack, _) => (mail.puback(ack.pkid)?, Ack::None),
-            Packet::PubComp(comp, _) => (mail.pubcomp(comp.pkid)?, Ack::None),
-            Packet::PubRec(rec, _) => match mail.pubrec(rec.pkid, is_refusal(&rec)) {
-                Rec::Release(change) => (change, Ack::Pubrel(rec.pkid)),
-                Rec::Over(change) => (change, Ack::None),
-                Rec::Unknown if is_refusal(&rec) => return None,
-                Rec::Unknown => {
-                    encode::pubrel_unknown(self.codec.version, rec.pkid, &mut self.out);
-                    return None;
-                }
-            },
-            packet => return Some(packet),
-        };
-        gathered.items.push(Inbound::Session { client: self.who.client.clone(), change });
-        gathered.dues.push(Due { ack, message: None });
-        None
     }
 
     /// An ill-formed topic is both recorded and a fault: its client is acknowledged, so that it does not come back
@@ -390,7 +367,7 @@ async fn fan_out_later(dues: Vec<Due>, heard: oneshot::Receiver<Vec<Verdict>>, p
 }
 
 /// Whether a PUBREC ends the exchange (v5).
-fn is_refusal(rec: &PubRec) -> bool {
+pub(super) fn is_refusal(rec: &PubRec) -> bool {
     !matches!(rec.reason, PubRecReason::Success | PubRecReason::NoMatchingSubscribers)
 }
 

@@ -107,7 +107,8 @@ impl Sessions {
         for Restored { client, owner, expiry_s, filters } in restored {
             let expires = now + Duration::from_secs(expiry_s.into()).min(expiry_max);
             let filters = filters.into_iter().map(|(filter, grant)| (filter, grant.into())).collect();
-            let session = Session { kept: true, expiry_s, owner, filters, expires: Some(expires), ..Session::default() };
+            let session =
+                Session { kept: true, expiry_s, owner, filters, expires: Some(expires), ..Session::default() };
             let session = Arc::new(tokio::sync::Mutex::new(session));
             table.clients.insert(client.clone(), Entry { session, holder: None, kept: true });
             table.due.insert((expires, client));

@@ -85,6 +85,8 @@ pub struct FrontStats {
     /// exact for a client with one subscription, an estimate for one with several. A lower bound: what is lost before
     /// the first message after a SUBSCRIBE or UNSUBSCRIBE is not seen.
     pub overflow_lost: Counter,
+    /// Gauge: bytes that clients are being written and have not taken yet.
+    pub unread_bytes: Counter,
     /// Messages dropped because they exceed a subscriber's Maximum Packet Size.
     pub oversize_dropped: Counter,
     /// The process's own messages dropped because the queue to the router was full.
@@ -137,6 +139,7 @@ impl FrontStats {
             "wills": self.wills.get(),
             "forwarded": self.forwarded.get(),
             "delivered": self.delivered.get(),
+            "unread_bytes": self.unread_bytes.get(),
             "oversize_dropped": self.oversize_dropped.get(),
             "overflow_lost": self.overflow_lost.get(),
             "replies_dropped": self.replies_dropped.get(),

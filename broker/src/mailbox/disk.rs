@@ -23,11 +23,25 @@ const RELEASED: u8 = 255;
 /// A cell of the table.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Cell<'a> {
-    Filter { client: &'a str, filter: &'a str, grant: Grant },
+    Filter {
+        client: &'a str,
+        filter: &'a str,
+        grant: Grant,
+    },
     /// `None`: released.
-    Letter { client: &'a str, index: u64, of: Option<Stored> },
-    Message { number: u64 },
-    Session { client: &'a str, owner: Option<&'a str>, expiry_s: u32 },
+    Letter {
+        client: &'a str,
+        index: u64,
+        of: Option<Stored>,
+    },
+    Message {
+        number: u64,
+    },
+    Session {
+        client: &'a str,
+        owner: Option<&'a str>,
+        expiry_s: u32,
+    },
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -125,7 +139,8 @@ pub(super) fn parts(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
 
 /// What a cell says: what cannot be read is damage, since this software wrote it.
 pub(super) fn read<'a>(key: &'a [u8], value: &'a [u8]) -> Result<Cell<'a>, LedgerError> {
-    cell(key, value).ok_or_else(|| LedgerError::Value { table: TABLE.0, why: format!("the cell {}", key.escape_ascii()) })
+    cell(key, value)
+        .ok_or_else(|| LedgerError::Value { table: TABLE.0, why: format!("the cell {}", key.escape_ascii()) })
 }
 
 fn cell<'a>(key: &'a [u8], value: &'a [u8]) -> Option<Cell<'a>> {
@@ -206,7 +221,8 @@ mod tests {
             assert_eq!(read(&put.key, put.value.as_ref().unwrap()).unwrap(), *cell);
         }
         assert_eq!(parts(&body("t", b"pp", b"payload")), Some((&b"t"[..], &b"pp"[..], &b"payload"[..])));
-        for (key, value) in [(&b"x"[..], &b"1"[..]), (b"", b""), (b"la\01234567", b"\xff"), (b"m12345678", b"\0\x09a")] {
+        for (key, value) in [(&b"x"[..], &b"1"[..]), (b"", b""), (b"la\01234567", b"\xff"), (b"m12345678", b"\0\x09a")]
+        {
             assert!(read(key, value).is_err(), "{key:?}");
         }
     }

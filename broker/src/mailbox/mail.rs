@@ -300,7 +300,8 @@ impl Found {
         *mail.shared.restored.lock().unwrap_or_else(PoisonError::into_inner) = restored;
         let lost_filters = self.filters.iter().flat_map(|(c, filters)| filters.keys().map(|f| disk::no_filter(c, f)));
         mail.changes.puts.extend(lost_filters);
-        let lost_letters = self.letters.iter().flat_map(|(c, letters)| letters.iter().map(|(i, _)| disk::no_letter(c, *i)));
+        let lost_letters =
+            self.letters.iter().flat_map(|(c, letters)| letters.iter().map(|(i, _)| disk::no_letter(c, *i)));
         mail.changes.puts.extend(lost_letters);
         let unused = self.messages.values().filter(|message| Arc::strong_count(message) == 1);
         mail.changes.puts.extend(unused.map(|message| disk::no_message(message.number)));

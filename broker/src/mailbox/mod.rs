@@ -71,12 +71,7 @@ pub struct MailLimits {
 
 impl Default for MailLimits {
     fn default() -> MailLimits {
-        MailLimits {
-            messages_max: 1_000,
-            bytes_max: 1 << 20,
-            bytes_total_max: 16 << 20,
-            message_bytes_max: 256 << 10,
-        }
+        MailLimits { messages_max: 1_000, bytes_max: 1 << 20, bytes_total_max: 16 << 20, message_bytes_max: 256 << 10 }
     }
 }
 

@@ -21,9 +21,16 @@ pub(crate) enum Packet {
     PubRel(u16),
     PubComp(u16),
     SubAck(Vec<u8>),
-    Publish { topic: String, payload: Bytes },
+    Publish {
+        topic: String,
+        payload: Bytes,
+    },
     /// A PUBLISH at QoS 2, which is answered by hand.
-    Letter { topic: String, pkid: u16, payload: Bytes },
+    Letter {
+        topic: String,
+        pkid: u16,
+        payload: Bytes,
+    },
     Other(u8),
 }
 

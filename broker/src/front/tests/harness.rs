@@ -132,7 +132,12 @@ pub(super) struct TestIntake {
 
 impl TestIntake {
     fn new() -> TestIntake {
-        TestIntake { seen: Mutex::default(), open: Mutex::default(), mail: Mutex::default(), mode: watch::Sender::new(Mode::Answer) }
+        TestIntake {
+            seen: Mutex::default(),
+            open: Mutex::default(),
+            mail: Mutex::default(),
+            mode: watch::Sender::new(Mode::Answer),
+        }
     }
 
     pub(super) fn set(&self, mode: Mode) {

@@ -9,6 +9,7 @@ mod publishing;
 mod router_dies;
 mod router_rows;
 mod sessions;
+mod stalled;
 mod stopping;
 mod subscribing;
 mod tls;

@@ -43,4 +43,3 @@ async fn stopping_has_a_deadline() {
     client.expect_closed().await;
     assert_eq!(rig.stats.connections.get(), 0);
 }
-
