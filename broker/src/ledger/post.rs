@@ -16,6 +16,8 @@ use crate::mailbox::{Change, Changes, Mail, Mailboxes};
 #[derive(Default)]
 pub(super) struct Post {
     mail: Mail,
+    /// Something of it is in the open group, which nobody may be waiting for.
+    stowed: bool,
 }
 
 /// What an inbound may mean to mailboxes, looked at before the core takes it.
@@ -28,7 +30,7 @@ pub(super) enum Parcel {
 
 impl Post {
     pub(super) fn recover(ledger: &dyn Read) -> Result<Post, LedgerError> {
-        Ok(Post { mail: Mail::recover(ledger)? })
+        Ok(Post { mail: Mail::recover(ledger)?, stowed: false })
     }
 
     pub(super) fn mailboxes(&self) -> Arc<Mailboxes> {
@@ -73,6 +75,7 @@ impl Post {
     /// Adds what is to be written to the open group: all of it, since it belongs to what the group has already.
     pub(super) fn stow<E>(&mut self, newest: Seq, pending: &mut Pending<E>, state: &mut State) {
         let Changes { puts, lazy } = self.mail.take_changes();
+        self.stowed |= !puts.is_empty();
         for put in puts {
             pending.bytes += put.bytes();
             state.put(newest, put.clone());
@@ -83,7 +86,12 @@ impl Post {
         }
     }
 
+    pub(super) fn waits(&self) -> bool {
+        self.stowed
+    }
+
     pub(super) fn committed(&mut self) {
+        self.stowed = false;
         self.mail.committed();
     }
 }

@@ -137,7 +137,7 @@ impl<C: Core> Writer<C> {
                 Ok(item) => Some(item),
                 Err(mpsc::error::TryRecvError::Disconnected) => return self.leave(perform),
                 // What the last group's effects left to be written waits for nobody.
-                Err(mpsc::error::TryRecvError::Empty) if !self.pending.nothing_to_write() => None,
+                Err(mpsc::error::TryRecvError::Empty) if self.post.waits() && self.sabotage.is_none() => None,
                 Err(mpsc::error::TryRecvError::Empty) => {
                     let wait = TICK.saturating_sub(last_tick.elapsed());
                     match runtime.block_on(async { tokio::time::timeout(wait, self.inbox.recv()).await }) {

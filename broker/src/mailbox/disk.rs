@@ -221,7 +221,8 @@ mod tests {
             assert_eq!(read(&put.key, put.value.as_ref().unwrap()).unwrap(), *cell);
         }
         assert_eq!(parts(&body("t", b"pp", b"payload")), Some((&b"t"[..], &b"pp"[..], &b"payload"[..])));
-        for (key, value) in [(&b"x"[..], &b"1"[..]), (b"", b""), (b"la\01234567", b"\xff"), (b"m12345678", b"\0\x09a")]
+        for (key, value) in
+            [(&b"x"[..], &b"1"[..]), (b"", b""), (b"la\x001234567", b"\xff"), (b"m12345678", b"\0\x09a")]
         {
             assert!(read(key, value).is_err(), "{key:?}");
         }

@@ -103,7 +103,7 @@ impl<K: Ord + Copy, V> Node<K, V> {
     }
 
     /// True if it was there.
-    fn remove<'f>(&mut self, levels: &mut dyn Iterator<Item = &'f str>, hash: bool, who: K) -> bool {
+    fn remove(&mut self, levels: &mut dyn Iterator<Item = &str>, hash: bool, who: K) -> bool {
         match levels.next() {
             None => if hash { &mut self.hash } else { &mut self.here }.remove(&who).is_some(),
             Some("+") => {
