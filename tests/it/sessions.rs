@@ -178,3 +178,26 @@ async fn mosquitto(node: &Node, client: &str, version: &str, qos: &str, more: &[
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).expect("text")
 }
+
+/// What the rules say only after a commit rides on the next one.
+#[tokio::test]
+async fn what_a_commit_gives_rise_to_is_kept_too() {
+    let dir = folder();
+    let mut node = Spec::gateway(dir.path(), SITE, None).start().await;
+    let topic = format!("store/stock/{GTIN}");
+    let (mut reader, _) = resume(&node, "shelf").await;
+    reader.subscribe_at("store/stock/+", 2).await;
+    drop(reader);
+    scan(&node, 0, 1).await;
+    // Acknowledged, so what the first one gave rise to is on disk.
+    let mut device = Link::device(node.addr, "pos-2").await;
+    device.done("note", json!({"gtin": GTIN, "text": "Apricot", "author": "anna"})).await;
+    device.done("move", json!({"op": "receive", "lines": [{"gtin": GTIN, "qty": 1}]})).await;
+    node.kill().await;
+    node.restart().await;
+    let (mut reader, present) = resume(&node, "shelf").await;
+    assert!(present);
+    let (_, stock) = reader.letter(&topic).await;
+    let stock: Value = serde_json::from_slice(&stock).expect("stock is JSON");
+    assert_eq!(stock["on_hand"], 1, "{stock}");
+}
