@@ -170,7 +170,7 @@ async fn mosquitto(node: &Node, client: &str, version: &str, qos: &str, more: &[
     let port = node.addr.port().to_string();
     let mut command = Command::new("mosquitto_sub");
     command.args(["-p", &port, "-V", version, "-i", client, "-c", "-q", qos, "-t", REPLIES]);
-    if version == "5" {
+    if version == "5" && !more.contains(&"-x") {
         command.args(["-x", "3600"]);
     }
     let run = command.args(more).stdout(Stdio::piped()).kill_on_drop(true).output();
@@ -200,4 +200,23 @@ async fn what_a_commit_gives_rise_to_is_kept_too() {
     let (_, stock) = reader.letter(&topic).await;
     let stock: Value = serde_json::from_slice(&stock).expect("stock is JSON");
     assert_eq!(stock["on_hand"], 1, "{stock}");
+}
+
+#[tokio::test]
+async fn a_session_of_an_absent_client_expires_after_a_kill() {
+    if !tools::has(&["mosquitto_sub"]) {
+        return;
+    }
+    let dir = folder();
+    let mut node = Spec::gateway(dir.path(), SITE, None).start().await;
+    mosquitto(&node, "short", "5", "1", &["-E", "-x", "3"]).await;
+    scan(&node, 0, 3).await;
+    node.kill().await;
+    node.restart().await;
+    let gone = |status: &Value| status["front"]["mailboxes"]["sessions"] == 0;
+    let status = node.until_status("the session expires", gone).await;
+    let mailboxes = &status["front"]["mailboxes"];
+    assert_eq!((&mailboxes["restored"], &mailboxes["messages"]), (&json!(1), &json!(0)), "{status}");
+    let (_, present) = resume(&node, "short").await;
+    assert!(!present);
 }

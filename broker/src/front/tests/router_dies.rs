@@ -131,3 +131,19 @@ async fn what_nobody_wants_does_not_go_through_the_router() {
     until("gone", || rig.stats.connections.get() == 1).await;
     assert_eq!(publish("t/x").await, (7, 5));
 }
+
+/// One that hangs is replaced while it lives, so nothing but the replacement tells its links.
+#[tokio::test]
+async fn links_leave_a_router_that_was_replaced() {
+    let rig = Rig::start().await;
+    let mut reader = Client::connect(rig.addr, V311, "reader").await;
+    reader.subscribe("t/#", 1).await;
+    let mut writer = Client::connect(rig.addr, V311, "writer").await;
+    for round in 0..3 {
+        let received = until_served(&mut writer, &mut reader, round).await;
+        reader.send(&[&[0x40, 2][..], &received.pkid.to_be_bytes()].concat()).await;
+        rig.shared.router.restart();
+    }
+    until_served(&mut writer, &mut reader, 3).await;
+    assert_eq!(rig.stats.connections_total.get(), 2);
+}
