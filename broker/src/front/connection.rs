@@ -30,7 +30,7 @@ use super::wills::Will;
 use crate::mailbox::Change;
 
 /// Once this much waits for the socket, nothing is added before it is written.
-pub(super) const OUT_BYTES_HIGH: usize = 32 * 1024;
+pub(super) const OUT_BYTES_HIGH: usize = 16 * 1024;
 /// What one read asks for: from the first, up to the second for a client that fills it.
 const READ_BYTES: std::ops::RangeInclusive<usize> = 2 * 1024..=64 * 1024;
 /// What a DISCONNECT may take to be written. It is a courtesy.

@@ -61,7 +61,8 @@ impl Router {
         let links = config.connections_max + config.handshakes_max + OWN_LINKS;
         let router = RouterConfig {
             max_connections: links,
-            max_outgoing_packet_count: 200,
+            // What a subscriber that does not read holds on to, besides its connection's buffers.
+            max_outgoing_packet_count: 50,
             max_segment_size: config.segment_bytes.max(1024),
             max_segment_count: 4,
             ..RouterConfig::default()
