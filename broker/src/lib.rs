@@ -9,6 +9,7 @@ pub mod exactly_once;
 pub mod front;
 pub mod hub;
 pub mod ledger;
+pub mod mailbox;
 pub mod node;
 pub mod policy;
 pub mod quota;

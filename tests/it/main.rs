@@ -17,6 +17,7 @@ mod movements;
 mod powercut;
 mod registers;
 mod retained;
+mod sessions;
 mod sync_by_hand;
 mod tools_by_hand;
 mod torture;

@@ -69,6 +69,8 @@ pub(super) struct Incoming {
 pub(super) struct Head {
     pub(super) qos: u8,
     pub(super) pkid: u16,
+    /// Where the packet id stands.
+    pub(super) pkid_at: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -190,14 +192,14 @@ impl Head {
     fn read(packet: &[u8], frame: &Frame) -> Result<Head, Fault> {
         let qos = (frame.flags >> 1) & 0b11;
         if qos == 0 {
-            return Ok(Head { qos, pkid: 0 });
+            return Ok(Head { qos, pkid: 0, pkid_at: 0 });
         }
         let at = |i: usize| packet.get(i).copied().ok_or(Fault::Malformed);
         let u16_at = |i: usize| Ok(u16::from_be_bytes([at(i)?, at(i + 1)?]));
         let topic = usize::from(u16_at(frame.header)?);
         match (qos, u16_at(frame.header + 2 + topic)?) {
             (3, _) | (_, 0) => Err(Fault::Malformed),
-            (qos, pkid) => Ok(Head { qos, pkid }),
+            (qos, pkid) => Ok(Head { qos, pkid, pkid_at: frame.header + 2 + topic }),
         }
     }
 }
@@ -283,7 +285,7 @@ mod tests {
         let properties = PublishProperties { content_type: Some("x".into()), ..Default::default() };
         let mut out = BytesMut::new();
         let head = V311.publish(Publish::new("a", "x", false), Some(properties.clone()), &mut out);
-        assert_eq!((head, &out[..]), (Some(Head { qos: 0, pkid: 0 }), &[0x30, 4, 0, 1, b'a', b'x'][..]));
+        assert_eq!((head, &out[..]), (Some(Head { qos: 0, pkid: 0, pkid_at: 0 }), &[0x30, 4, 0, 1, b'a', b'x'][..]));
         out.clear();
         V5_.publish(Publish::new("a", "x", false), Some(properties), &mut out).unwrap();
         assert_eq!(&out[..], &[0x30, 9, 0, 1, b'a', 4, 3, 0, 1, b'x', b'x'][..]);

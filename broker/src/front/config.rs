@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::tls::Tls;
+use crate::mailbox::MailLimits;
 
 /// How the front listens and where its limits are. `Default` suits one store: a hundred devices on a small box.
 #[derive(Debug, Clone)]
@@ -44,7 +45,7 @@ pub struct FrontConfig {
     /// Messages of the process's own [`Publisher`](super::Publisher) that wait for the router. When full, retained
     /// topics are sent later with their latest value; others are dropped and counted.
     pub publish_queue_max: usize,
-    /// How long an absent client's session is kept. v5 clients may ask for less; v3.1.1 clients with clean session
+    /// How long an absent client's session is kept; an absence starts over with the process. v5 clients may ask for less; v3.1.1 clients with clean session
     /// off always get this.
     pub session_expiry_max: Duration,
     /// Sessions kept for absent clients. When full, a CONNECT that wants to be kept is refused ("server unavailable",
@@ -55,8 +56,11 @@ pub struct FrontConfig {
     /// Bytes that the v5 properties of one publish may take in memory, which the router's log does not count. More
     /// makes the publish a refused one: recorded, not forwarded.
     pub properties_bytes_max: usize,
-    /// How long the router may leave a probe unanswered. After that a new one is built and all clients reconnect.
+    /// How long the router may leave a probe unanswered. After that a new one is built and connections attach again. (A
+    /// router whose thread died is replaced at once.)
     pub router_timeout: Duration,
+    /// What is kept for persistent sessions.
+    pub mail: MailLimits,
 }
 
 impl Default for FrontConfig {
@@ -83,6 +87,7 @@ impl Default for FrontConfig {
             topic_aliases_max: 32,
             properties_bytes_max: 2048,
             router_timeout: Duration::from_secs(10),
+            mail: MailLimits::default(),
         }
     }
 }

@@ -2,8 +2,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
-use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,47 +11,30 @@ use rumqttd::protocol::Packet;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use super::codec::{Codec, Fault, Version};
-use super::deliver::{Delivered, Outbound};
+use super::attach::next_of;
+use super::codec::{Codec, Version};
+use super::deliver::Outbound;
 use super::encode;
+pub(super) use super::end::End;
 use super::handshake::{Admitted, shake_hands};
-use super::intake::{Identity, Intake};
+use super::intake::{Identity, Inbound, Intake};
+use super::live::Member;
+use super::mail::{MailDrop, mail_of};
+use super::overflow::Overflow;
 use super::refused::Refused;
-use super::router::{FromRouter, Link, RouterGone};
+use super::router::Link;
 use super::sessions::{Claim, Kick, Kicked};
 use super::shared::Shared;
 use super::subscribe::{Pending, Replay};
 use super::wills::Will;
+use crate::mailbox::Change;
 
 /// Once this much waits for the socket, nothing is added before it is written.
-const OUT_BYTES_HIGH: usize = 64 * 1024;
+pub(super) const OUT_BYTES_HIGH: usize = 16 * 1024;
 /// What one read asks for: from the first, up to the second for a client that fills it.
 const READ_BYTES: std::ops::RangeInclusive<usize> = 2 * 1024..=64 * 1024;
 /// What a DISCONNECT may take to be written. It is a courtesy.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Why a connection ended.
-#[derive(Debug)]
-pub(super) enum End {
-    /// DISCONNECT.
-    Disconnected {
-        will: bool,
-        /// v5: the session expiry that the client asks for at last.
-        expiry_s: Option<u32>,
-    },
-    Closed,
-    Io(io::Error),
-    Fault(Fault),
-    KeepAlive,
-    /// The client did not read.
-    Stalled,
-    Kicked(Kick),
-    /// The writer has stopped. Nothing more can be acknowledged.
-    IntakeClosed,
-    /// Nothing was recorded, and only a closed connection tells a v3.1.1 client so.
-    NoRoom,
-    RouterGone,
-}
 
 pub(super) struct Connection<S, I> {
     pub(super) shared: Arc<Shared<I>>,
@@ -61,7 +42,16 @@ pub(super) struct Connection<S, I> {
     pub(super) codec: Codec,
     pub(super) who: Arc<Identity>,
     pub(super) claim: Claim,
-    pub(super) link: Link,
+    /// Made with the first subscription of a clean session; others need none.
+    pub(super) link: Option<Link>,
+    /// The router died with a link of ours.
+    pub(super) unlinked: bool,
+    /// What the router serves for this connection.
+    pub(super) live: Member,
+    /// Of a persistent session: its subscriptions and what it did not get yet.
+    pub(super) mail: Option<MailDrop>,
+    /// What a clean session lost because it did not read.
+    pub(super) overflow: Overflow,
     /// Bytes read and not decoded yet: at most one packet and one read.
     pub(super) inbound: BytesMut,
     /// `inbound` may hold a whole packet.
@@ -71,7 +61,7 @@ pub(super) struct Connection<S, I> {
     pub(super) to_router: Vec<Packet>,
     pub(super) outbound: Outbound,
     /// The router stopped sending and waits for us to say that all was written.
-    asleep: bool,
+    pub(super) asleep: bool,
     /// A SUBSCRIBE or UNSUBSCRIBE that the router is busy with. Nothing is decoded meanwhile.
     pub(super) pending: Option<Pending>,
     /// Filters whose retained messages are still to be sent.
@@ -110,12 +100,27 @@ where
     let gauge = Gauge(stats);
     let who = admitted.who.clone();
     tracing::info!(%peer, client = %who.client, name = who.name.as_deref(), version = ?admitted.codec.version, "connected");
-    let resubscribe = admitted.resubscribe;
     let mut connection = Connection::new(admitted, stream, shared);
-    let end = connection.run(resubscribe).await;
+    let end = connection.run().await;
     tracing::info!(%peer, client = %who.client, %end, "disconnected");
     connection.finish(end).await;
     drop(gauge);
+}
+
+/// Counts bytes that are being written, also when that is interrupted.
+struct Unread(Arc<super::stats::FrontStats>, u64);
+
+impl Unread {
+    fn new(stats: &Arc<super::stats::FrontStats>, bytes: usize) -> Unread {
+        stats.unread_bytes.add(bytes as u64);
+        Unread(stats.clone(), bytes as u64)
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.0.unread_bytes.sub(self.1);
+    }
 }
 
 /// Counts the connection off also when its task is aborted.
@@ -130,12 +135,16 @@ impl Drop for Gauge {
 impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
     fn new(admitted: Admitted, stream: S, shared: Arc<Shared<I>>) -> Connection<S, I> {
         Connection {
+            live: shared.router.live.member(),
             shared,
             stream,
             codec: admitted.codec,
             who: admitted.who,
             claim: admitted.claim,
-            link: admitted.link,
+            link: None,
+            unlinked: false,
+            mail: admitted.mailbox.map(|mailbox| MailDrop::new(mailbox.attach(), admitted.receive_max)),
+            overflow: Overflow::default(),
             undecoded: !admitted.inbound.is_empty(),
             inbound: admitted.inbound,
             out: BytesMut::new(),
@@ -153,31 +162,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
         }
     }
 
-    async fn run(&mut self, resubscribe: bool) -> End {
-        let Err(end) = self.turns(resubscribe).await;
+    async fn run(&mut self) -> End {
+        let Err(end) = self.turns().await;
         self.count(&end);
         self.say_goodbye(&end).await;
         end
     }
 
     /// Each turn takes in one batch, hands over what the router has, writes once, and waits for more.
-    async fn turns(&mut self, resubscribe: bool) -> Result<Infallible, End> {
-        if resubscribe {
-            self.resubscribe()?;
-        }
+    async fn turns(&mut self) -> Result<Infallible, End> {
         let mut alarm = std::pin::pin!(sleep_until(self.heard + self.keepalive.unwrap_or_default()));
         let mut read_bytes = *READ_BYTES.start();
         loop {
+            if std::mem::take(&mut self.unlinked) {
+                self.attach_again().await?;
+            }
             self.take_in().await?;
-            let behind = self.hand_over()?;
+            let behind = self.hand_over() | self.collect_mail().await?;
             self.replay_page();
             self.flush().await?;
-            if std::mem::take(&mut self.asleep) {
-                self.link.wake().await?;
+            if std::mem::take(&mut self.asleep)
+                && let Some(link) = &self.link
+                && link.wake().await.is_err()
+            {
+                self.lose_link();
             }
             let can_decode = self.undecoded && self.pending.is_none();
             let can_read = !self.undecoded && self.pending.is_none();
-            let again = can_decode || behind || !self.replays.is_empty();
+            let again = can_decode || behind || self.unlinked || !self.replays.is_empty();
             if self.inbound.capacity() - self.inbound.len() < read_bytes / 2 {
                 self.inbound.reserve(read_bytes);
             }
@@ -196,7 +208,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
                 // After reading: whoever was kept waiting by us must not be taken for silent.
                 () = alarm.as_mut(), if can_read && self.keepalive.is_some() => self.check_heard(alarm.as_mut())?,
                 () = std::future::ready(()), if again => {}
-                from_router = self.link.next() => self.deliver(from_router?)?,
+                () = mail_of(self.mail.as_ref()) => {}
+                from_router = next_of(self.link.as_mut()) => self.deliver_or_lose(from_router),
             }
         }
     }
@@ -210,45 +223,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
         Ok(())
     }
 
-    /// Takes what the router has without waiting. True if there may be more, once there is room for it.
-    fn hand_over(&mut self) -> Result<bool, End> {
-        while self.out.len() < OUT_BYTES_HIGH {
-            match self.link.try_next()? {
-                Some(from_router) => self.deliver(from_router)?,
-                None => return Ok(false),
-            }
-        }
-        Ok(true)
-    }
-
-    fn deliver(&mut self, from_router: FromRouter) -> Result<(), End> {
-        match from_router {
-            FromRouter::Publish(publish, properties, offset) => {
-                let subscriptions = self.claim.filters.len();
-                let lost = offset.map_or(0, |offset| self.claim.overflow.lost_before(offset, subscriptions));
-                self.shared.stats.overflow_lost.add(lost);
-                let Connection { outbound, codec, out, to_router, .. } = self;
-                match outbound.publish(codec, publish, properties, out, to_router) {
-                    Delivered::Yes => self.shared.stats.delivered.inc(),
-                    Delivered::TooLarge => self.shared.stats.oversize_dropped.inc(),
-                }
-            }
-            FromRouter::Packet(Packet::PubRel(pubrel, _)) => {
-                self.outbound.pubrel(pubrel.pkid, &mut self.out, &mut self.to_router);
-            }
-            FromRouter::Packet(Packet::SubAck(..)) => self.router_subscribed()?,
-            FromRouter::Unscheduled => self.asleep = true,
-            // UNSUBACK is ours to give; there is nothing else that it says.
-            FromRouter::Packet(_) => {}
-        }
-        Ok(self.link.send(&mut self.to_router)?)
-    }
-
     /// Writes all of `out`. A takeover interrupts it, a stop of the process does not.
     pub(super) async fn flush(&mut self) -> Result<(), End> {
         if self.out.is_empty() {
             return Ok(());
         }
+        let _unread = Unread::new(&self.shared.stats, self.out.len());
         let write = timeout(self.shared.config.write_timeout, self.stream.write_all_buf(&mut self.out));
         tokio::select! {
             biased;
@@ -286,9 +266,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
 
     /// Leaves behind what the client asked for: its session, its will, or nothing.
     async fn finish(self, end: End) {
-        let Connection { shared, mut claim, link, mut will, mut expiry, exactly_once, stream, .. } = self;
+        let Connection { shared, mut claim, link, live, mail, mut will, mut expiry, exactly_once, stream, .. } = self;
         drop(stream);
-        drop(link);
+        drop((link, live, mail));
         if let End::Disconnected { will: wanted, expiry_s } = end {
             if !wanted {
                 will = None;
@@ -313,20 +293,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
             end_session(&mut claim, &shared, exactly_once).await;
         } else {
             claim.expires = Some(now + expiry);
+            keep_for(&mut claim, expiry, &shared).await;
         }
     }
 }
 
-/// Forgets a session here, in the router and in the intake.
+/// Tells the ledger how long the session outlives this connection, if that is news. Nobody waits for it: should it be
+/// lost, the session is kept for as long as was asked for at first.
+async fn keep_for<I: Intake>(claim: &mut Claim, expiry: Duration, shared: &Arc<Shared<I>>) {
+    let expiry_s = seconds(expiry);
+    if claim.kept && claim.expiry_s != expiry_s {
+        claim.expiry_s = expiry_s;
+        let change = Change::Open { owner: claim.owner.clone(), expiry_s };
+        shared.tell(Inbound::Session { client: claim.client.clone(), change }).await;
+    }
+}
+
+pub(super) fn seconds(expiry: Duration) -> u32 {
+    u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// Forgets a session here and in the intake.
 pub(super) async fn end_session<I: Intake>(claim: &mut Claim, shared: &Arc<Shared<I>>, exactly_once: bool) {
     let kept = std::mem::take(&mut claim.kept);
     claim.expires = None;
     claim.filters.clear();
-    claim.overflow.reset();
-    // A router that is gone has forgotten it too.
-    if kept {
-        let _ = shared.router.clear(&claim.client).await;
-    }
     if kept || exactly_once {
         // Fails only if the writer stopped; a clean start tells it again.
         shared.forget(&claim.client).await;
@@ -338,55 +329,5 @@ pub(super) async fn unless_stopping(kicked: &mut Kicked) -> Kick {
     match kicked.wait().await {
         Kick::Shutdown => std::future::pending().await,
         kick => kick,
-    }
-}
-
-impl End {
-    /// The reason code of the v5 DISCONNECT; `None` where there is nothing to say or nobody to hear it.
-    fn reason(&self) -> Option<u8> {
-        match self {
-            End::Disconnected { .. } | End::Closed | End::Io(_) | End::Stalled => None,
-            End::Fault(fault) => Some(fault.reason()),
-            End::KeepAlive => Some(0x8d),
-            End::Kicked(Kick::TakenOver) => Some(0x8e),
-            End::Kicked(Kick::Shutdown) => Some(0x8b),
-            End::Kicked(Kick::RouterLost) | End::RouterGone | End::IntakeClosed => Some(0x89),
-            End::NoRoom => Some(0x97),
-        }
-    }
-
-    /// Whether it says something about the client. When we are the ones who fail or stop, wills stay unsaid: the
-    /// devices are well.
-    fn is_the_clients(&self) -> bool {
-        match self {
-            End::Disconnected { .. } | End::Closed | End::Io(_) | End::Fault(_) | End::KeepAlive | End::Stalled => true,
-            End::Kicked(Kick::TakenOver) => true,
-            End::Kicked(Kick::Shutdown | Kick::RouterLost) | End::RouterGone | End::IntakeClosed | End::NoRoom => false,
-        }
-    }
-}
-
-impl fmt::Display for End {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            End::Disconnected { will: false, .. } => f.write_str("the client said so"),
-            End::Disconnected { will: true, .. } => f.write_str("the client said so, and wants its will published"),
-            End::Closed => f.write_str("closed by the client"),
-            End::Io(error) => write!(f, "{error}"),
-            End::Fault(fault) => write!(f, "protocol fault: {fault:?}"),
-            End::KeepAlive => f.write_str("not heard from for one and a half keep alives"),
-            End::Stalled => f.write_str("the client did not read"),
-            End::Kicked(Kick::TakenOver) => f.write_str("taken over by a new connection of the same client id"),
-            End::Kicked(Kick::Shutdown) => f.write_str("the process stops"),
-            End::Kicked(Kick::RouterLost) | End::RouterGone => f.write_str("the router died"),
-            End::IntakeClosed => f.write_str("the writer has stopped"),
-            End::NoRoom => f.write_str("no room for what it sent"),
-        }
-    }
-}
-
-impl From<RouterGone> for End {
-    fn from(_: RouterGone) -> End {
-        End::RouterGone
     }
 }

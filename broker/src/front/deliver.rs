@@ -14,6 +14,11 @@ use rumqttd::protocol::{
 use super::codec::Codec;
 use super::encode;
 
+/// Packet ids that one link of the router uses: 1 to 100.
+const IDS_OF_A_LINK: u16 = 128;
+/// How often the ids may move on before they begin again: as often as they fit into 1 to 65,535.
+const LINKS: u16 = 511;
+
 /// The router has at most 100 messages in flight per link, which bounds every queue here.
 pub(super) struct Outbound {
     /// v5 Receive Maximum of the client.
@@ -29,6 +34,10 @@ pub(super) struct Outbound {
     /// QoS 2 messages that the client refused in its PUBREC: it will not answer their PUBREL.
     refused: Vec<u16>,
     in_flight: usize,
+    /// Links before this one. Each has ids of its own towards the client, which may still be at those of the one before.
+    links: u16,
+    /// In flight when a router died: the client's answers end here.
+    orphans: Vec<u16>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +70,41 @@ impl Outbound {
             released: VecDeque::new(),
             refused: Vec::new(),
             in_flight: 0,
+            links: 0,
+            orphans: Vec::new(),
         }
+    }
+
+    /// The router died, and all it waited for is void. What the client has in flight it may still answer.
+    pub(super) fn router_lost(&mut self) {
+        let sent = self.unacked.len() - self.held.len();
+        let sent = self.unacked.drain(..).take(sent).filter(|sent| sent.state != State::Acked).map(|sent| sent.pkid);
+        let orphans: Vec<u16> =
+            sent.chain(self.released.drain(..).filter(|(_, done)| !done).map(|(id, _)| id)).collect();
+        let client_ids = orphans.into_iter().filter(|id| !self.refused.contains(id)).map(|id| outer(id, self.links));
+        let client_ids: Vec<u16> = client_ids.collect();
+        // Of a client that answers nothing over several routers, only the last one's are remembered.
+        let keep = IDS_OF_A_LINK.into();
+        self.orphans.extend(client_ids);
+        let forgotten = self.orphans.len().saturating_sub(keep);
+        self.orphans.drain(..forgotten);
+        self.in_flight = self.orphans.len();
+        self.held.clear();
+        self.refused.clear();
+        self.links = (self.links + 1) % LINKS;
+    }
+
+    /// True if it was one.
+    fn adopt(&mut self, pkid: u16, out: &mut BytesMut) -> bool {
+        let Some(at) = self.orphans.iter().position(|orphan| *orphan == pkid) else { return false };
+        self.orphans.swap_remove(at);
+        self.landed(out);
+        true
+    }
+
+    /// The router's name for what the client calls `pkid`, if it is of this link.
+    fn inner(&self, pkid: u16) -> Option<u16> {
+        pkid.checked_sub(self.links * IDS_OF_A_LINK).filter(|id| *id < IDS_OF_A_LINK)
     }
 
     pub(super) fn publish(
@@ -77,6 +120,10 @@ impl Outbound {
         let fits = self.fits(out.len() - start);
         if !fits {
             out.truncate(start);
+        }
+        if head.qos > 0 && fits {
+            let at = start + head.pkid_at;
+            out[at..at + 2].copy_from_slice(&outer(head.pkid, self.links).to_be_bytes());
         }
         if head.qos > 0 {
             let state = if fits { State::Waiting } else { State::Acked };
@@ -99,6 +146,10 @@ impl Outbound {
     }
 
     pub(super) fn puback(&mut self, pkid: u16, out: &mut BytesMut, to_router: &mut Vec<Packet>) {
+        if self.adopt(pkid, out) {
+            return;
+        }
+        let Some(pkid) = self.inner(pkid) else { return };
         if self.mark(pkid, State::Acked) {
             self.pass_on(to_router);
             self.landed(out);
@@ -107,6 +158,15 @@ impl Outbound {
 
     /// `refused`: the client's PUBREC carries an error, which ends the exchange on its side.
     pub(super) fn pubrec(&mut self, pkid: u16, refused: bool, out: &mut BytesMut, to_router: &mut Vec<Packet>) {
+        if self.orphans.contains(&pkid) {
+            if refused {
+                self.adopt(pkid, out);
+            } else {
+                encode::pubrel(pkid, out);
+            }
+            return;
+        }
+        let Some(pkid) = self.inner(pkid) else { return };
         if self.mark(pkid, State::Received) {
             if refused {
                 self.refused.push(pkid);
@@ -123,11 +183,15 @@ impl Outbound {
         if refused {
             self.pass_on(to_router);
         } else {
-            encode::pubrel(pkid, out);
+            encode::pubrel(outer(pkid, self.links), out);
         }
     }
 
     pub(super) fn pubcomp(&mut self, pkid: u16, out: &mut BytesMut, to_router: &mut Vec<Packet>) {
+        if self.adopt(pkid, out) {
+            return;
+        }
+        let Some(pkid) = self.inner(pkid) else { return };
         if let Some(release) = self.released.iter_mut().find(|(of, done)| *of == pkid && !done) {
             release.1 = true;
             self.pass_on(to_router);
@@ -147,7 +211,7 @@ impl Outbound {
         }
     }
 
-    /// One message less in flight; another may go. PUBCOMPs of an earlier connection may make it too small a number.
+    /// One message less in flight; another may go.
     fn landed(&mut self, out: &mut BytesMut) {
         self.in_flight = self.in_flight.saturating_sub(1);
         if self.in_flight < self.in_flight_max
@@ -172,4 +236,9 @@ impl Outbound {
             to_router.push(Packet::PubComp(PubComp { pkid, reason: PubCompReason::Success }, None));
         }
     }
+}
+
+/// The client's name for what the router calls `pkid`.
+fn outer(pkid: u16, links: u16) -> u16 {
+    links * IDS_OF_A_LINK + pkid
 }

@@ -3,9 +3,11 @@
 //! Not rumqttd's encoders: the v3.1.1 one panics on v5 reason codes and properties, the v5 one writes a DISCONNECT
 //! with a reason one byte too long.
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
+use rumqttd::protocol::PublishProperties;
 
 use super::codec::Version;
+use crate::mailbox::Message;
 
 pub(super) const PINGRESP: [u8; 2] = [0xd0, 0];
 
@@ -19,6 +21,11 @@ pub(super) fn pubrec(pkid: u16, reason: u8, out: &mut BytesMut) {
 
 pub(super) fn pubrel(pkid: u16, out: &mut BytesMut) {
     acknowledge(0x62, pkid, 0, out);
+}
+
+/// PUBREL for a packet id that is not known (any more); only v5 can say so.
+pub(super) fn pubrel_unknown(version: Version, pkid: u16, out: &mut BytesMut) {
+    acknowledge(0x62, pkid, if version == Version::V5 { 0x92 } else { 0 }, out);
 }
 
 pub(super) fn pubcomp(pkid: u16, out: &mut BytesMut) {
@@ -83,6 +90,72 @@ pub(super) fn retained(version: Version, topic: &str, payload: &[u8], subscripti
     out.extend_from_slice(topic.as_bytes());
     out.extend_from_slice(&properties);
     out.extend_from_slice(payload);
+}
+
+/// QoS, DUP and packet id of a PUBLISH.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Head {
+    pub(super) qos: u8,
+    pub(super) dup: bool,
+    pub(super) pkid: u16,
+}
+
+/// A letter of a mailbox, without a retain flag. `ids` are v5 subscription identifiers.
+pub(super) fn letter(version: Version, message: &Message, head: Head, ids: &[u32], out: &mut BytesMut) {
+    let mut properties = BytesMut::new();
+    if version == Version::V5 {
+        let mut identifiers = BytesMut::new();
+        for id in ids {
+            identifiers.put_u8(0x0b);
+            remaining_length(*id as usize, &mut identifiers);
+        }
+        remaining_length(message.properties().len() + identifiers.len(), &mut properties);
+        properties.extend_from_slice(message.properties());
+        properties.extend_from_slice(&identifiers);
+    }
+    let (topic, payload) = (message.topic(), message.payload());
+    let pkid_bytes = if head.qos > 0 { 2 } else { 0 };
+    out.put_u8(0x30 | u8::from(head.dup) << 3 | head.qos << 1);
+    remaining_length(2 + topic.len() + pkid_bytes + properties.len() + payload.len(), out);
+    out.put_u16(topic.len() as u16);
+    out.extend_from_slice(topic);
+    if head.qos > 0 {
+        out.put_u16(head.pkid);
+    }
+    out.extend_from_slice(&properties);
+    out.extend_from_slice(payload);
+}
+
+/// What subscribers may see of a publish's v5 properties, without their length: no alias, no identifiers.
+pub(super) fn properties(from: &PublishProperties) -> Bytes {
+    let mut out = BytesMut::new();
+    let mut put = |id: u8, parts: &[&[u8]]| {
+        out.put_u8(id);
+        for part in parts {
+            out.put_u16(part.len() as u16);
+            out.extend_from_slice(part);
+        }
+    };
+    if let Some(content_type) = &from.content_type {
+        put(0x03, &[content_type.as_bytes()]);
+    }
+    if let Some(response_topic) = &from.response_topic {
+        put(0x08, &[response_topic.as_bytes()]);
+    }
+    if let Some(data) = &from.correlation_data {
+        put(0x09, &[data]);
+    }
+    for (key, value) in &from.user_properties {
+        put(0x26, &[key.as_bytes(), value.as_bytes()]);
+    }
+    if let Some(indicator) = from.payload_format_indicator {
+        out.extend_from_slice(&[0x01, indicator]);
+    }
+    if let Some(seconds) = from.message_expiry_interval {
+        out.put_u8(0x02);
+        out.put_u32(seconds);
+    }
+    out.freeze()
 }
 
 /// The variable byte integer of MQTT 5 section 1.5.5.

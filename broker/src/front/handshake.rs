@@ -13,23 +13,23 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::codec::{CONNECT, Codec, Decoded, Fault, Frame, Version};
+use super::connection::seconds;
 use super::encode;
-use super::intake::{Credentials, Identity, Intake};
+use super::intake::{Credentials, Identity, Inbound, Intake};
 use super::refused::Refused;
-use super::router::{Link, LinkFor};
 use super::sessions::Claim;
 use super::shared::Shared;
 use super::topic_rules;
 use super::wills::Will;
+use crate::mailbox::{Change, Mailbox};
 
 /// A client that was let in, before anything else was said.
 pub(super) struct Admitted {
     pub(super) codec: Codec,
     pub(super) who: Arc<Identity>,
     pub(super) claim: Claim,
-    pub(super) link: Link,
-    /// The session is kept, but the router lost it: its subscriptions must be made again.
-    pub(super) resubscribe: bool,
+    /// Of a persistent session.
+    pub(super) mailbox: Option<Arc<Mailbox>>,
     /// `None`: the client need not be heard from.
     pub(super) keepalive: Option<Duration>,
     pub(super) expiry: Duration,
@@ -139,7 +139,7 @@ fn peek_version(buf: &[u8], packet_bytes_max: usize) -> Result<Option<Version>, 
     }
 }
 
-/// Decides in the order that costs least: id, credentials, will, then session and router. On success `out` has the
+/// Decides in the order that costs least: id, credentials, will, then the session. On success `out` has the
 /// CONNACK.
 async fn admit<I: Intake>(
     offer: Offer,
@@ -173,8 +173,11 @@ async fn admit<I: Intake>(
     let absent_will = claim.will.take().map(|(_, will)| will);
     // Overwritten when the connection ends as it should; this is for one that does not.
     claim.expires = Some(Instant::now() + config.session_expiry_max);
-    if clean {
+    let session_present = claim.kept && !clean;
+    if !session_present {
         start_clean(&mut claim, shared).await?;
+    }
+    if clean {
         // Its session has ended now, and a will waits no longer than that. A client that resumes cancels it.
         if let Some(will) = absent_will {
             let shared = shared.clone();
@@ -182,14 +185,12 @@ async fn admit<I: Intake>(
         }
     }
     claim.owner = who.name.clone();
-    let session_present = claim.kept;
-    let (link, resubscribe) = link(&mut claim, limits.expiry, shared).await?;
+    let mailbox = open_mailbox(&mut claim, limits.expiry, shared).await?;
     let admitted = Admitted {
         codec: Codec { version, packet_bytes_max: config.packet_bytes_max },
         who,
         claim,
-        link,
-        resubscribe,
+        mailbox,
         keepalive: limits.keepalive,
         expiry: limits.expiry,
         will,
@@ -312,34 +313,32 @@ fn may_resume<I: Intake>(claim: &Claim, who: &Identity, shared: &Shared<I>) -> b
 }
 
 async fn start_clean<I: Intake>(claim: &mut Claim, shared: &Arc<Shared<I>>) -> Result<(), Refused> {
-    if claim.kept {
-        shared.router.clear(&claim.client).await.map_err(|_| Refused::Unavailable)?;
-        claim.kept = false;
-        claim.filters.clear();
-        claim.overflow.reset();
-    }
+    claim.kept = false;
+    claim.filters.clear();
     if shared.forget(&claim.client).await { Ok(()) } else { Err(Refused::Unavailable) }
 }
 
-/// The link, and whether the router lost the session that we kept.
-async fn link<I: Intake>(
+/// The mailbox of a session that is kept or is to be. Waits until the ledger has it: a session that was promised
+/// outlasts the process.
+async fn open_mailbox<I: Intake>(
     claim: &mut Claim,
     expiry: Duration,
     shared: &Arc<Shared<I>>,
-) -> Result<(Link, bool), Refused> {
-    let gone = |_| Refused::Unavailable;
-    let client = claim.client.clone();
+) -> Result<Option<Arc<Mailbox>>, Refused> {
     if !claim.kept && expiry.is_zero() {
-        return Ok((shared.router.link(LinkFor::Clean).await.map_err(gone)?.0, false));
+        return Ok(None);
     }
-    if !claim.kept {
-        // Nothing should be there, but what is there by accident must not come back to life.
-        shared.router.clear(&client).await.map_err(gone)?;
+    let expiry_s = seconds(expiry);
+    if !claim.kept || claim.expiry_s != expiry_s {
+        let change = Change::Open { owner: claim.owner.clone(), expiry_s };
+        let opened = shared.settle(vec![Inbound::Session { client: claim.client.clone(), change }]);
+        let in_time = tokio::time::timeout(shared.config.takeover_timeout, opened).await;
+        if in_time != Ok(true) {
+            return Err(Refused::Unavailable);
+        }
+        (claim.kept, claim.expiry_s) = (true, expiry_s);
     }
-    let (link, present) = shared.router.link(LinkFor::Session(&client)).await.map_err(gone)?;
-    let resubscribe = claim.kept && !present;
-    claim.kept = true;
-    Ok((link, resubscribe))
+    shared.intake.mailboxes().of(&claim.client).map(Some).ok_or(Refused::Unavailable)
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use crate::mailbox::{Change, Mailboxes};
+
 /// Who is at the other end of a connection, as the [`Policy`] recognised it at CONNECT.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -67,6 +69,11 @@ pub enum Inbound {
     Forget {
         client: Arc<str>,
     },
+    /// A change of a persistent session. It is the writer's own business; cores do nothing about it.
+    Session {
+        client: Arc<str>,
+        change: Change,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -75,6 +82,8 @@ pub struct InboundPublish {
     /// Valid UTF-8 where `denied` is `None`; else whatever the client sent (bounded by the packet size).
     pub topic: Bytes,
     pub payload: Bytes,
+    /// v5 properties for subscribers, as they are sent, without their length. Empty if there are none.
+    pub properties: Bytes,
     /// `Some` for QoS 2: the packet id that names the message until its PUBREL.
     pub exactly_once: Option<u16>,
     /// True for a will that the front publishes for a client that went away without DISCONNECT.
@@ -127,4 +136,7 @@ pub struct Closed;
 /// Where batches go. Waits while the writer is busy, which slows the sender's socket down and nobody else's.
 pub trait Intake: Send + Sync + 'static {
     fn submit(&self, batch: Batch) -> impl Future<Output = Result<(), Closed>> + Send;
+
+    /// What it keeps for persistent sessions. Messages that it forwards are put there by itself.
+    fn mailboxes(&self) -> Arc<Mailboxes>;
 }

@@ -20,6 +20,7 @@ use super::router::Router;
 use super::sessions::{Kick, Sessions};
 use super::shared::Shared;
 use super::stats::FrontStats;
+use super::watchdog;
 
 /// What accept waits after an error, which is most often a lack of file descriptors that others must give back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -39,18 +40,15 @@ impl<I: Intake> Front<I> {
     /// Those of binding `config.listen`.
     pub async fn bind(config: FrontConfig, policy: Arc<dyn Policy>, intake: Arc<I>) -> io::Result<Front<I>> {
         let listener = TcpListener::bind(config.listen).await?;
-        let stats = Arc::<FrontStats>::default();
+        let mailboxes = intake.mailboxes();
+        mailboxes.limit(config.mail);
+        let stats = Arc::new(FrontStats { mail: mailboxes.stats(), ..FrontStats::default() });
         let router = Arc::new(Router::spawn(&config));
         let sessions = Arc::new(Sessions::new(config.connections_max, config.sessions_max, stats.clone()));
+        sessions.restore(mailboxes.take_restored(), config.session_expiry_max);
         let retained = Arc::new(Retained::new(config.retained_max, config.retained_bytes_max, stats.clone()));
-        let (publisher, feed) = Feed::new(
-            router.clone(),
-            sessions.clone(),
-            retained.clone(),
-            stats.clone(),
-            config.publish_queue_max,
-            config.router_timeout,
-        );
+        let (publisher, feed) =
+            Feed::new(router.clone(), retained.clone(), stats.clone(), config.publish_queue_max, config.router_timeout);
         let stopping = watch::Sender::new(false);
         let shared = Shared { config, policy, intake, router, sessions, retained, publisher, stats, stopping };
         Ok(Front { listener, shared: Arc::new(shared), feed })
@@ -79,6 +77,7 @@ impl<I: Intake> Front<I> {
         let Front { listener, shared, feed } = self;
         let mut helpers = JoinSet::new();
         helpers.spawn(feed.run());
+        helpers.spawn(watchdog::watch(shared.router.clone(), shared.stats.clone(), shared.config.router_timeout));
         helpers.spawn(look_after_sessions(shared.clone()));
         let mut connections = JoinSet::new();
         accept(&listener, &shared, &mut connections, shutdown).await;

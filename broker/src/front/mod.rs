@@ -1,7 +1,9 @@
 //! The MQTT listener: the only folder that names rumqttd.
 //!
 //! Sockets, CONNECT, policy, keepalive, inbound QoS, wills, takeover and retained messages are ours; rumqttd's
-//! router holds subscriptions and fans out. The router is a volatile cache: nothing that must last is in it.
+//! router holds the subscriptions of clean sessions and fans out to them. It is a volatile cache: nothing that must
+//! last is in it, and when it dies connections attach to the next one. Persistent sessions have a mailbox in the
+//! ledger instead (`crate::mailbox`): the intake fills it, `mail` empties it.
 //!
 //! The rules that everything here keeps:
 //!
@@ -14,16 +16,20 @@
 //! - Every queue has a bound in [`FrontConfig`] or beside its declaration.
 //!
 //! Not served: shared subscriptions (refused with 0x9E), No Local and Retain As Published (not looked at), AUTH.
-//! Retained messages come at QoS 0. Sessions do not outlive the process.
+//! Retained messages come at QoS 0; others at the QoS that was granted, whatever they were published with.
 
+mod attach;
 mod codec;
 mod config;
 mod connection;
 mod deliver;
 mod encode;
+mod end;
 mod handshake;
 mod intake;
 mod listener;
+mod live;
+mod mail;
 mod overflow;
 mod publish;
 mod publisher;
@@ -38,6 +44,7 @@ mod subscribe;
 mod tests;
 mod tls;
 mod topic_rules;
+mod watchdog;
 mod wills;
 
 pub use config::FrontConfig;

@@ -1,18 +1,17 @@
 //! What clients send: decoded, checked, made durable by the intake, fanned out, and only then acknowledged.
 
 use bytes::Bytes;
-use rumqttd::protocol::{Disconnect, DisconnectReasonCode, Packet, PubRecReason, PublishProperties, QoS};
+use rumqttd::protocol::{Disconnect, DisconnectReasonCode, Packet, PubRec, PubRecReason, PublishProperties, QoS};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
 
 use super::codec::{Decoded, Fault, Incoming, Version};
 use super::connection::{Connection, End, unless_stopping};
 use super::encode;
 use super::intake::{Batch, Denial, Inbound, InboundPublish, Intake, Outcome, Verdict};
 use super::publisher::Message;
-use super::router::RouterGone;
 use super::topic_rules::{self, TopicFault};
+use crate::mailbox::Change;
 
 /// Inbounds of one batch.
 const BATCH_ITEMS_MAX: usize = 64;
@@ -21,24 +20,25 @@ const BATCH_BYTES: usize = 64 * 1024;
 
 /// Inbounds on their way to the intake, and what each is owed when its verdict comes.
 #[derive(Default)]
-struct Gathered {
-    items: Vec<Inbound>,
-    dues: Vec<Due>,
+pub(super) struct Gathered {
+    pub(super) items: Vec<Inbound>,
+    pub(super) dues: Vec<Due>,
     bytes: usize,
 }
 
-struct Due {
-    ack: Ack,
+pub(super) struct Due {
+    pub(super) ack: Ack,
     /// `None` for what subscribers never see.
-    message: Option<Message>,
+    pub(super) message: Option<Message>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ack {
+pub(super) enum Ack {
     None,
     Puback(u16),
     Pubrec(u16),
     Pubcomp(u16),
+    Pubrel(u16),
 }
 
 /// Why gathering stopped.
@@ -60,7 +60,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
         let mut gathered = Gathered::default();
         let stop = self.gather(&mut gathered);
         self.undecoded = !matches!(stop, Stop::NeedBytes);
-        self.link.send(&mut self.to_router)?;
+        self.tell_router();
         if !gathered.items.is_empty() {
             self.commit(gathered).await?;
         }
@@ -76,8 +76,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
 
     async fn obey(&mut self, packet: Packet) -> Result<(), End> {
         match packet {
-            Packet::Subscribe(subscribe, properties) => self.subscribe(subscribe, properties),
-            Packet::Unsubscribe(unsubscribe, _) => self.unsubscribe(unsubscribe),
+            Packet::Subscribe(subscribe, properties) => self.subscribe(subscribe, properties).await,
+            Packet::Unsubscribe(unsubscribe, _) => self.unsubscribe(unsubscribe).await,
             Packet::Disconnect(Disconnect { reason_code }, properties) => {
                 self.flush().await?;
                 let will = reason_code != DisconnectReasonCode::NormalDisconnection;
@@ -121,13 +121,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
 
     /// What is not a PUBLISH: done at once, gathered, or given back because it must wait for the batch.
     fn gather_packet(&mut self, packet: Packet, gathered: &mut Gathered) -> Result<Option<Packet>, Fault> {
+        let packet = match self.gather_letter(packet, gathered) {
+            Some(packet) => packet,
+            None => return Ok(None),
+        };
         let Connection { outbound, out, to_router, .. } = self;
         match packet {
             Packet::PingReq(_) => out.extend_from_slice(&encode::PINGRESP),
             Packet::PubAck(ack, _) => outbound.puback(ack.pkid, out, to_router),
             Packet::PubRec(rec, _) => {
-                let refused = !matches!(rec.reason, PubRecReason::Success | PubRecReason::NoMatchingSubscribers);
-                outbound.pubrec(rec.pkid, refused, out, to_router);
+                outbound.pubrec(rec.pkid, is_refusal(&rec), out, to_router);
             }
             Packet::PubComp(comp, _) => outbound.pubcomp(comp.pkid, out, to_router),
             Packet::PubRel(rel, _) if rel.pkid == 0 => return Err(Fault::Malformed),
@@ -154,11 +157,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
             QoS::ExactlyOnce => Ack::Pubrec(publish.pkid),
         };
         self.exactly_once |= publish.qos == QoS::ExactlyOnce;
+        let properties = publish.properties.filter(|p| *p != PublishProperties::default());
+        let encoded = properties.as_ref().filter(|_| denied.is_none()).map(encode::properties).unwrap_or_default();
         // Device-sent retain is not obeyed: retained topics are the process's own.
         let message = denied.is_none().then(|| Message {
             topic: publish.topic.clone(),
             payload: publish.payload.clone(),
-            properties: publish.properties.filter(|p| *p != PublishProperties::default()).map(Box::new),
+            properties: properties.map(Box::new),
         });
         if let Some(denial) = &denied {
             self.shared.stats.denied.inc();
@@ -170,6 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
             who: self.who.clone(),
             topic: publish.topic,
             payload: publish.payload,
+            properties: encoded,
             exactly_once: (publish.qos == QoS::ExactlyOnce).then_some(publish.pkid),
             will: false,
             denied,
@@ -227,14 +233,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
     async fn commit(&mut self, Gathered { items, mut dues, .. }: Gathered) -> Result<(), End> {
         let verdicts = self.ask(items, &mut dues).await?;
         self.release_refused(&dues, &verdicts).await?;
-        let fan_out = self.shared.router.has_filters();
-        let (mut acks, mut forwarded, mut end) = (0, 0, Ok(()));
+        let (mut acks, mut end) = (0, Ok(()));
         for (due, verdict) in dues.into_iter().zip(verdicts) {
             if let Some(message) = due.message.filter(|_| verdict.forward) {
-                forwarded += 1;
-                if fan_out {
-                    self.to_router.push(message.into_packet());
-                }
+                self.forward(message).await?;
             }
             if verdict.outcome == Outcome::NoRoom {
                 self.shared.stats.no_room.inc();
@@ -246,14 +248,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
             }
             acks += u64::from(self.acknowledge(due.ack, verdict.outcome));
         }
-        self.shared.stats.forwarded.add(forwarded);
         self.shared.stats.acks.add(acks);
-        timeout(self.shared.config.router_timeout, self.link.room()).await.map_err(|_| RouterGone)?;
-        self.link.send(&mut self.to_router)?;
         if end.is_err() {
             self.flush().await?;
         }
         end
+    }
+
+    /// Waits for the router, but a takeover does not wait with it.
+    async fn forward(&mut self, message: Message) -> Result<(), End> {
+        tokio::select! {
+            biased;
+            () = self.shared.publisher.forward(message) => Ok(()),
+            kick = unless_stopping(&mut self.claim.kicked) => Err(End::Kicked(kick)),
+        }
     }
 
     /// Hands a batch over and waits for its verdicts. A takeover does not wait with it: what was committed is then
@@ -280,6 +288,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
             return Err(End::IntakeClosed);
         }
         Ok(verdicts)
+    }
+
+    /// Makes a change of the session durable.
+    pub(super) async fn record(&mut self, change: Change) -> Result<(), End> {
+        let client = self.who.client.clone();
+        self.ask(vec![Inbound::Session { client, change }], &mut Vec::new()).await.map(drop)
     }
 
     /// A v5 PUBREC with an error ends the exchange: no PUBREL will come, and the packet id is free again. So the
@@ -311,6 +325,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
             Ack::Puback(pkid) => encode::puback(pkid, reason, &mut self.out),
             Ack::Pubrec(pkid) => encode::pubrec(pkid, reason, &mut self.out),
             Ack::Pubcomp(pkid) => encode::pubcomp(pkid, &mut self.out),
+            Ack::Pubrel(pkid) => encode::pubrel(pkid, &mut self.out),
         }
         true
     }
@@ -321,7 +336,8 @@ impl Ack {
     /// for this. QoS 0 expects to be told nothing.
     fn closes_without_room(self, version: Version) -> bool {
         match self {
-            Ack::None => false,
+            // A PUBREL acknowledges nothing of the client's.
+            Ack::None | Ack::Pubrel(_) => false,
             Ack::Puback(_) | Ack::Pubrec(_) => version == Version::V311,
             Ack::Pubcomp(_) => true,
         }
@@ -348,6 +364,11 @@ async fn fan_out_later(dues: Vec<Due>, heard: oneshot::Receiver<Vec<Verdict>>, p
             publisher.forward(message).await;
         }
     }
+}
+
+/// Whether a PUBREC ends the exchange (v5).
+pub(super) fn is_refusal(rec: &PubRec) -> bool {
+    !matches!(rec.reason, PubRecReason::Success | PubRecReason::NoMatchingSubscribers)
 }
 
 fn has_wildcard(topic: &str) -> bool {

@@ -5,18 +5,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use rumqttd::protocol::{Packet, PingReq, Publish, PublishProperties};
+use rumqttd::protocol::{Packet, Publish, PublishProperties};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::Instant;
 
 use super::retained::Retained;
-use super::router::{FromRouter, Link, LinkFor, Router, RouterGone};
-use super::sessions::{Kick, Sessions};
+use super::router::{FromRouter, LinkFor, Router, RouterGone};
 use super::stats::FrontStats;
 use super::topic_rules;
 
 /// Messages handed to the router at once.
 const FEED_BATCH_MAX: usize = 256;
+/// What connections may have on its way to the router; past it they wait, and with them their sockets.
+const FORWARDS_MAX: usize = 256;
 
 /// A message on its way to subscribers, QoS 0, never with a retain flag.
 #[derive(Debug)]
@@ -27,6 +27,11 @@ pub(super) struct Message {
 }
 
 impl Message {
+    /// Valid UTF-8, or nothing that anybody could have subscribed to.
+    pub(super) fn topic(&self) -> &str {
+        std::str::from_utf8(&self.topic).unwrap_or_default()
+    }
+
     /// For the router, which keeps it in its log. One copy of exact size: a view would keep a whole read buffer.
     pub(super) fn into_packet(self) -> Packet {
         let mut copy = BytesMut::with_capacity(self.topic.len() + self.payload.len());
@@ -42,6 +47,9 @@ impl Message {
 #[derive(Clone)]
 pub struct Publisher {
     queue: mpsc::Sender<Message>,
+    /// What connections forward. A queue of its own, so that they wait and the process's own messages do not.
+    forwards: mpsc::Sender<Packet>,
+    router: Arc<Router>,
     retained: Arc<Retained>,
     late: Arc<Late>,
     stats: Arc<FrontStats>,
@@ -56,7 +64,7 @@ struct Late {
 }
 
 impl Publisher {
-    /// Delivers to the subscribers there are; with `retain` also keeps it for those to come (an empty payload
+    /// Delivers to the subscribers there are in clean sessions (persistent ones get it from the ledger); with `retain` also keeps it for those to come (an empty payload
     /// erases). When the queue is full, a retained topic goes out later with its latest value, any other message is
     /// dropped and counted in [`FrontStats::replies_dropped`].
     pub fn publish(&self, topic: &str, payload: Bytes, retain: bool) {
@@ -66,6 +74,11 @@ impl Publisher {
         }
         if retain {
             self.retain(topic, payload.clone());
+        }
+        // After it was retained: who subscribes from here on finds it there.
+        if !self.router.live.wants(topic) {
+            self.stats.forwarded.inc();
+            return self.stats.unrouted.inc();
         }
         let message = Message { topic: Bytes::copy_from_slice(topic.as_bytes()), payload, properties: None };
         match (self.queue.try_send(message), retain) {
@@ -95,92 +108,72 @@ impl Publisher {
         }
     }
 
-    /// For messages that come from connections which are gone: waits for room.
+    /// For what clients publish: waits for room.
     pub(super) async fn forward(&self, message: Message) {
+        if !self.router.live.wants(message.topic()) {
+            self.stats.forwarded.inc();
+            return self.stats.unrouted.inc();
+        }
         // Fails only when the process stops.
-        let _ = self.queue.send(message).await;
+        let _ = self.forwards.send(message.into_packet()).await;
     }
 }
 
-/// The router's end: takes messages off the queue, and looks whether the router still lives.
+/// The router's end: takes messages off the queue.
 pub(super) struct Feed {
     queue: mpsc::Receiver<Message>,
+    forwards: mpsc::Receiver<Packet>,
     publisher: Publisher,
-    router: Arc<Router>,
-    sessions: Arc<Sessions>,
     timeout: Duration,
 }
 
 impl Feed {
     pub(super) fn new(
         router: Arc<Router>,
-        sessions: Arc<Sessions>,
         retained: Arc<Retained>,
         stats: Arc<FrontStats>,
         queue_max: usize,
         timeout: Duration,
     ) -> (Publisher, Feed) {
         let (sender, queue) = mpsc::channel(queue_max.max(1));
-        let publisher = Publisher { queue: sender, retained, late: Arc::default(), stats };
-        (publisher.clone(), Feed { queue, publisher, router, sessions, timeout })
+        let (forwarder, forwards) = mpsc::channel(FORWARDS_MAX);
+        let late = Arc::default();
+        let publisher = Publisher { queue: sender, forwards: forwarder, router, retained, late, stats };
+        (publisher.clone(), Feed { queue, forwards, publisher, timeout })
     }
 
-    /// Runs until dropped. A router that died or hangs is replaced: ports that stay open over a dead router are the
-    /// worst failure.
+    /// Runs until dropped, over the life of more than one router.
     pub(super) async fn run(mut self) {
         loop {
             let Err(RouterGone) = self.feed().await;
-            tracing::error!(
-                "the router died: a new one takes over, all clients reconnect, what they had queued is lost"
-            );
-            self.publisher.stats.router_restarts.inc();
-            self.router.restart();
-            self.sessions.kick_all(Kick::RouterLost);
-            // No spinning, should the new one die at once too.
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tracing::debug!("the feed attaches to the router again");
         }
     }
 
     async fn feed(&mut self) -> Result<std::convert::Infallible, RouterGone> {
-        let (mut link, _) = self.router.link(LinkFor::Process("feed")).await?;
+        let mut link = self.publisher.router.link_soon(LinkFor::Process("feed")).await?;
         let mut messages = Vec::with_capacity(FEED_BATCH_MAX);
+        let mut forwards = Vec::with_capacity(FEED_BATCH_MAX);
         let mut packets = Vec::with_capacity(FEED_BATCH_MAX);
-        let mut probes = tokio::time::interval(self.timeout / 5);
-        let mut asked: Option<Instant> = None;
         let mut overdue = Overdue::default();
         loop {
             tokio::select! {
                 _ = self.queue.recv_many(&mut messages, FEED_BATCH_MAX) => {}
+                _ = self.forwards.recv_many(&mut forwards, FEED_BATCH_MAX) => {}
                 () = self.publisher.late.added.notified() => {}
-                answer = link.next() => asked = answered(&link, answer?, asked).await?,
-                now = probes.tick() => match asked {
-                    Some(then) if now.duration_since(then) > self.timeout => return Err(RouterGone),
-                    Some(_) => {}
-                    None => {
-                        asked = Some(now);
-                        packets.push(Packet::PingReq(PingReq));
-                    }
+                // It subscribes to nothing, so there is nothing to hear but the router's end.
+                heard = link.next() => if let FromRouter::Unscheduled = heard? {
+                    link.wake().await?;
                 },
             }
             let sent = messages.len();
-            self.publisher.stats.forwarded.add(sent as u64);
+            self.publisher.stats.forwarded.add((sent + forwards.len()) as u64);
             packets.extend(messages.drain(..).map(Message::into_packet));
+            packets.append(&mut forwards);
             overdue.collect(sent, self.queue.len(), &self.publisher, &mut packets);
-            if !self.router.has_filters() {
-                packets.retain(|packet| !matches!(packet, Packet::Publish(..)));
-            }
             link.send(&mut packets)?;
-            tokio::time::timeout(self.timeout, link.room()).await.map_err(|_| RouterGone)?;
+            tokio::time::timeout(self.timeout, link.room()).await.map_err(|_| RouterGone)??;
         }
-    }
-}
-
-/// The internal link subscribes to nothing, so all it can hear is the answer to its probe.
-async fn answered(link: &Link, answer: FromRouter, asked: Option<Instant>) -> Result<Option<Instant>, RouterGone> {
-    match answer {
-        FromRouter::Packet(Packet::PingResp(_)) => Ok(None),
-        FromRouter::Packet(_) | FromRouter::Publish(..) => Ok(asked),
-        FromRouter::Unscheduled => link.wake().await.map(|()| asked),
     }
 }
 

@@ -6,7 +6,6 @@
 use std::collections::HashSet;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -14,27 +13,35 @@ use std::time::Duration;
 use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
 use rumqttd::protocol::{Disconnect, DisconnectReasonCode, Packet, Publish, PublishProperties};
 use rumqttd::{Notification, RouterConfig};
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::config::FrontConfig;
+use super::live::LiveFilters;
 use super::topic_rules::RESERVED_PREFIX;
 
 /// Packets that may wait for the router per link. A sender waits at this mark, so memory is bounded by it.
 const LINK_BACKLOG_MAX: usize = 1024;
-/// Links beyond the clients': the process's own, and those that clear expired sessions.
+/// Links beyond the clients': the process's own.
 const OWN_LINKS: usize = 8;
+/// How often a link is tried for while the router is being replaced, should nobody say that it was.
+const TRY_AGAIN: Duration = Duration::from_millis(50);
 
-/// The router is dead or does not answer. Connections close; a new router is on its way.
+/// The router is dead or does not answer. A new one is on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RouterGone;
 
-type Build = dyn Fn(&str, bool) -> Result<(LinkTx, LinkRx, Notification), RouterGone> + Send + Sync;
+type Build = dyn Fn(&str) -> Result<(LinkTx, LinkRx, Notification), RouterGone> + Send + Sync;
 
 pub(super) struct Router {
     config: RouterConfig,
     build: RwLock<Arc<Build>>,
     filters: Mutex<HashSet<String>>,
     filters_max: usize,
-    any_filter: AtomicBool,
+    /// The filters that it has to serve now.
+    pub(super) live: Arc<LiveFilters>,
+    /// Which router this is; moves when a new one takes over.
+    generation: watch::Sender<u64>,
     /// Free numbers for the links of clean sessions. The router remembers every id that it ever saw, so they are
     /// used again.
     numbers: Mutex<Vec<usize>>,
@@ -43,12 +50,9 @@ pub(super) struct Router {
 
 /// What a link is for, which decides under which id the router knows it. The prefixes keep the name spaces apart:
 /// no client can take the id of another kind of link.
+#[derive(Debug, Clone, Copy)]
 pub(super) enum LinkFor<'a> {
-    Clean,
-    /// State is kept under this client id after the link ends.
-    Session(&'a str),
-    /// As `Session`, but what was kept is forgotten.
-    Clear(&'a str),
+    Client,
     Process(&'a str),
 }
 
@@ -57,7 +61,8 @@ impl Router {
         let links = config.connections_max + config.handshakes_max + OWN_LINKS;
         let router = RouterConfig {
             max_connections: links,
-            max_outgoing_packet_count: 200,
+            // What a subscriber that does not read holds on to, besides its connection's buffers.
+            max_outgoing_packet_count: 50,
             max_segment_size: config.segment_bytes.max(1024),
             max_segment_count: 4,
             ..RouterConfig::default()
@@ -67,72 +72,73 @@ impl Router {
             config: router,
             filters: Mutex::default(),
             filters_max: config.filters_max,
-            any_filter: AtomicBool::new(false),
+            live: Arc::default(),
+            generation: watch::Sender::new(0),
             numbers: Mutex::new((0..links).rev().collect()),
             timeout: config.router_timeout,
         }
     }
 
-    /// Puts a fresh router in the place of a dead one. Links of the old one fail by themselves if its thread died;
-    /// if it only hangs, the caller must end them.
+    /// Puts a fresh router in the place of a dead or hanging one. All links of the old one fail.
     pub(super) fn restart(&self) {
         let fresh = start(&self.config);
-        *self.build.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        let mut build = self.build.write().unwrap_or_else(PoisonError::into_inner);
+        *build = fresh;
         self.filters.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        self.any_filter.store(false, Ordering::Release);
+        self.generation.send_modify(|generation| *generation += 1);
     }
 
-    /// A link, and whether the router had state kept for it. The old link of a client must have been dropped before:
-    /// two at once corrupt the router.
-    pub(super) async fn link(self: &Arc<Self>, purpose: LinkFor<'_>) -> Result<(Link, bool), RouterGone> {
-        let (number, id, clean) = match purpose {
-            LinkFor::Clean => {
+    /// A link, also if the router has just died and a new one must be waited for.
+    pub(super) async fn link_soon(self: &Arc<Self>, purpose: LinkFor<'_>) -> Result<Link, RouterGone> {
+        let deadline = Instant::now() + self.timeout;
+        let mut replaced = self.generation.subscribe();
+        loop {
+            match self.link(purpose).await {
+                Err(RouterGone) if Instant::now() < deadline => {
+                    // Late or early: it is tried again.
+                    let _ = tokio::time::timeout(TRY_AGAIN, replaced.changed()).await;
+                }
+                linked => return linked,
+            }
+        }
+    }
+
+    /// The old link of a client must have been dropped before: two at once corrupt the router.
+    pub(super) async fn link(self: &Arc<Self>, purpose: LinkFor<'_>) -> Result<Link, RouterGone> {
+        let (number, id) = match purpose {
+            LinkFor::Client => {
                 let number = self.numbers.lock().unwrap_or_else(PoisonError::into_inner).pop().ok_or(RouterGone)?;
                 let number = Number { number, router: self.clone() };
                 let id = format!("c.{}", number.number);
-                (Some(number), id, true)
+                (Some(number), id)
             }
-            LinkFor::Session(client) => (None, format!("s.{client}"), false),
-            LinkFor::Clear(client) => (None, format!("s.{client}"), true),
-            LinkFor::Process(name) => (None, format!("{RESERVED_PREFIX}{name}"), true),
+            LinkFor::Process(name) => (None, format!("{RESERVED_PREFIX}{name}")),
         };
-        let build = self.build.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let (build, replaced) = {
+            let build = self.build.read().unwrap_or_else(PoisonError::into_inner);
+            (build.clone(), self.generation.subscribe())
+        };
         // Building waits for the router's answer on the thread that asks. Should we stop waiting, the link is
         // dropped, and so disconnected, where it arrives.
         let built = tokio::task::spawn_blocking(move || {
-            let (tx, rx, notification) = build(&id, clean)?;
-            Ok((Link { tx, rx, _number: number }, notification))
+            let (tx, rx, notification) = build(&id)?;
+            Ok((Link { tx, rx, replaced, _number: number }, notification))
         });
         let (link, notification) =
             tokio::time::timeout(self.timeout, built).await.map_err(|_| RouterGone)?.map_err(|_| RouterGone)??;
-        let Some(Packet::ConnAck(ack, _)) = Option::<Packet>::from(notification) else { return Err(RouterGone) };
-        Ok((link, ack.session_present))
-    }
-
-    /// Makes the router forget a session.
-    pub(super) async fn clear(self: &Arc<Self>, client: &str) -> Result<(), RouterGone> {
-        self.link(LinkFor::Clear(client)).await.map(drop)
+        let Some(Packet::ConnAck(..)) = Option::<Packet>::from(notification) else { return Err(RouterGone) };
+        Ok(link)
     }
 
     /// Whether one more distinct filter is affordable; counts it.
     pub(super) fn admit(&self, filter: &str) -> bool {
         let mut filters = self.filters.lock().unwrap_or_else(PoisonError::into_inner);
-        let admitted =
-            filters.contains(filter) || (filters.len() < self.filters_max && filters.insert(filter.to_owned()));
-        if admitted {
-            self.any_filter.store(true, Ordering::Release);
-        }
-        admitted
+        filters.contains(filter) || (filters.len() < self.filters_max && filters.insert(filter.to_owned()))
     }
 
     #[cfg(test)]
     pub(super) fn knows(&self, filter: &str) -> bool {
         self.filters.lock().unwrap_or_else(PoisonError::into_inner).contains(filter)
-    }
-
-    /// False as long as nobody ever subscribed: then there is nobody to fan out to.
-    pub(super) fn has_filters(&self) -> bool {
-        self.any_filter.load(Ordering::Acquire)
     }
 }
 
@@ -141,8 +147,8 @@ fn start(config: &RouterConfig) -> Arc<Build> {
     let sender = rumqttd::Router::new(0, config.clone()).spawn();
     // No topic aliases towards subscribers: the router keys them by filter, not by topic, so that under a wildcard
     // they name the wrong topic.
-    Arc::new(move |id, clean| {
-        let builder = LinkBuilder::new(id, sender.clone()).clean_session(clean).topic_alias_max(0);
+    Arc::new(move |id| {
+        let builder = LinkBuilder::new(id, sender.clone()).clean_session(true).topic_alias_max(0);
         builder.build().map_err(|_| RouterGone)
     })
 }
@@ -164,6 +170,8 @@ impl Drop for Number {
 pub(super) struct Link {
     tx: LinkTx,
     rx: LinkRx,
+    /// Moves when another router took over from the one that this link belongs to.
+    replaced: watch::Receiver<u64>,
     /// Dropped after `drop` below has sent the Disconnect, so the next user of the id comes after it.
     _number: Option<Number>,
 }
@@ -194,16 +202,25 @@ impl Link {
     }
 
     /// Waits until the router has taken enough of what was sent.
-    pub(super) async fn room(&mut self) {
+    pub(super) async fn room(&mut self) -> Result<(), RouterGone> {
         while self.tx.buffer().len() > LINK_BACKLOG_MAX {
+            if self.replaced.has_changed().unwrap_or(true) {
+                return Err(RouterGone);
+            }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        Ok(())
     }
 
     /// Cancel-safe.
     pub(super) async fn next(&mut self) -> Result<FromRouter, RouterGone> {
         loop {
-            match self.rx.next().await {
+            let heard = tokio::select! {
+                biased;
+                heard = self.rx.next() => heard,
+                _ = self.replaced.changed() => return Err(RouterGone),
+            };
+            match heard {
                 Ok(Some(notification)) => return from_router(notification),
                 // A trigger whose notifications were already taken with an earlier one.
                 Ok(None) => {}

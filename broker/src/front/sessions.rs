@@ -1,8 +1,8 @@
 //! Who is connected under which client id, and what is kept for those who left.
 //!
-//! One lock per client id is held by the connection that has the id, for as long as it has a link to the router. A
-//! takeover kicks the holder and waits for the lock, so there are never two links for one id. Whoever holds the lock
-//! may read and change the session; nobody else can.
+//! One lock per client id is held by the connection that has the id. A takeover kicks the holder and waits for the lock,
+//! so nobody else takes letters out of the session's mailbox. Whoever holds the lock may read and change the session;
+//! nobody else can. What must outlast the process is in the ledger (`crate::mailbox`), and comes from there at the start.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,16 +11,15 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedMutexGuard, oneshot};
 use tokio::time::Instant;
 
-use super::overflow::Overflow;
 use super::stats::FrontStats;
 use super::wills::Will;
+use crate::mailbox::{Grant, Restored};
 
 /// Why a connection must end that did nothing wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kick {
     TakenOver,
     Shutdown,
-    RouterLost,
 }
 
 /// What a client asked for when it subscribed. Another subscription to the filter replaces it.
@@ -31,16 +30,29 @@ pub(super) struct Subscription {
     pub(super) id: Option<usize>,
 }
 
+impl From<Grant> for Subscription {
+    fn from(grant: Grant) -> Subscription {
+        Subscription { qos: grant.qos, id: grant.id.map(|id| id as usize) }
+    }
+}
+
+impl From<Subscription> for Grant {
+    fn from(subscription: Subscription) -> Grant {
+        // Identifiers have 28 bits.
+        Grant { qos: subscription.qos, id: subscription.id.map(|id| id as u32) }
+    }
+}
+
 /// What belongs to a client id beyond a connection.
 #[derive(Default)]
 pub(super) struct Session {
-    /// The router keeps state under this client id.
+    /// The ledger keeps it, with a mailbox.
     pub(super) kept: bool,
+    /// For how long it is kept, as the ledger has it.
+    pub(super) expiry_s: u32,
     /// The proven name that it is kept for: nobody else may resume it.
     pub(super) owner: Option<Arc<str>>,
     pub(super) filters: BTreeMap<String, Subscription>,
-    /// Kept over an absence, so that what was lost meanwhile is counted too.
-    pub(super) overflow: Overflow,
     /// Set while the client is away.
     pub(super) expires: Option<Instant>,
     /// A will whose delay runs while the client is away.
@@ -63,7 +75,7 @@ struct Table {
     live: usize,
     kept: usize,
     serial: u64,
-    /// Set when the process stops or the router was lost: who claims now is too late or must ask again.
+    /// Set when the process stops: who claims now is too late.
     stopping: bool,
 }
 
@@ -85,6 +97,24 @@ pub(super) enum ClaimError {
 impl Sessions {
     pub(super) fn new(connections_max: usize, sessions_max: usize, stats: Arc<FrontStats>) -> Sessions {
         Sessions { table: Mutex::default(), due_changed: Notify::new(), connections_max, sessions_max, stats }
+    }
+
+    /// Takes in the sessions that the ledger had, as of clients that are away from now on.
+    pub(super) fn restore(&self, restored: Vec<Restored>, expiry_max: Duration) {
+        let mut table = self.lock();
+        let table = &mut *table;
+        let now = Instant::now();
+        for Restored { client, owner, expiry_s, filters } in restored {
+            let expires = now + Duration::from_secs(expiry_s.into()).min(expiry_max);
+            let filters = filters.into_iter().map(|(filter, grant)| (filter, grant.into())).collect();
+            let session =
+                Session { kept: true, expiry_s, owner, filters, expires: Some(expires), ..Session::default() };
+            let session = Arc::new(tokio::sync::Mutex::new(session));
+            table.clients.insert(client.clone(), Entry { session, holder: None, kept: true });
+            table.due.insert((expires, client));
+            table.kept += 1;
+        }
+        self.stats.sessions_kept.set(table.kept as u64);
     }
 
     /// Makes `client` the caller's: kicks who has it and waits, at most `patience`, until that one let go. `keep`

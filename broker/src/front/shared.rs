@@ -29,8 +29,18 @@ impl<I: Intake> Shared<I> {
     /// Tells the intake that nothing kept under this client id is needed any more. Nobody waits for its answer: the
     /// intake takes batches in order, so whatever the client sends next comes after it. False if the writer stopped.
     pub(super) async fn forget(&self, client: &Arc<str>) -> bool {
+        self.tell(Inbound::Forget { client: client.clone() }).await
+    }
+
+    /// As `forget`, for anything.
+    pub(super) async fn tell(&self, item: Inbound) -> bool {
         let (answer, _) = oneshot::channel();
-        let batch = Batch { items: vec![Inbound::Forget { client: client.clone() }], answer };
-        self.intake.submit(batch).await.is_ok()
+        self.intake.submit(Batch { items: vec![item], answer }).await.is_ok()
+    }
+
+    /// Makes changes of a session durable. False if the writer stopped.
+    pub(super) async fn settle(&self, items: Vec<Inbound>) -> bool {
+        let (answer, heard) = oneshot::channel();
+        self.intake.submit(Batch { items, answer }).await.is_ok() && heard.await.is_ok()
     }
 }

@@ -1,6 +1,9 @@
 //! What the front counts, for `status` and for tests. Counters only grow; gauges are marked as such.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::mailbox::MailStats;
 
 /// A number that many tasks add to and anybody reads. Relaxed: each is exact by itself, not against the others.
 #[derive(Debug, Default)]
@@ -11,21 +14,25 @@ impl Counter {
         self.0.load(Ordering::Relaxed)
     }
 
-    pub(super) fn add(&self, n: u64) {
+    pub(crate) fn add(&self, n: u64) {
         if n > 0 {
             self.0.fetch_add(n, Ordering::Relaxed);
         }
     }
 
-    pub(super) fn inc(&self) {
+    pub(crate) fn inc(&self) {
         self.add(1);
     }
 
     pub(super) fn dec(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.sub(1);
     }
 
-    pub(super) fn set(&self, n: u64) {
+    pub(crate) fn sub(&self, n: u64) {
+        self.0.fetch_sub(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set(&self, n: u64) {
         self.0.store(n, Ordering::Relaxed);
     }
 }
@@ -78,6 +85,8 @@ pub struct FrontStats {
     /// exact for a client with one subscription, an estimate for one with several. A lower bound: what is lost before
     /// the first message after a SUBSCRIBE or UNSUBSCRIBE is not seen.
     pub overflow_lost: Counter,
+    /// Gauge: bytes that clients are being written and have not taken yet.
+    pub unread_bytes: Counter,
     /// Messages dropped because they exceed a subscriber's Maximum Packet Size.
     pub oversize_dropped: Counter,
     /// The process's own messages dropped because the queue to the router was full.
@@ -94,6 +103,9 @@ pub struct FrontStats {
     pub sessions_kept: Counter,
     pub sessions_expired: Counter,
     pub router_restarts: Counter,
+    /// Publishes that no filter in the router matched, so that it never saw them.
+    pub unrouted: Counter,
+    pub mail: Arc<MailStats>,
 }
 
 impl FrontStats {
@@ -127,6 +139,7 @@ impl FrontStats {
             "wills": self.wills.get(),
             "forwarded": self.forwarded.get(),
             "delivered": self.delivered.get(),
+            "unread_bytes": self.unread_bytes.get(),
             "oversize_dropped": self.oversize_dropped.get(),
             "overflow_lost": self.overflow_lost.get(),
             "replies_dropped": self.replies_dropped.get(),
@@ -137,6 +150,8 @@ impl FrontStats {
             "sessions_kept": self.sessions_kept.get(),
             "sessions_expired": self.sessions_expired.get(),
             "router_restarts": self.router_restarts.get(),
+            "unrouted": self.unrouted.get(),
+            "mailboxes": self.mail.to_json(),
         })
     }
 }

@@ -13,6 +13,7 @@ use super::encode;
 use super::intake::Intake;
 use super::sessions::Subscription;
 use super::topic_rules;
+use crate::mailbox::Change;
 
 /// What the router must be told, step by step, before the client gets its answer. Every step has one SUBSCRIBE, and
 /// the next step waits for its SUBACK: the router resurrects a subscription if it finds a PUBLISH to it and its
@@ -51,7 +52,7 @@ const UNSUBSCRIBED: u8 = 0x00;
 const NO_SUBSCRIPTION_EXISTED: u8 = 0x11;
 
 impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
-    pub(super) fn subscribe(
+    pub(super) async fn subscribe(
         &mut self,
         subscribe: Subscribe,
         properties: Option<SubscribeProperties>,
@@ -82,6 +83,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
             }
             wanted.insert(filter.path, asked);
         }
+        let mut reply = BytesMut::new();
+        encode::suback(self.codec.version, subscribe.pkid, &codes, &mut reply);
+        pending.reply = reply.freeze();
+        if self.mail.is_some() {
+            let granted: Vec<_> = wanted.into_iter().map(|(filter, asked)| (filter, asked.into())).collect();
+            if !granted.is_empty() {
+                self.record(Change::Subscribed(granted)).await?;
+            }
+            self.answer(pending);
+            return Ok(());
+        }
+        wanted.keys().for_each(|filter| self.live.add(filter));
         // The router does not change a subscription that it has: it is taken away and made anew. What is published
         // between the two is lost to this client, which is the price of another QoS.
         let mut step = Vec::new();
@@ -96,14 +109,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
             step.push(packet);
             pending.steps.push_back(step);
         }
-        let mut reply = BytesMut::new();
-        encode::suback(self.codec.version, subscribe.pkid, &codes, &mut reply);
-        pending.reply = reply.freeze();
-        self.begin(pending)
+        self.begin(pending).await
     }
 
     /// UNSUBACK is ours: the router's comes once per filter, and not at all for filters it does not know.
-    pub(super) fn unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Result<(), End> {
+    pub(super) async fn unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Result<(), End> {
         if unsubscribe.pkid == 0 || unsubscribe.filters.is_empty() {
             return Err(End::Fault(Fault::Protocol));
         }
@@ -114,6 +124,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
                 Some((filter, subscription)) => {
                     codes.push(UNSUBSCRIBED);
                     self.replays.retain(|replay| replay.filter != filter);
+                    self.live.remove(&filter);
                     existed.insert(filter, subscription);
                 }
                 None => codes.push(NO_SUBSCRIPTION_EXISTED),
@@ -121,20 +132,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
         }
         let mut reply = BytesMut::new();
         encode::unsuback(self.codec.version, unsubscribe.pkid, &codes, &mut reply);
-        // After a resume the router does not know who has a filter, and ignores an UNSUBSCRIBE; a SUBSCRIBE tells it.
+        let (reply, replays) = (reply.freeze(), Vec::new());
+        if self.mail.is_some() {
+            if !existed.is_empty() {
+                self.record(Change::Unsubscribed(existed.into_keys().collect())).await?;
+            }
+            self.answer(Pending { reply, ..Pending::default() });
+            return Ok(());
+        }
+        // The SUBSCRIBE is for its SUBACK, which must come between a PUBLISH and this.
         let steps = subscribes(&existed).map(|packet| vec![packet]).collect();
         let filters: Vec<String> = existed.into_keys().collect();
         let last = (!filters.is_empty()).then_some(Packet::Unsubscribe(Unsubscribe { pkid: OWN_PKID, filters }, None));
-        self.begin(Pending { steps, last, reply: reply.freeze(), replays: Vec::new() })
+        self.begin(Pending { steps, last, reply, replays }).await
     }
 
-    /// Makes the subscriptions of a kept session again, in a router that is new.
-    pub(super) fn resubscribe(&mut self) -> Result<(), End> {
+    /// Makes all subscriptions again, in a router that is new. An answer that is owed to the client is owed still.
+    pub(super) async fn resubscribe(&mut self) -> Result<(), End> {
+        let owed = self.pending.take().unwrap_or_default();
         let admitted = self.claim.filters.iter().filter(|(filter, _)| self.shared.router.admit(filter));
         let filters: BTreeMap<String, Subscription> =
             admitted.map(|(filter, subscription)| (filter.clone(), *subscription)).collect();
         let steps = subscribes(&filters).map(|packet| vec![packet]).collect();
-        self.begin(Pending { steps, ..Pending::default() })
+        self.begin(Pending { steps, last: None, ..owed }).await
     }
 
     fn check_filter(&self, filter: &str) -> Result<(), Refused> {
@@ -152,25 +172,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
         if full || !self.shared.router.admit(filter) { Err(Refused::QuotaExceeded) } else { Ok(()) }
     }
 
-    fn begin(&mut self, pending: Pending) -> Result<(), End> {
+    async fn begin(&mut self, pending: Pending) -> Result<(), End> {
+        if !pending.steps.is_empty() {
+            self.ensure_link().await?;
+        }
         self.pending = Some(pending);
-        self.router_subscribed()
+        self.router_subscribed();
+        Ok(())
     }
 
     /// The next step, or the answer if there is none.
-    pub(super) fn router_subscribed(&mut self) -> Result<(), End> {
-        let Some(pending) = &mut self.pending else { return Ok(()) };
-        if let Some(mut step) = pending.steps.pop_front() {
-            return Ok(self.link.send(&mut step)?);
+    pub(super) fn router_subscribed(&mut self) {
+        let Some(pending) = &mut self.pending else { return };
+        if let Some(step) = pending.steps.pop_front() {
+            self.to_router.extend(step);
+            return self.tell_router();
         }
-        let Some(Pending { last, reply, replays, .. }) = self.pending.take() else { return Ok(()) };
+        let Some(mut pending) = self.pending.take() else { return };
+        self.to_router.extend(pending.last.take());
+        self.answer(pending);
+        self.tell_router();
+    }
+
+    fn answer(&mut self, Pending { reply, replays, .. }: Pending) {
         self.out.extend_from_slice(&reply);
-        self.claim.overflow.reset();
+        self.overflow.reset();
         // A filter that is subscribed again starts over.
         self.replays.retain(|old| replays.iter().all(|new| new.filter != old.filter));
         self.replays.extend(replays);
-        self.to_router.extend(last);
-        Ok(self.link.send(&mut self.to_router)?)
     }
 
     /// Adds one page of retained messages to `out`. The next one comes when this is written, so a slow reader holds

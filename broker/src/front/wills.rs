@@ -7,6 +7,7 @@ use bytes::Bytes;
 use rumqttd::protocol::{LastWill, LastWillProperties, PublishProperties};
 use tokio::sync::oneshot;
 
+use super::encode;
 use super::intake::{Batch, Identity, Inbound, InboundPublish, Intake, Outcome};
 use super::publisher::Message;
 use super::shared::Shared;
@@ -42,6 +43,7 @@ impl Will {
             who: self.who.clone(),
             topic: self.topic.clone(),
             payload: self.payload.clone(),
+            properties: self.properties.as_deref().map(encode::properties).unwrap_or_default(),
             exactly_once: None,
             will: true,
             denied: None,

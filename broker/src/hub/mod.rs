@@ -215,6 +215,7 @@ impl Core for Hub {
                 Ok(Step { puts: vec![exactly_once::release(&client, pkid)], ..Step::nothing() })
             }
             Inbound::Forget { client } => Ok(Step { puts: exactly_once::forget(ledger, &client)?, ..Step::nothing() }),
+            Inbound::Session { .. } => Ok(Step::nothing()),
         }
     }
 
@@ -264,6 +265,13 @@ impl Core for Hub {
         let mut effects = self.speak_to_sites(now, ledger)?;
         effects.extend(self.stock.changed(ledger)?);
         Ok(effects)
+    }
+
+    fn outgoing(effect: &Effect) -> Option<(&str, &Bytes)> {
+        match effect {
+            Effect::Publish { topic, payload, .. } => Some((topic, payload)),
+            _ => None,
+        }
     }
 
     fn applied(&self) -> Seq {

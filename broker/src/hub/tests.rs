@@ -50,6 +50,7 @@ impl Running {
             who: Arc::new(Identity { client: "c".into(), name: None }),
             topic: format!("up/{site}").into(),
             payload: Up { session: 1, of: Some(of) }.encode_to_vec().into(),
+            properties: Bytes::new(),
             exactly_once: None,
             will: false,
             denied: None,

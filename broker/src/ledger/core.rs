@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use bytes::Bytes;
 use proto::clock::{Reading, Stamp};
 use proto::id::{ReplicaId, Seq, WallMs};
 use proto::wire::{CounterTotal, Event};
@@ -152,6 +153,12 @@ pub trait Core: Send + 'static {
 
     /// After each commit: what to tell, coalesced over the group. Reads the state that was just made durable.
     fn committed(&mut self, now: &Now, ledger: &dyn Read) -> Result<Vec<Self::Effect>, LedgerError>;
+
+    /// The message that an effect tells subscribers, if it does: persistent sessions get it from the ledger. Not for what
+    /// is only restored.
+    fn outgoing(_effect: &Self::Effect) -> Option<(&str, &Bytes)> {
+        None
+    }
 
     /// Up to which seq the journal may be trimmed for all this core knows.
     fn applied(&self) -> Seq;

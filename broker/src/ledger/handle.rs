@@ -1,9 +1,12 @@
 //! The way to the writer: what everybody but the writer holds.
 
+use std::sync::Arc;
+
 use tokio::sync::mpsc;
 
 use super::core::Core;
 use crate::front::{Batch, Closed, Intake};
+use crate::mailbox::Mailboxes;
 
 /// What may wait for the writer; past it senders wait, and with them their sockets.
 const INBOX_MAX: usize = 1024;
@@ -17,18 +20,19 @@ pub(super) enum Work<C: Core> {
 /// Where inputs go. Clone it freely.
 pub struct Handle<C: Core> {
     inbox: mpsc::Sender<Work<C>>,
+    mailboxes: Arc<Mailboxes>,
 }
 
 impl<C: Core> Clone for Handle<C> {
     fn clone(&self) -> Self {
-        Handle { inbox: self.inbox.clone() }
+        Handle { inbox: self.inbox.clone(), mailboxes: self.mailboxes.clone() }
     }
 }
 
 impl<C: Core> Handle<C> {
-    pub(super) fn new() -> (Handle<C>, mpsc::Receiver<Work<C>>) {
+    pub(super) fn new(mailboxes: Arc<Mailboxes>) -> (Handle<C>, mpsc::Receiver<Work<C>>) {
         let (inbox, work) = mpsc::channel(INBOX_MAX);
-        (Handle { inbox }, work)
+        (Handle { inbox, mailboxes }, work)
     }
 
     pub async fn input(&self, input: C::Input) -> Result<(), Closed> {
@@ -45,5 +49,9 @@ impl<C: Core> Handle<C> {
 impl<C: Core> Intake for Handle<C> {
     async fn submit(&self, batch: Batch) -> Result<(), Closed> {
         self.inbox.send(Work::Inbound(batch)).await.map_err(|_| Closed)
+    }
+
+    fn mailboxes(&self) -> Arc<Mailboxes> {
+        self.mailboxes.clone()
     }
 }

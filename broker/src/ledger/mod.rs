@@ -19,11 +19,13 @@ mod janitor;
 mod log;
 mod migrate;
 mod open;
+mod post;
 mod reader;
 mod replay;
 mod room;
 mod sabotage;
 mod snapshot;
+mod start;
 mod state;
 mod store;
 #[cfg(test)]

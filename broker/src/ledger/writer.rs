@@ -7,8 +7,6 @@ use std::time::{Duration, Instant};
 
 use prost::Message;
 use proto::chunk::{Position, Sealer};
-use proto::clock::Stamp;
-use proto::id::Epoch;
 use proto::wire::{self, Event};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -16,13 +14,13 @@ use super::clocks::Clocks;
 use super::core::{Core, Draft, Now, Placed, Step};
 use super::error::LedgerError;
 use super::group::{Pending, view};
-use super::handle::{Handle, Work};
+use super::handle::Work;
 use super::house::{House, Moment};
-use super::janitor::Janitor;
 use super::log::{Appender, Commit, End, Log};
-use super::open::{self, Opened};
-use super::reader::{LedgerStats, Reader};
-use super::room::{Limits, Room};
+use super::open;
+use super::post::Post;
+use super::reader::LedgerStats;
+use super::room::Limits;
 use super::sabotage::{self, Sabotage};
 use super::state::State;
 use super::store::Store;
@@ -47,26 +45,27 @@ pub struct Options {
 
 /// An open ledger with its core, not running yet.
 pub struct Writer<C: Core> {
-    core: C,
-    inbox: mpsc::Receiver<Work<C>>,
-    dir: std::path::PathBuf,
-    store: Arc<Store>,
-    state: State,
-    log: Log,
-    appender: Appender,
-    house: House,
-    sealer: Sealer,
-    last: Position,
-    pending: Pending<C::Effect>,
-    clocks: Clocks,
-    stats: watch::Sender<LedgerStats>,
-    last_commit: Instant,
-    groups: u64,
-    records: u64,
-    commit_wait: Duration,
-    sabotage: Option<Sabotage>,
+    pub(super) core: C,
+    pub(super) inbox: mpsc::Receiver<Work<C>>,
+    pub(super) dir: std::path::PathBuf,
+    pub(super) store: Arc<Store>,
+    pub(super) state: State,
+    pub(super) log: Log,
+    pub(super) appender: Appender,
+    pub(super) house: House,
+    pub(super) sealer: Sealer,
+    pub(super) last: Position,
+    pub(super) pending: Pending<C::Effect>,
+    pub(super) clocks: Clocks,
+    pub(super) stats: watch::Sender<LedgerStats>,
+    pub(super) last_commit: Instant,
+    pub(super) groups: u64,
+    pub(super) records: u64,
+    pub(super) commit_wait: Duration,
+    pub(super) post: Post,
+    pub(super) sabotage: Option<Sabotage>,
     /// Dropped last: until then nobody else may open the folder.
-    _lock: File,
+    pub(super) _lock: File,
 }
 
 /// Carries out an effect. Must not wait for anybody.
@@ -74,55 +73,6 @@ pub type Perform<E> = Box<dyn FnMut(E) + Send>;
 type Do<'a, C> = &'a mut dyn FnMut(<C as Core>::Effect);
 
 impl<C: Core> Writer<C> {
-    /// Opens or creates the ledger and brings the state up to date. `epoch` names the ledger if it is created now.
-    pub fn open(options: Options, epoch: Epoch, mut core: C) -> Result<(Writer<C>, Handle<C>, Reader), LedgerError> {
-        let Opened { store, log, appender, snapshot, mut recovery, lock } = open::open(&options, epoch)?;
-        let mut state = State::default();
-        recovery.replayed_records = super::replay::replay(&log, &store, &mut core, &mut state)?;
-        recovery.clean &= recovery.replayed_records == 0;
-        let (last_stamp, powered_on_s) = newest(&log)?;
-        if options.limits.evict {
-            log.date()?;
-        }
-        let (_, last) = log.ends();
-        tracing::info!(replica = %store.replica, last = last.seq.0, replayed = recovery.replayed_records, "the ledger is open");
-
-        let janitor = Janitor::start(options.dir.clone(), store.clone(), log.clone())
-            .map_err(|e| LedgerError::Io { doing: "start a thread", why: e.to_string() })?;
-        let mut house = House::new(janitor, Room::new(options.limits), store.folded(), snapshot);
-        house.appended(log.numbers().1, last, 0);
-        house.measure(&mut state, &log)?;
-        let (stats, watching) = watch::channel(LedgerStats::default());
-        let reader = Reader { log: log.clone(), stats: watching, recovery: Arc::new(recovery) };
-        let (handle, inbox) = Handle::new();
-        let mut writer = Writer {
-            core,
-            inbox,
-            dir: options.dir,
-            store,
-            state,
-            log,
-            appender,
-            house,
-            sealer: Sealer::default(),
-            last,
-            pending: Pending::default(),
-            clocks: Clocks::start(powered_on_s),
-            stats,
-            last_commit: Instant::now(),
-            groups: 0,
-            records: 0,
-            commit_wait: options.commit_wait,
-            sabotage: options.sabotage,
-            _lock: lock,
-        };
-        let now = writer.clocks.now();
-        let step = writer.ask(|core, view| core.recovered(last_stamp, &now, view))?;
-        writer.take_step(step, &now)?;
-        writer.publish_stats();
-        Ok((writer, handle, reader))
-    }
-
     /// Runs on a thread of its own until it is told to stop or the ledger fails. What opening came to is done first.
     pub fn spawn(self, mut perform: Perform<C::Effect>) -> std::io::Result<Stopped> {
         let (left, stopped) = oneshot::channel();
@@ -150,6 +100,8 @@ impl<C: Core> Writer<C> {
             let mut next = match self.inbox.try_recv() {
                 Ok(item) => Some(item),
                 Err(mpsc::error::TryRecvError::Disconnected) => return self.leave(perform),
+                // What the last group's effects left to be written waits for nobody.
+                Err(mpsc::error::TryRecvError::Empty) if self.post.waits() && self.sabotage.is_none() => None,
                 Err(mpsc::error::TryRecvError::Empty) => self.next_within(wait, runtime),
             };
             let joined_until = Instant::now() + self.commit_wait;
@@ -198,9 +150,13 @@ impl<C: Core> Writer<C> {
                 verdicts.push(Verdict::refused(Outcome::NoRoom));
                 continue;
             }
+            let parcel = self.post.look_at(&inbound);
             let step = self.ask(|core, view| core.inbound(inbound, &now, view))?;
-            verdicts.push(step.verdict);
+            let verdict = step.verdict;
+            verdicts.push(verdict);
             self.take_step(step, &now)?;
+            self.post.take(parcel, verdict);
+            self.stow();
         }
         if self.sabotage == Some(Sabotage::AckEarly) {
             let _ = batch.answer.send(verdicts);
@@ -223,7 +179,7 @@ impl<C: Core> Writer<C> {
     }
 
     /// Lets the core look at the ledger as it stands, this group's earlier steps included.
-    fn ask<T>(
+    pub(super) fn ask<T>(
         &mut self,
         ask: impl FnOnce(&mut C, &dyn super::core::Read) -> Result<T, LedgerError>,
     ) -> Result<T, LedgerError> {
@@ -231,7 +187,7 @@ impl<C: Core> Writer<C> {
         ask(&mut self.core, &view)
     }
 
-    fn take_step(&mut self, step: Step<C::Effect>, now: &Now) -> Result<(), LedgerError> {
+    pub(super) fn take_step(&mut self, step: Step<C::Effect>, now: &Now) -> Result<(), LedgerError> {
         let alone = step.events.is_empty();
         for draft in step.events {
             for draft in sabotage::drafts(&mut self.sabotage, self.records, draft) {
@@ -254,8 +210,15 @@ impl<C: Core> Writer<C> {
         for put in step.lazy {
             self.state.put(self.appender.next(), put);
         }
+        step.then.iter().for_each(|effect| self.post.outgoing(C::outgoing(effect)));
         self.pending.effects.extend(step.then);
+        self.stow();
         Ok(())
+    }
+
+    /// What mailboxes want written goes with the open group.
+    fn stow(&mut self) {
+        self.post.stow(self.appender.next(), &mut self.pending, &mut self.state);
     }
 
     fn append(&mut self, draft: Draft, now: &Now) {
@@ -273,14 +236,16 @@ impl<C: Core> Writer<C> {
     /// Writes the open group, then speaks, then keeps the files in order.
     fn commit(&mut self, perform: Do<'_, C>) -> Result<(), LedgerError> {
         self.write()?;
-        self.speak(perform)?;
+        self.speak(perform);
         let moment = Moment {
             log: &self.log,
             applied: self.core.applied(),
             powered_on_s: self.clocks.powered_on_s(),
             all: self.last_commit.elapsed() > QUIET,
         };
-        self.house.keep(&mut self.state, &moment)
+        // While nothing is gathered: a checkpoint must not take what the log does not hold yet.
+        self.house.keep(&mut self.state, &moment)?;
+        self.look_back(perform)
     }
 
     fn write(&mut self) -> Result<(), LedgerError> {
@@ -323,9 +288,10 @@ impl<C: Core> Writer<C> {
         (sealed.bytes, sealed.after)
     }
 
-    /// Tells what is now durable: readers, waiting connections, effects, then what the core has to say of the group.
-    fn speak(&mut self, perform: Do<'_, C>) -> Result<(), LedgerError> {
+    /// Tells what is now durable: readers, mailboxes, waiting connections, and what the steps came to.
+    fn speak(&mut self, perform: Do<'_, C>) {
         self.publish_stats();
+        self.post.committed();
         for (answer, verdicts) in self.pending.answers.drain(..) {
             // A connection that closed meanwhile no longer waits; it will send again.
             let _ = answer.send(verdicts);
@@ -333,14 +299,21 @@ impl<C: Core> Writer<C> {
         for effect in std::mem::take(&mut self.pending.effects) {
             perform(effect);
         }
+    }
+
+    /// What the core has to say of the group as a whole.
+    fn look_back(&mut self, perform: Do<'_, C>) -> Result<(), LedgerError> {
         let now = self.clocks.now();
         for effect in self.ask(|core, view| core.committed(&now, view))? {
+            // Persistent sessions get it with the next group.
+            self.post.outgoing(C::outgoing(&effect));
             perform(effect);
         }
+        self.stow();
         Ok(())
     }
 
-    fn publish_stats(&mut self) {
+    pub(super) fn publish_stats(&mut self) {
         let extent = self.log.extent();
         let stats = LedgerStats {
             durable: self.last,
@@ -366,6 +339,8 @@ impl<C: Core> Writer<C> {
 
     fn leave(mut self, perform: Do<'_, C>) -> Result<(), LedgerError> {
         self.commit(perform)?;
+        // What that came to for persistent sessions.
+        self.write()?;
         self.house.settle(&mut self.state)?;
         self.publish_stats();
         let Writer { dir, store, house, appender, last, .. } = self;
@@ -377,19 +352,4 @@ impl<C: Core> Writer<C> {
         tracing::info!(last = last.seq.0, "the ledger is closed");
         Ok(())
     }
-}
-
-/// The newest event's stamp, and the powered-on seconds of the newest chunk.
-fn newest(log: &Log) -> Result<(Stamp, u64), LedgerError> {
-    let (mut stamp, mut powered_on_s) = (Stamp::default(), 0);
-    for stored in log.chunks_back() {
-        let chunk = stored?.open()?;
-        powered_on_s = powered_on_s.max(chunk.body.powered_on_s);
-        // A remnant may have kept no event.
-        if let Some((_, newest, _)) = chunk.events().next_back() {
-            stamp = newest;
-            break;
-        }
-    }
-    Ok((stamp, powered_on_s))
 }

@@ -131,6 +131,7 @@ impl Core for Gateway {
                 Ok(Step { puts: vec![exactly_once::release(&client, pkid)], ..Step::nothing() })
             }
             Inbound::Forget { client } => Ok(Step { puts: exactly_once::forget(ledger, &client)?, ..Step::nothing() }),
+            Inbound::Session { .. } => Ok(Step::nothing()),
         }
     }
 
@@ -178,6 +179,13 @@ impl Core for Gateway {
         let mut effects = self.stock.changed(ledger)?;
         effects.extend(self.items.changed(ledger)?);
         Ok(effects)
+    }
+
+    fn outgoing(effect: &Effect) -> Option<(&str, &Bytes)> {
+        match effect {
+            Effect::Publish { topic, payload, .. } => Some((topic, payload)),
+            _ => None,
+        }
     }
 
     fn applied(&self) -> Seq {

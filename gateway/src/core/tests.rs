@@ -81,6 +81,7 @@ impl Store {
             who: Arc::new(Identity { client: "c".into(), name: None }),
             topic: format!("dev/pos-1/{kind}").into(),
             payload: payload.to_string().into(),
+            properties: Bytes::new(),
             exactly_once: None,
             will: false,
             denied: None,

@@ -14,12 +14,23 @@ use super::wait::PATIENCE;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Packet {
-    ConnAck(u8),
+    /// Session present, code.
+    ConnAck(bool, u8),
     PubAck(u16),
     PubRec(u16),
+    PubRel(u16),
     PubComp(u16),
     SubAck(Vec<u8>),
-    Publish { topic: String, payload: Bytes },
+    Publish {
+        topic: String,
+        payload: Bytes,
+    },
+    /// A PUBLISH at QoS 2, which is answered by hand.
+    Letter {
+        topic: String,
+        pkid: u16,
+        payload: Bytes,
+    },
     Other(u8),
 }
 
@@ -52,17 +63,24 @@ impl Link {
     }
 
     pub(crate) async fn connect(addr: SocketAddr, client: &str, clean: bool, password: Option<&str>) -> Link {
-        let (link, code) = Link::greet(addr, client, clean, password).await;
+        let (link, _, code) = Link::greet(addr, client, clean, password).await;
         assert_eq!(code, 0, "{client} is let in");
         link
     }
 
     /// The CONNACK's code.
     pub(crate) async fn knock(addr: SocketAddr, client: &str, password: Option<&str>) -> u8 {
-        Link::greet(addr, client, true, password).await.1
+        Link::greet(addr, client, true, password).await.2
     }
 
-    async fn greet(addr: SocketAddr, client: &str, clean: bool, password: Option<&str>) -> (Link, u8) {
+    /// Back to a session that is kept, and whether it was there.
+    pub(crate) async fn resume(addr: SocketAddr, client: &str) -> (Link, bool) {
+        let (link, present, code) = Link::greet(addr, client, false, None).await;
+        assert_eq!(code, 0, "{client} is let in");
+        (link, present)
+    }
+
+    async fn greet(addr: SocketAddr, client: &str, clean: bool, password: Option<&str>) -> (Link, bool, u8) {
         let stream = TcpStream::connect(addr).await.expect("connect to the node");
         stream.set_nodelay(true).expect("set an option of the socket");
         let (bytes, heard) = Default::default();
@@ -76,23 +94,51 @@ impl Link {
         }
         link.send(0x10, &body).await;
         let code = link.expect("CONNACK", |packet| match packet {
-            Packet::ConnAck(code) => Some(*code),
+            Packet::ConnAck(present, code) => Some((*present, *code)),
             _ => None,
         });
-        let code = code.await;
-        (link, code)
+        let (present, code) = code.await;
+        (link, present, code)
     }
 
     pub(crate) async fn subscribe(&mut self, filter: &str) {
+        self.subscribe_at(filter, 1).await;
+    }
+
+    pub(crate) async fn subscribe_at(&mut self, filter: &str, qos: u8) {
         let mut body = self.next_pkid().to_be_bytes().to_vec();
         text(&mut body, filter.as_bytes());
-        body.push(1);
+        body.push(qos);
         self.send(0x82, &body).await;
         let codes = self.expect("SUBACK", |packet| match packet {
             Packet::SubAck(codes) => Some(codes.clone()),
             _ => None,
         });
-        assert_eq!(codes.await, [1], "the subscription to {filter} is granted");
+        assert_eq!(codes.await, [qos], "the subscription to {filter} is granted");
+    }
+
+    pub(crate) async fn unsubscribe(&mut self, filter: &str) {
+        let mut body = self.next_pkid().to_be_bytes().to_vec();
+        text(&mut body, filter.as_bytes());
+        self.send(0xA2, &body).await;
+        self.expect_packet(Packet::Other(0xB0)).await;
+    }
+
+    /// The next QoS 2 message on a topic, unanswered, with its packet id.
+    pub(crate) async fn letter(&mut self, topic: &str) -> (u16, Bytes) {
+        self.expect(topic, |packet| match packet {
+            Packet::Letter { topic: on, pkid, payload } if on == topic => Some((*pkid, payload.clone())),
+            _ => None,
+        })
+        .await
+    }
+
+    pub(crate) async fn pubrec(&mut self, pkid: u16) {
+        self.send(0x50, &pkid.to_be_bytes()).await;
+    }
+
+    pub(crate) async fn pubcomp(&mut self, pkid: u16) {
+        self.send(0x70, &pkid.to_be_bytes()).await;
     }
 
     /// Publishes and waits for no answer.
@@ -200,11 +246,15 @@ impl Link {
 
     async fn understand(&mut self, head: u8, mut body: Bytes) -> Packet {
         match head >> 4 {
-            2 => Packet::ConnAck(body[1]),
+            2 => Packet::ConnAck(body[0] & 1 == 1, body[1]),
             3 => {
                 let topic_len = usize::from(body.get_u16());
                 let topic = String::from_utf8(body.split_to(topic_len).to_vec()).expect("a topic is text");
-                if head & 0b110 != 0 {
+                if head & 0b100 != 0 {
+                    let pkid = body.get_u16();
+                    return Packet::Letter { topic, pkid, payload: body };
+                }
+                if head & 0b010 != 0 {
                     let pkid = body.get_u16();
                     self.send(0x40, &pkid.to_be_bytes()).await;
                 }
@@ -212,6 +262,7 @@ impl Link {
             }
             4 => Packet::PubAck(body.get_u16()),
             5 => Packet::PubRec(body.get_u16()),
+            6 => Packet::PubRel(body.get_u16()),
             7 => Packet::PubComp(body.get_u16()),
             9 => Packet::SubAck(body[2..].to_vec()),
             _ => Packet::Other(head),

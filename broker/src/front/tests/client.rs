@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 pub(super) const V311: u8 = 4;
 pub(super) const V5: u8 = 5;
@@ -79,6 +79,13 @@ impl Client {
         let stream = TcpStream::connect(addr).await.unwrap();
         stream.set_nodelay(true).unwrap();
         Client { stream, buf: Vec::new(), version }
+    }
+
+    /// With little room for what it does not read.
+    pub(super) async fn open_narrow(addr: SocketAddr, version: u8) -> Client {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(8 * 1024).unwrap();
+        Client { stream: socket.connect(addr).await.unwrap(), buf: Vec::new(), version }
     }
 
     /// Connected, with what CONNACK said.

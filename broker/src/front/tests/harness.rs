@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use super::super::shared::Shared;
 use super::super::*;
 use super::client::{Client, DEADLINE, V311};
+use crate::mailbox::{Mail, Mailboxes};
 
 pub(super) struct Rig {
     pub(super) addr: SocketAddr,
@@ -125,12 +126,18 @@ pub(super) struct TestIntake {
     seen: Mutex<Vec<Inbound>>,
     /// QoS 2 messages that wait for their release.
     open: Mutex<HashSet<(Arc<str>, u16)>>,
+    mail: Mutex<Mail>,
     mode: watch::Sender<Mode>,
 }
 
 impl TestIntake {
     fn new() -> TestIntake {
-        TestIntake { seen: Mutex::default(), open: Mutex::default(), mode: watch::Sender::new(Mode::Answer) }
+        TestIntake {
+            seen: Mutex::default(),
+            open: Mutex::default(),
+            mail: Mutex::default(),
+            mode: watch::Sender::new(Mode::Answer),
+        }
     }
 
     pub(super) fn set(&self, mode: Mode) {
@@ -157,6 +164,23 @@ impl TestIntake {
         until("the intake sees the publishes", || self.publishes().len() >= publishes).await;
     }
 
+    /// As the writer does, with a commit that takes no time.
+    fn fill(&self, items: &[Inbound], verdicts: &[Verdict]) {
+        let mut mail = self.mail.lock().unwrap();
+        for (item, verdict) in items.iter().zip(verdicts) {
+            match item {
+                Inbound::Publish(publish) if verdict.forward => {
+                    let topic = std::str::from_utf8(&publish.topic).unwrap();
+                    mail.publish(topic, &publish.properties, &publish.payload);
+                }
+                Inbound::Publish(_) | Inbound::Release { .. } => {}
+                Inbound::Session { client, change } => mail.change(client, change.clone()),
+                Inbound::Forget { client } => mail.forget(client),
+            }
+        }
+        mail.committed();
+    }
+
     fn judge(&self, item: &Inbound) -> Verdict {
         let mut open = self.open.lock().unwrap();
         let verdict = |outcome, forward| Verdict { outcome, forward };
@@ -165,6 +189,7 @@ impl TestIntake {
                 open.remove(&(client.clone(), *pkid));
                 verdict(Outcome::Accepted, false)
             }
+            Inbound::Session { .. } => verdict(Outcome::Accepted, false),
             Inbound::Forget { client } => {
                 open.retain(|(of, _)| of != client);
                 verdict(Outcome::Accepted, false)
@@ -190,7 +215,8 @@ impl Intake for TestIntake {
         if now == Mode::Closed {
             return Err(Closed);
         }
-        let verdicts = batch.items.iter().map(|item| self.judge(item)).collect();
+        let verdicts: Vec<Verdict> = batch.items.iter().map(|item| self.judge(item)).collect();
+        self.fill(&batch.items, &verdicts);
         self.seen.lock().unwrap().extend(batch.items);
         match now {
             Mode::Answer => drop(batch.answer.send(verdicts)),
@@ -202,6 +228,10 @@ impl Intake for TestIntake {
             })),
         }
         Ok(())
+    }
+
+    fn mailboxes(&self) -> Arc<Mailboxes> {
+        self.mail.lock().unwrap().mailboxes()
     }
 }
 

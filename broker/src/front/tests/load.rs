@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::super::*;
 use super::client::*;
+use crate::mailbox::Mailboxes;
 
 /// Answers at once, and counts by itself what it was given.
 #[derive(Default)]
@@ -21,9 +22,13 @@ impl Intake for Instantly {
         let _ = batch.answer.send(vec![verdict; batch.items.len()]);
         Ok(())
     }
+
+    fn mailboxes(&self) -> Arc<Mailboxes> {
+        Arc::default()
+    }
 }
 
-struct Open;
+pub(super) struct Open;
 
 impl Policy for Open {
     fn connect(&self, _: &Credentials<'_>) -> Result<Option<Arc<str>>, Refusal> {
@@ -113,7 +118,7 @@ async fn measure(clients: usize, window: u16, subscriber: bool) {
 }
 
 /// Keeps `window` messages in flight, with the packet ids 1 to `window` in turn, none used twice at a time.
-async fn generate(mut client: Client, i: usize, window: u16, acked: Arc<AtomicU64>) {
+pub(super) async fn generate(mut client: Client, i: usize, window: u16, acked: Arc<AtomicU64>) {
     let one = |pkid| publish(V311, format!("t/{i}").as_bytes(), &[b'x'; 100], 1, pkid, &[]);
     let all: Vec<u8> = (1..=window).flat_map(one).collect();
     let each = all.len() / usize::from(window);

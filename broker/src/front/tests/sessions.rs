@@ -151,7 +151,7 @@ async fn a_session_expires() {
     client.subscribe("t/#", 1).await;
     client.disconnect().await;
     until("expiry", || rig.stats.sessions_expired.get() == 1).await;
-    until("forgotten", || rig.intake.forgotten("a") == 1 && rig.stats.sessions_kept.get() == 0).await;
+    until("forgotten", || rig.intake.forgotten("a") == 2 && rig.stats.sessions_kept.get() == 0).await;
     let mut writer = Client::connect(rig.addr, V311, "writer").await;
     writer.publish("t/x", "1", 1, 1).await;
     writer.recv().await;
@@ -166,7 +166,7 @@ async fn a_disconnect_may_end_a_kept_session() {
     let mut client = Client::connect_with(rig.addr, &Connect::kept(V5, "a")).await;
     client.send(&[0xe0, 7, 0, 5, 0x11, 0, 0, 0, 0]).await;
     client.expect_closed().await;
-    until("forgotten", || rig.intake.forgotten("a") == 1).await;
+    until("forgotten", || rig.intake.forgotten("a") == 2).await;
     let (_, connack) = Client::connack(rig.addr, &Connect::kept(V5, "a")).await;
     assert_eq!(connack[2], 0);
 }

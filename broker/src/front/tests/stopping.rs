@@ -1,10 +1,7 @@
-//! The process stops; the router dies.
+//! The process stops.
 
 use std::time::Duration;
 
-use rumqttd::protocol::{Packet, Publish};
-
-use super::super::router::LinkFor;
 use super::super::*;
 use super::client::*;
 use super::harness::*;
@@ -45,27 +42,4 @@ async fn stopping_has_a_deadline() {
     rig.stopped().await;
     client.expect_closed().await;
     assert_eq!(rig.stats.connections.get(), 0);
-}
-
-/// A topic that starts with a non-ASCII character panics the router as soon as anybody has subscribed to anything.
-#[tokio::test]
-async fn a_dead_router_is_replaced_and_kept_sessions_are_attached_again() {
-    let rig = Rig::start().await;
-    let mut kept = Client::connect_with(rig.addr, &Connect::kept(V5, "kept")).await;
-    assert_eq!(kept.subscribe("t/#", 1).await, 1);
-    let (mut link, _) = rig.shared.router.link(LinkFor::Process("poison")).await.unwrap();
-    link.send(&mut vec![Packet::Publish(Publish::new("é", "x", false), None)]).unwrap();
-    kept.expect(&[0xe0, 2, 0x89, 0]).await;
-    kept.expect_closed().await;
-    until("a new router", || rig.stats.router_restarts.get() == 1).await;
-
-    let (mut kept, connack) = Client::connack(rig.addr, &Connect::kept(V5, "kept")).await;
-    assert_eq!(connack[2..4], [1, 0]);
-    let mut writer = Client::connect(rig.addr, V311, "writer").await;
-    writer.publish("t/x", "after", 1, 1).await;
-    writer.expect(&[0x40, 2, 0, 1]).await;
-    let received = kept.recv_publish().await;
-    assert_eq!((received.payload, received.qos), (b"after".to_vec(), 1));
-    rig.publisher.publish("t/own", payload("own"), true);
-    assert_eq!(kept.recv_publish().await.payload, b"own");
 }

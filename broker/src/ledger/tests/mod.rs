@@ -169,6 +169,7 @@ impl Running {
                 who: who.clone(),
                 topic: Bytes::copy_from_slice(topic.as_bytes()),
                 payload: Bytes::copy_from_slice(payload.as_bytes()),
+                properties: Bytes::new(),
                 exactly_once: None,
                 will: false,
                 denied: None,

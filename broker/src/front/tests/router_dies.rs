@@ -1,0 +1,149 @@
+//! The router's thread is killed: connections stay, and are served again within a second.
+
+use std::time::Duration;
+
+use rumqttd::protocol::{Packet, Publish};
+use tokio::time::Instant;
+
+use super::super::router::LinkFor;
+use super::client::*;
+use super::harness::*;
+
+/// Within this all sessions must be attached again.
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A topic that starts with a non-ASCII character panics the router as soon as anybody has subscribed to anything.
+async fn kill_router(rig: &Rig) {
+    let mut link = rig.shared.router.link(LinkFor::Process("poison")).await.unwrap();
+    link.send(&mut vec![Packet::Publish(Publish::new("é", "x", false), None)]).unwrap();
+}
+
+/// Publishes until the reader hears of it, from a client that stays connected too.
+async fn until_served(writer: &mut Client, reader: &mut Client, round: u16) -> Received {
+    let served = async {
+        loop {
+            writer.publish("t/x", &round.to_string(), 1, 1).await;
+            writer.expect(&[0x40, 2, 0, 1]).await;
+            // What is published before the reader is attached is lost: the router keeps nothing over its death.
+            if let Ok(received) = tokio::time::timeout(Duration::from_millis(20), reader.recv_publish()).await {
+                return received;
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, served).await.expect("the router is not replaced")
+}
+
+#[tokio::test]
+async fn clean_sessions_are_attached_again_within_a_second() {
+    let rig = Rig::start().await;
+    let mut reader = Client::connect(rig.addr, V311, "reader").await;
+    reader.subscribe("t/#", 0).await;
+    reader.subscribe("u/#", 1).await;
+    let mut writer = Client::connect(rig.addr, V311, "writer").await;
+    until_served(&mut writer, &mut reader, 0).await;
+    for round in 1..=3u16 {
+        kill_router(&rig).await;
+        let killed = Instant::now();
+        until("the router is replaced", || rig.stats.router_restarts.get() == u64::from(round)).await;
+        while until_served(&mut writer, &mut reader, round).await.payload != round.to_string().into_bytes() {}
+        assert!(killed.elapsed() < SECOND, "round {round}: {:?}", killed.elapsed());
+    }
+    assert_eq!((rig.stats.connections.get(), rig.stats.connections_total.get()), (2, 2), "nobody had to reconnect");
+}
+
+/// Packet ids of the new router must not meet those that the client still has in flight.
+#[tokio::test]
+async fn what_is_in_flight_to_a_clean_session_ends_in_order() {
+    let rig = Rig::start().await;
+    let mut reader = Client::connect(rig.addr, V311, "reader").await;
+    reader.subscribe("t/#", 2).await;
+    let mut writer = Client::connect(rig.addr, V311, "writer").await;
+    let old = until_served(&mut writer, &mut reader, 0).await;
+    kill_router(&rig).await;
+    until("the router is replaced", || rig.stats.router_restarts.get() == 1).await;
+    let new = until_served(&mut writer, &mut reader, 1).await;
+    assert_ne!(old.pkid, new.pkid);
+    for received in [old, new] {
+        let [high, low] = received.pkid.to_be_bytes();
+        reader.send(&[0x50, 2, high, low]).await;
+        reader.expect(&[0x62, 2, high, low]).await;
+        reader.send(&[0x70, 2, high, low]).await;
+    }
+    reader.send(&[0xc0, 0]).await;
+    reader.expect(&[0xd0, 0]).await;
+}
+
+#[tokio::test]
+async fn persistent_sessions_do_not_notice() {
+    let rig = Rig::start().await;
+    let mut kept = Client::connect_with(rig.addr, &Connect::kept(V5, "kept")).await;
+    assert_eq!(kept.subscribe("t/#", 1).await, 1);
+    // The router panics only if somebody subscribed to anything there.
+    let mut other = Client::connect(rig.addr, V311, "other").await;
+    other.subscribe("other/#", 0).await;
+    let mut writer = Client::connect(rig.addr, V311, "writer").await;
+    kill_router(&rig).await;
+    for n in 0..50 {
+        writer.publish("t/x", &n.to_string(), 1, 1).await;
+        writer.expect(&[0x40, 2, 0, 1]).await;
+        let received = kept.recv_publish().await;
+        assert_eq!((received.payload, received.qos), (n.to_string().into_bytes(), 1));
+        kept.send(&[&[0x40, 2][..], &received.pkid.to_be_bytes()].concat()).await;
+    }
+    until("the router is replaced", || rig.stats.router_restarts.get() == 1).await;
+    assert_eq!(rig.stats.connections_total.get(), 3);
+}
+
+#[tokio::test]
+async fn a_subscription_under_way_is_answered_by_the_next_router() {
+    let rig = Rig::start().await;
+    let mut reader = Client::connect(rig.addr, V311, "reader").await;
+    reader.subscribe("t/#", 0).await;
+    for round in 1..=3 {
+        kill_router(&rig).await;
+        assert_eq!(reader.subscribe(&format!("u/{round}"), 1).await, 1);
+        until("the router is replaced", || rig.stats.router_restarts.get() == round).await;
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_wants_does_not_go_through_the_router() {
+    let rig = Rig::start().await;
+    let mut reader = Client::connect(rig.addr, V311, "reader").await;
+    let mut writer = Client::connect(rig.addr, V311, "writer").await;
+    reader.subscribe("t/+", 0).await;
+    let mut publish = async |topic: &str| {
+        writer.publish(topic, "1", 1, 1).await;
+        writer.expect(&[0x40, 2, 0, 1]).await;
+        (rig.stats.forwarded.get(), rig.stats.unrouted.get())
+    };
+    assert_eq!(publish("t/x").await, (1, 0));
+    reader.recv_publish().await;
+    assert_eq!(publish("u/x").await, (2, 1));
+    rig.publisher.publish("u/x", payload("1"), false);
+    assert_eq!(publish("u/x").await, (4, 3));
+    reader.unsubscribe("t/+").await;
+    assert_eq!(publish("t/x").await, (5, 4));
+    reader.subscribe("t/x", 0).await;
+    assert_eq!(publish("t/x").await, (6, 4));
+    reader.recv_publish().await;
+    drop(reader);
+    until("gone", || rig.stats.connections.get() == 1).await;
+    assert_eq!(publish("t/x").await, (7, 5));
+}
+
+/// One that hangs is replaced while it lives, so nothing but the replacement tells its links.
+#[tokio::test]
+async fn links_leave_a_router_that_was_replaced() {
+    let rig = Rig::start().await;
+    let mut reader = Client::connect(rig.addr, V311, "reader").await;
+    reader.subscribe("t/#", 1).await;
+    let mut writer = Client::connect(rig.addr, V311, "writer").await;
+    for round in 0..3 {
+        let received = until_served(&mut writer, &mut reader, round).await;
+        reader.send(&[&[0x40, 2][..], &received.pkid.to_be_bytes()].concat()).await;
+        rig.shared.router.restart();
+    }
+    until_served(&mut writer, &mut reader, 3).await;
+    assert_eq!(rig.stats.connections_total.get(), 2);
+}

@@ -1,0 +1,96 @@
+//! What the writer tells the mailboxes of persistent sessions: every message that subscribers may see, and what their
+//! connections say. Cores know nothing of it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::core::Read;
+use super::error::LedgerError;
+use super::group::Pending;
+use super::state::State;
+use crate::front::{Inbound, Verdict};
+use crate::mailbox::{Change, Changes, Mail, Mailboxes};
+
+#[derive(Default)]
+pub(super) struct Post {
+    mail: Mail,
+    /// Something of it is in the open group, which nobody may be waiting for.
+    stowed: bool,
+}
+
+/// What an inbound may mean to mailboxes, looked at before the core takes it.
+pub(super) enum Parcel {
+    Nothing,
+    Message { topic: Bytes, properties: Bytes, payload: Bytes },
+    Change(Arc<str>, Change),
+    Forget(Arc<str>),
+}
+
+impl Post {
+    pub(super) fn recover(ledger: &dyn Read) -> Result<Post, LedgerError> {
+        Ok(Post { mail: Mail::recover(ledger)?, stowed: false })
+    }
+
+    pub(super) fn mailboxes(&self) -> Arc<Mailboxes> {
+        self.mail.mailboxes()
+    }
+
+    pub(super) fn look_at(&self, inbound: &Inbound) -> Parcel {
+        match inbound {
+            Inbound::Publish(publish) if self.mail.has_filters() => Parcel::Message {
+                topic: publish.topic.clone(),
+                properties: publish.properties.clone(),
+                payload: publish.payload.clone(),
+            },
+            Inbound::Publish(_) | Inbound::Release { .. } => Parcel::Nothing,
+            Inbound::Session { client, change } => Parcel::Change(client.clone(), change.clone()),
+            Inbound::Forget { client } => Parcel::Forget(client.clone()),
+        }
+    }
+
+    /// Once the core has decided.
+    pub(super) fn take(&mut self, parcel: Parcel, verdict: Verdict) {
+        match parcel {
+            Parcel::Message { topic, properties, payload } if verdict.forward => {
+                // What is forwarded has a valid topic.
+                if let Ok(topic) = std::str::from_utf8(&topic) {
+                    self.mail.publish(topic, &properties, &payload);
+                }
+            }
+            Parcel::Nothing | Parcel::Message { .. } => {}
+            Parcel::Change(client, change) => self.mail.change(&client, change),
+            Parcel::Forget(client) => self.mail.forget(&client),
+        }
+    }
+
+    /// The node's own message.
+    pub(super) fn outgoing(&mut self, message: Option<(&str, &Bytes)>) {
+        if let Some((topic, payload)) = message {
+            self.mail.publish(topic, &[], payload);
+        }
+    }
+
+    /// Adds what is to be written to the open group: all of it, since it belongs to what the group has already.
+    pub(super) fn stow<E>(&mut self, frame: u64, pending: &mut Pending<E>, state: &mut State) {
+        let Changes { puts, lazy } = self.mail.take_changes();
+        self.stowed |= !puts.is_empty();
+        for put in puts {
+            pending.bytes += put.bytes();
+            state.put(frame, put.clone());
+            pending.puts.push(put);
+        }
+        for put in lazy {
+            state.put(frame, put);
+        }
+    }
+
+    pub(super) fn waits(&self) -> bool {
+        self.stowed
+    }
+
+    pub(super) fn committed(&mut self) {
+        self.stowed = false;
+        self.mail.committed();
+    }
+}

@@ -1,0 +1,93 @@
+//! From files to a writer that is ready to run.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use proto::chunk::Sealer;
+use proto::clock::Stamp;
+use proto::id::Epoch;
+use tokio::sync::watch;
+
+use super::clocks::Clocks;
+use super::core::Core;
+use super::error::LedgerError;
+use super::group::{Pending, view};
+use super::handle::Handle;
+use super::house::House;
+use super::janitor::Janitor;
+use super::log::Log;
+use super::open::{self, Opened};
+use super::post::Post;
+use super::reader::{LedgerStats, Reader};
+use super::room::Room;
+use super::state::State;
+use super::writer::{Options, Writer};
+
+impl<C: Core> Writer<C> {
+    /// Opens or creates the ledger and brings the state up to date. `epoch` names the ledger if it is created now.
+    pub fn open(options: Options, epoch: Epoch, mut core: C) -> Result<(Writer<C>, Handle<C>, Reader), LedgerError> {
+        let Opened { store, log, appender, snapshot, mut recovery, lock } = open::open(&options, epoch)?;
+        let mut state = State::default();
+        recovery.replayed_records = super::replay::replay(&log, &store, &mut core, &mut state)?;
+        recovery.clean &= recovery.replayed_records == 0;
+        let (last_stamp, powered_on_s) = newest(&log)?;
+        if options.limits.evict {
+            log.date()?;
+        }
+        let (_, last) = log.ends();
+        tracing::info!(replica = %store.replica, last = last.seq.0, replayed = recovery.replayed_records, "the ledger is open");
+
+        let janitor = Janitor::start(options.dir.clone(), store.clone(), log.clone())
+            .map_err(|e| LedgerError::Io { doing: "start a thread", why: e.to_string() })?;
+        let mut house = House::new(janitor, Room::new(options.limits), store.folded(), snapshot);
+        house.appended(log.numbers().1, last, 0);
+        house.measure(&mut state, &log)?;
+        let (stats, watching) = watch::channel(LedgerStats::default());
+        let reader = Reader { log: log.clone(), stats: watching, recovery: Arc::new(recovery) };
+        let pending = Pending::default();
+        let post = Post::recover(&view(&store, &state, &log, &pending, last))?;
+        let (handle, inbox) = Handle::new(post.mailboxes());
+        let mut writer = Writer {
+            core,
+            inbox,
+            dir: options.dir,
+            store,
+            state,
+            log,
+            appender,
+            house,
+            sealer: Sealer::default(),
+            last,
+            pending,
+            clocks: Clocks::start(powered_on_s),
+            stats,
+            last_commit: Instant::now(),
+            groups: 0,
+            records: 0,
+            commit_wait: options.commit_wait,
+            post,
+            sabotage: options.sabotage,
+            _lock: lock,
+        };
+        let now = writer.clocks.now();
+        let step = writer.ask(|core, view| core.recovered(last_stamp, &now, view))?;
+        writer.take_step(step, &now)?;
+        writer.publish_stats();
+        Ok((writer, handle, reader))
+    }
+}
+
+/// The newest event's stamp, and the powered-on seconds of the newest chunk.
+fn newest(log: &Log) -> Result<(Stamp, u64), LedgerError> {
+    let (mut stamp, mut powered_on_s) = (Stamp::default(), 0);
+    for stored in log.chunks_back() {
+        let chunk = stored?.open()?;
+        powered_on_s = powered_on_s.max(chunk.body.powered_on_s);
+        // A remnant may have kept no event.
+        if let Some((_, newest, _)) = chunk.events().next_back() {
+            stamp = newest;
+            break;
+        }
+    }
+    Ok((stamp, powered_on_s))
+}
