@@ -26,6 +26,8 @@ pub(super) struct Session {
     /// The watermark at which a gap was reported: once is enough.
     gap_told: Option<Seq>,
     resend: bool,
+    /// Up to here the gateway is to send one chunk at a time: something in company cannot be read.
+    alone_up_to: Seq,
     applied_said_ms: u64,
     pub(super) heard_ms: u64,
 }
@@ -41,6 +43,7 @@ impl Session {
             owes_applied: false,
             gap_told: None,
             resend: false,
+            alone_up_to: Seq::ZERO,
             applied_said_ms: now_ms,
             heard_ms: now_ms,
         }
@@ -63,6 +66,18 @@ impl Session {
         }
     }
 
+    /// What came cannot be read: ask for it again, each time.
+    pub(super) fn ask_again(&mut self) {
+        self.gap_told = None;
+        self.gap();
+    }
+
+    /// Ask for it again in parts.
+    pub(super) fn one_by_one(&mut self, last: Seq) {
+        self.alone_up_to = last.clamp(self.watermark.seq.next(), Seq(self.send_up_to()));
+        self.ask_again();
+    }
+
     pub(super) fn applied_due(&self, now_ms: u64) -> bool {
         self.owes_applied || now_ms >= self.applied_said_ms + REPEAT_MS
     }
@@ -76,6 +91,7 @@ impl Session {
             send_up_to: self.send_up_to(),
             hub_ms,
             resend: std::mem::take(&mut self.resend),
+            one_by_one: self.watermark.seq < self.alone_up_to,
         });
         Down { session: self.nonce, incarnation, of: Some(of) }
     }

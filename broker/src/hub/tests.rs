@@ -1,5 +1,7 @@
 //! The hub over a real ledger, against gateways that break the rules or go to their limits.
 
+mod poison;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +28,10 @@ struct Running {
 
 impl Running {
     fn open() -> Running {
-        let dir = tempfile::tempdir().unwrap();
+        Running::open_in(tempfile::tempdir().unwrap())
+    }
+
+    fn open_in(dir: TempDir) -> Running {
         let options = Options {
             dir: dir.path().into(),
             site: "hub".parse().unwrap(),
@@ -42,6 +47,29 @@ impl Running {
         };
         drop(writer.spawn(Box::new(answer)).unwrap());
         Running { dir, handle, reader }
+    }
+
+    /// The folder, once nobody holds it any more.
+    async fn stop(self) -> TempDir {
+        let Running { dir, handle, mut reader } = self;
+        handle.stop().await;
+        while reader.changed().await {}
+        drop((handle, reader));
+        while read_stopped(dir.path(), &mut |_| {}).is_err_and(|error| error.to_string().contains("lock")) {
+            tokio::task::yield_now().await;
+        }
+        dir
+    }
+
+    /// Every record of the journal.
+    fn records(dir: &TempDir) -> Vec<Of> {
+        let mut records = Vec::new();
+        read_stopped(dir.path(), &mut |chunk| {
+            let found = chunk.events().flat_map(|(_, _, event)| &event.records);
+            records.extend(found.filter_map(|record| record.of.clone()));
+        })
+        .unwrap();
+        records
     }
 
     /// Panics if the writer died of it.
@@ -96,6 +124,13 @@ impl Site {
     async fn send(&mut self, hub: &Running, records: Vec<Of>) {
         let chunk = self.seal(records);
         self.send_bytes(hub, chunk).await;
+    }
+
+    /// Sealed as it should be, then spoilt.
+    fn seal_spoilt(&mut self, records: Vec<Of>, spoil: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut chunk = self.seal(records);
+        spoil(&mut chunk);
+        chunk
     }
 
     async fn send_bytes(&self, hub: &Running, chunk: Vec<u8>) {
@@ -190,19 +225,8 @@ async fn the_watermark_is_journalled_after_what_the_chunk_did() {
     let mut site = Site::hello(&hub, "hill").await;
     let long = "x".repeat(4_000);
     site.send(&hub, (0..20).map(|n| write(n, &long, 2_000, vec![])).collect()).await;
-    let Running { dir, handle, mut reader } = hub;
-    handle.stop().await;
-    while reader.changed().await {}
-    drop((handle, reader));
-    let mut order = Vec::new();
-    while read_stopped(dir.path(), &mut |chunk| {
-        let records = chunk.events().flat_map(|(_, _, event)| &event.records).filter_map(|record| record.of.clone());
-        order.extend(records.map(|of| matches!(of, Of::SiteChunk(_))));
-    })
-    .is_err_and(|error| error.to_string().contains("lock"))
-    {
-        tokio::task::yield_now().await;
-    }
+    let records = Running::records(&hub.stop().await);
+    let order: Vec<bool> = records.iter().map(|of| matches!(of, Of::SiteChunk(_))).collect();
     assert_eq!(order.iter().filter(|site_chunk| **site_chunk).count(), 1);
     assert_eq!(order.last(), Some(&true));
     assert_eq!(Seq(order.len() as u64), Seq(1 + 20 + 1));
