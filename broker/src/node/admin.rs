@@ -11,9 +11,13 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-/// The longest question; a longer one is cut off.
-const QUESTION_BYTES_MAX: u64 = 4096;
+/// The largest payload that a question carries: the most that a gateway can be told to take from a device.
+pub const PAYLOAD_BYTES_MAX: usize = 512 << 10;
+/// The longest question: such a payload in hex, and words around it. A longer one is cut off.
+const QUESTION_BYTES_MAX: u64 = 2 * PAYLOAD_BYTES_MAX as u64 + 4096;
 const QUESTION_WAIT: Duration = Duration::from_secs(5);
+/// Looking far back in a journal on a slow disk takes its time.
+const ANSWER_WAIT: Duration = Duration::from_secs(30);
 /// Questions under way at once; more wait.
 const CONNECTIONS_MAX: usize = 8;
 
@@ -75,7 +79,7 @@ async fn answer_one(stream: UnixStream, questions: mpsc::Sender<Question>) -> io
 /// Asks a running node; for command-line use, so it blocks.
 pub fn ask(dir: &Path, question: &str) -> io::Result<Value> {
     let mut stream = BlockingStream::connect(socket_path(dir))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_read_timeout(Some(ANSWER_WAIT))?;
     writeln!(stream, "{question}")?;
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line)?;

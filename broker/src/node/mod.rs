@@ -2,10 +2,14 @@
 
 pub mod accounts;
 pub mod admin;
+mod answers;
 pub mod commands;
+pub mod disk;
 pub mod listen;
+pub mod metrics;
 pub mod pem;
 pub mod process;
+pub mod rejects;
 pub mod settings;
 pub mod show;
 
@@ -35,6 +39,14 @@ pub fn announce(listening: SocketAddr) {
     let mut out = std::io::stdout();
     // A closed stdout is no reason to stop.
     let _ = writeln!(out, "listening {listening}").and_then(|()| out.flush());
+}
+
+/// The same for `/metrics`.
+pub fn announce_metrics(serving: SocketAddr) {
+    tracing::info!("metrics at http://{serving}/metrics");
+    let mut out = std::io::stdout();
+    // A closed stdout is no reason to stop.
+    let _ = writeln!(out, "metrics {serving}").and_then(|()| out.flush());
 }
 
 /// Resolves at SIGTERM or SIGINT.
