@@ -368,6 +368,19 @@ mod tests {
     }
 
     #[test]
+    fn goes_one_by_one_for_as_long_as_the_hub_asks_for_it() {
+        let mut session = session();
+        session.receive(welcome(at(5)), &chain(), 1).unwrap();
+        for wanted in [false, true, true, false] {
+            let mut down = applied(at(5), true);
+            let Some(DownOf::Applied(applied)) = &mut down.of else { panic!("{down:?}") };
+            applied.one_by_one = wanted;
+            session.receive(down, &chain(), 2).unwrap();
+            assert_eq!(session.one_by_one(), wanted);
+        }
+    }
+
+    #[test]
     fn a_hub_that_forgot_us_is_greeted_again() {
         let mut session = session();
         session.receive(welcome(at(5)), &chain(), 1_000).unwrap();

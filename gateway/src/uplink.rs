@@ -362,3 +362,20 @@ impl Chain for OurChain<'_> {
         self.0.standing_at(seq)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::chunk::ChainHash;
+
+    #[test]
+    fn a_batch_says_where_it_ends_and_is_packed_unless_it_must_not_be() {
+        let after = Position { seq: Seq(9), hash: ChainHash([7; 32]) };
+        let chunk = || bytes::Bytes::from(vec![1; 4_000]);
+        let packed = batch(Seq(3), after, vec![chunk(), chunk()], true);
+        assert!(packed.body.len() < 4_000 && packed.chunks_bytes > 8_000);
+        let plain = batch(Seq(3), after, vec![chunk()], false);
+        assert_eq!((plain.first_seq, plain.last_seq, plain.chunks, plain.chunks_bytes), (3, 9, 1, 0));
+        assert_eq!((&plain.last_hash[..], Chunks::decode(plain.body).unwrap().chunk.len()), (&[7; 32][..], 1));
+    }
+}

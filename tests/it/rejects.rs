@@ -90,7 +90,7 @@ async fn a_refusal_is_found_corrected_and_handed_in_once() {
     assert_eq!((&done["status"], &done["lines"][0]["on_hand"]), (&json!("ok"), &json!(6)), "{done}");
     refused(&home, &["retry", &digit, "--payload", &file], "handed in again already").await;
     let list = answer(&home, &["list"]).await;
-    let marked = &list["rejects"].as_array().expect("a list").iter().find(|r| r["seq"].to_string() == digit);
+    let marked = &list["rejects"].as_array().expect("a list").iter().find(|r| r["seq"].as_u64() == digit.parse().ok());
     assert_eq!(marked.expect("it is listed")["retried"], json!({"seq": done["seq"], "status": "ok"}), "{list}");
 
     // Stopped: the same list from the files, and no retry.

@@ -115,6 +115,16 @@ impl Hand {
         }
     }
 
+    async fn expect_one_by_one(&mut self, what: &str, wanted: bool) {
+        loop {
+            match self.hear().await {
+                DownOf::Applied(Applied { one_by_one, .. }) if one_by_one == wanted => return,
+                DownOf::Applied(_) => {}
+                other => panic!("{what}: {other:?}"),
+            }
+        }
+    }
+
     /// Waits until the hub says exactly this; it repeats itself, so other words may come before.
     async fn expect_applied(&mut self, what: &str, seq: u64, resend: bool) {
         loop {
@@ -279,14 +289,36 @@ async fn a_poison_chunk_does_not_stop_its_site() {
     let hex: String = poison.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(ask(&["show", &reject["seq"].to_string()]).await["hex"], hex, "byte for byte");
 
+    // A message that cannot be unpacked is asked for in parts; alone it says where the journal goes on.
+    let last_hash = |journal: &Journal| journal.at.hash.0.to_vec().into();
+    journal.chunk(1);
+    let alone = Batch {
+        first_seq: 4,
+        last_seq: 4,
+        body: "no".into(),
+        chunks_bytes: 9,
+        chunks: 1,
+        last_hash: last_hash(&journal),
+    };
+    let five = journal.chunk(1);
+    let company = Batch { last_seq: 5, chunks: 2, last_hash: last_hash(&journal), ..alone.clone() };
+    for _ in 0..3 {
+        hand.say(hand.session, UpOf::Batch(company.clone())).await;
+    }
+    hand.expect_one_by_one("three times in company", true).await;
+    hand.say(hand.session, UpOf::Batch(alone)).await;
+    hand.expect_applied("set aside alone", 4, false).await;
+    hand.batch(&[&five]).await;
+    hand.expect_one_by_one("past what could not be read", false).await;
+
     hub.end().await;
     hub.restart().await;
     let mut link = Link::connect(hub.addr, "hand", true, Some("correct horse")).await;
     link.subscribe("down/hand").await;
     let mut hand = Hand { link, site: "hand", session: 200 };
-    assert_eq!(hand.hello(&journal, "hand").await, Ok(3));
-    let four = journal.chunk(1);
-    hand.batch(&[&four]).await;
-    hand.expect_applied("after a restart", 4, false).await;
-    assert_eq!(hub.status().await["sites"]["hand"]["set_aside"], 1);
+    assert_eq!(hand.hello(&journal, "hand").await, Ok(5));
+    let six = journal.chunk(1);
+    hand.batch(&[&six]).await;
+    hand.expect_applied("after a restart", 6, false).await;
+    assert_eq!(hub.status().await["sites"]["hand"]["set_aside"], 2);
 }

@@ -110,7 +110,9 @@ impl Hub {
         let Some(session) = self.sessions.get_mut(site) else { return false };
         let (held, nonce, replica) = (session.watermark, session.nonce, session.replica(site));
         let head = chunk::head(bytes).ok().filter(|head| head.replica == replica);
-        if head.as_ref().map_or(batch.chunks == 1 && batch.last_seq <= held.seq.0, |head| head.last <= held.seq) {
+        // Without a head it is as old as the batch says that all of it is.
+        let old = |last: u64| (1..=held.seq.0).contains(&last);
+        if old(head.as_ref().map_or(batch.last_seq, |head| head.last.0)) {
             self.tally.repeats += 1;
             session.owes_applied = true;
             return true;
@@ -138,7 +140,21 @@ impl Hub {
                 session.watermark = after;
                 session.owes_applied = true;
                 self.strikes.remove(site);
-                self.set_aside_span(site, &replica, (held.seq.next(), after), fault, bytes, now, step);
+                if let Some(view) = self.sites.get_mut(site) {
+                    view.applied_seq = after.seq.0;
+                    view.beat.journal_to = view.beat.journal_to.max(after.seq.0);
+                }
+                let aside = SetAside {
+                    first: held.seq.next().0,
+                    last: after.seq.0,
+                    hash: after.hash.0.to_vec().into(),
+                    code: fault.code.into(),
+                    reason: fault.reason,
+                    bytes: Bytes::copy_from_slice(&bytes[..bytes.len().min(ASIDE_BYTES_MAX)]),
+                    full_bytes: bytes.len() as u64,
+                    ..SetAside::default()
+                };
+                self.set_aside(site, &replica, aside, now, step);
                 true
             }
             None if hopeless => {
@@ -152,34 +168,6 @@ impl Hub {
                 false
             }
         }
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn set_aside_span(
-        &mut self,
-        site: &SiteName,
-        replica: &ReplicaId,
-        (first, after): (Seq, Position),
-        fault: Fault,
-        bytes: &Bytes,
-        now: &Now,
-        step: &mut Step<Effect>,
-    ) {
-        if let Some(view) = self.sites.get_mut(site) {
-            view.applied_seq = after.seq.0;
-            view.beat.journal_to = view.beat.journal_to.max(after.seq.0);
-        }
-        let aside = SetAside {
-            first: first.0,
-            last: after.seq.0,
-            hash: after.hash.0.to_vec().into(),
-            code: fault.code.into(),
-            reason: fault.reason,
-            bytes: Bytes::copy_from_slice(&bytes[..bytes.len().min(ASIDE_BYTES_MAX)]),
-            full_bytes: bytes.len() as u64,
-            ..SetAside::default()
-        };
-        self.set_aside(site, replica, aside, now, step);
     }
 
     /// Records of a chunk that is applied without them. What a crash makes come again is recorded once.

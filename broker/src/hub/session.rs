@@ -54,7 +54,7 @@ impl Session {
     }
 
     pub(super) fn send_up_to(&self) -> u64 {
-        self.watermark.seq.0 + WINDOW_RECORDS
+        self.watermark.seq.0.saturating_add(WINDOW_RECORDS)
     }
 
     /// Something beyond the watermark came: ask for what is missing, once per watermark.
@@ -74,7 +74,8 @@ impl Session {
 
     /// Ask for it again in parts.
     pub(super) fn one_by_one(&mut self, last: Seq) {
-        self.alone_up_to = last.clamp(self.watermark.seq.next(), Seq(self.send_up_to()));
+        // At least the next chunk, and never beyond what may come.
+        self.alone_up_to = last.max(self.watermark.seq.next()).min(Seq(self.send_up_to()));
         self.ask_again();
     }
 

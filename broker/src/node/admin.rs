@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// The largest payload that a question carries: the most that a gateway can be told to take from a device.
 pub const PAYLOAD_BYTES_MAX: usize = 512 << 10;
-/// The longest question: such a payload in hex, and words around it. A longer one is cut off.
+/// The longest question: such a payload in hex, and words around it. A longer one is refused.
 const QUESTION_BYTES_MAX: u64 = 2 * PAYLOAD_BYTES_MAX as u64 + 4096;
 const QUESTION_WAIT: Duration = Duration::from_secs(5);
 /// Looking far back in a journal on a slow disk takes its time.
@@ -64,9 +64,15 @@ pub async fn serve(listener: UnixListener, questions: mpsc::Sender<Question>) {
 
 async fn answer_one(stream: UnixStream, questions: mpsc::Sender<Question>) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
-    let mut lines = tokio::io::BufReader::new(read.take(QUESTION_BYTES_MAX)).lines();
-    let line = tokio::time::timeout(QUESTION_WAIT, lines.next_line()).await.map_err(io::Error::other)??;
-    let Some(text) = line else { return Ok(()) };
+    let (mut read, mut text) = (tokio::io::BufReader::new(read.take(QUESTION_BYTES_MAX)), String::new());
+    let bytes = tokio::time::timeout(QUESTION_WAIT, read.read_line(&mut text)).await.map_err(io::Error::other)??;
+    if bytes == 0 {
+        return Ok(());
+    }
+    if bytes as u64 == QUESTION_BYTES_MAX {
+        // Its end is not here, so it must not be taken for a shorter question.
+        return write.write_all(b"{\"error\":\"the question is too long\"}\n").await;
+    }
     let (answer, answered) = oneshot::channel();
     let asked = questions.send(Question { text, answer }).await;
     let reply = match (asked, answered.await) {

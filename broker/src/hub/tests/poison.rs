@@ -9,11 +9,8 @@ fn activity(text: &str) -> Of {
 }
 
 fn set_aside(records: &[Of]) -> Vec<&SetAside> {
-    let aside = |of| match of {
-        &Of::SetAside(ref aside) => Some(aside),
-        _ => None,
-    };
-    records.iter().filter_map(aside).collect()
+    let of_aside = |of| if let Of::SetAside(aside) = of { Some(aside) } else { None };
+    records.iter().filter_map(of_aside).collect()
 }
 
 fn one_batch(chunks: &[&[u8]]) -> Chunked {
@@ -21,8 +18,10 @@ fn one_batch(chunks: &[&[u8]]) -> Chunked {
     Chunked { body: Chunks { chunk }.encode_to_vec().into(), ..Chunked::default() }
 }
 
+type Spoil = fn(&mut Vec<u8>);
+
 /// Ways to spoil a chunk whose head stays readable, and the code that it is kept under.
-const SPOILT: [(&str, fn(&mut Vec<u8>)); 2] = [
+const SPOILT: [(&str, Spoil); 2] = [
     ("chunk_checksum", |bytes| {
         let middle = bytes.len() - 40;
         bytes[middle] ^= 1;
