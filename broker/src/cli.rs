@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use proto::id::{Epoch, SiteName};
+use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::config::{Config, MANUAL};
@@ -15,6 +16,7 @@ use crate::front::{FrontConfig, Publisher};
 use crate::hub::{Effect, Hub};
 use crate::ledger::{Limits, Options, Perform, Sabotage, Writer};
 use crate::node::commands::{self, NodeFlags, StatusArgs};
+use crate::node::doctor::{self, DoctorArgs};
 use crate::node::process::Node;
 use crate::node::settings::{Faults, Settings};
 use crate::node::{self, rejects, show};
@@ -44,6 +46,8 @@ enum Command {
     /// Show what was refused, and what of the sites' journals was set aside, of a running or a stopped hub.
     #[command(subcommand)]
     Rejects(rejects::Look),
+    /// Look at the ledger of a stopped hub and say what is in it and what is wrong with it.
+    Doctor(DoctorArgs),
     /// Print the default configuration with a comment for each key.
     Config,
 }
@@ -58,6 +62,7 @@ pub fn main(args: Vec<OsString>, sabotage: Option<Sabotage>) -> ExitCode {
         Command::Run(args) => run(args, sabotage),
         Command::Status(args) => show::status(&args.data, args.json, face::lines),
         Command::Rejects(look) => rejects::look(look, &Config::default().data),
+        Command::Doctor(args) => return node::doctor_exit(doctor::doctor(&args, |_| Value::Null)),
         Command::Config => {
             print!("{MANUAL}");
             Ok(())

@@ -7,9 +7,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::bench;
 use crate::demo;
 use crate::load;
 use crate::seam::Fault;
+use crate::torture;
 
 #[derive(Debug, Parser)]
 #[command(name = "firmware-sim", version, about, max_term_width = 110)]
@@ -24,7 +26,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(Demo),
+    Torture(Torture),
     Load(Load),
+    Bench(Bench),
 }
 
 /// Publish QoS 1 as fast as a broker acknowledges, and say how fast that is
@@ -120,10 +124,122 @@ impl From<Demo> for demo::Options {
     }
 }
 
+/// Kill a gateway and a hub at seeded random instants, cut and delay their uplink, and look for what was acknowledged
+///
+/// Starts both as processes and connects devices that publish all the time: requests with ids and bare barcodes at
+/// QoS 1, and QoS 2. In each cycle the gateway, the hub or both are killed with SIGKILL, also in the middle of their
+/// start. The figures come from the devices' logs and from the stopped ledgers, never from a node:
+///
+/// acked: publishes whose PUBACK (or PUBREC) a device saw; found: of those, how many are in the gateway's ledger and
+/// in the hub's; lost: how many are missing in one of them; doubled: how many are there more than once.
+///
+/// A dead gateway's ledger is read from a copy as the run goes on, at every kill for the first 50 cycles and then ever
+/// more seldom, so that a loss is told early; the end, after one more kill of both, reads everything and gives each
+/// cycle its row.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit codes:
+  0  everything held, or the peer's run came to its end
+  1  something that was acknowledged is lost or doubled: the seed and the whole plan are printed
+  2  the command line is wrong
+  3  the run could not go on (a node did not start, say): the message says what to do
+
+With --peer mosquitto the same plan is played to two mosquitto brokers with a bridge between
+them, with the most durable settings of its manual: persistence, saving on every change, queues
+without bound, persistent sessions. The devices then publish at QoS 1 with a unique id each, and
+found, lost and doubled are told by a subscriber at HQ with a persistent QoS 1 session. QoS 1
+allows doubles; losses of what was acknowledged it does not.
+
+Examples:
+  firmware-sim torture                            50 cycles, about a minute
+  firmware-sim torture --cycles 1000 --seed 7     a longer plan; the same seed plays the same plan again
+  firmware-sim torture --peer mosquitto --json    the rival's column
+  firmware-sim torture --keep /tmp/run7           ledgers and logs stay in /tmp/run7")]
+struct Torture {
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    cycles: u32,
+    /// Everything left to chance is drawn from this
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    seed: u64,
+    /// The last line of output is one JSON object: peer, seed, cycles, kills, acked, found, lost, doubled, …
+    #[arg(long)]
+    json: bool,
+    /// A line for each cycle, with what befell it
+    #[arg(long)]
+    verbose: bool,
+    /// Play the plan to somebody else's brokers
+    #[arg(long, value_name = "PEER")]
+    peer: Option<torture::Peer>,
+    /// Put ledgers and logs there and leave them; the folder must be empty or not exist
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+    /// Give one node a fault, which the run must notice
+    #[arg(long, value_name = "FAULT", hide = true, conflicts_with = "peer")]
+    sabotage: Option<Fault>,
+}
+
+impl From<Torture> for torture::Options {
+    fn from(torture: Torture) -> torture::Options {
+        let Torture { cycles, seed, json, verbose, peer, keep, sabotage } = torture;
+        torture::Options { cycles, seed, json, verbose, peer, keep, fault: sabotage }
+    }
+}
+
+/// Measure how fast, how large and how soon: the tables that the README quotes, on this machine
+///
+/// Starts gateways, a hub and mosquitto itself, on loopback and in a temporary folder, and measures them in turn. The
+/// load generator runs on the same machine. What is told:
+///
+/// rates: acknowledged QoS 1 publishes of 100 bytes per second with p50 and p99, ours beside mosquitto without saving
+/// and with saving on every change (with one persistent subscriber, without which it would have nothing to save), our
+/// bytes written to disk per record, and what write and fdatasync alone give on the same file system, with a file that
+/// grows and with one that has its size. Brokers take
+/// turns, medians count.
+///
+/// backlog: memory with 100 idle devices; memory, disk and the start after SIGKILL with a million records that wait;
+/// the disk once a hub has applied them all and the journal's bound is 16 MiB, before and after a restart.
+///
+/// retail: bytes written per record for real baskets.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Run a release build on a quiet machine; TMPDIR names the disk to measure (a tmpfs would flatter).
+
+Examples:
+  firmware-sim bench                          everything, some minutes
+  firmware-sim bench rates --rounds 5         one table, more rounds
+  firmware-sim bench backlog --records 200000 a smaller backlog")]
+struct Bench {
+    #[arg(value_name = "SECTION", default_value = "all")]
+    section: bench::Section,
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Of each measurement of a rate
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// Of the backlog, at least
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..))]
+    records: u64,
+    /// The last line of output is one JSON object with everything that was measured
+    #[arg(long)]
+    json: bool,
+    /// Measure there and leave ledgers and logs; the folder must be empty or not exist
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+}
+
+impl From<Bench> for bench::Options {
+    fn from(bench: Bench) -> bench::Options {
+        let Bench { section, rounds, seconds, records, json, keep } = bench;
+        bench::Options { section, rounds, seconds, records, json, keep }
+    }
+}
+
 pub fn main(args: Vec<OsString>) -> ExitCode {
     let outcome = match Cli::parse_from(args).command {
         Command::Demo(demo) => demo::main(demo.into()),
+        Command::Torture(torture) => torture::main(torture.into()),
         Command::Load(load) => load::main(&load.into()).map(|()| true),
+        Command::Bench(bench) => bench::main(bench.into()).map(|()| true),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -144,9 +260,13 @@ mod tests {
     fn the_command_line_is_sound_and_hides_its_sabotage() {
         Cli::command().debug_assert();
         let mut command = Cli::command();
-        let help = command.find_subcommand_mut("demo").unwrap().render_long_help().to_string();
-        assert!(help.contains("Exit codes") && help.contains("--keep") && !help.contains("sabotage"));
-        assert!(Cli::try_parse_from(["firmware-sim", "demo", "--quick", "--sabotage", "ack-early"]).is_ok());
+        for name in ["demo", "torture"] {
+            let help = command.find_subcommand_mut(name).unwrap().render_long_help().to_string();
+            assert!(help.contains("Exit codes") && help.contains("--keep") && !help.contains("sabotage"), "{name}");
+            assert!(Cli::try_parse_from(["firmware-sim", name, "--sabotage", "ack-early"]).is_ok());
+        }
+        assert!(Cli::try_parse_from(["firmware-sim", "torture", "--peer", "mosquitto"]).is_ok());
+        assert!(Cli::try_parse_from(["firmware-sim", "torture", "--cycles", "0"]).is_err());
         assert!(Cli::try_parse_from(["firmware-sim", "demo", "--quick", "--seconds", "9"]).is_err());
     }
 }

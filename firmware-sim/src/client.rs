@@ -1,5 +1,5 @@
-//! A device's MQTT session: a bounded window of QoS 1 publishes, every PUBACK seen one by one, and after a broken
-//! link the same packet ids sent again with DUP. The owner drives it: `publish` while `has_room`, else `next`.
+//! A device's MQTT session: a bounded window of QoS 1 and 2 publishes, every acknowledgement seen one by one, and after
+//! a broken link the same packet ids sent again with DUP. The owner drives it: `publish` while `has_room`, else `next`.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use rand::{Rng, SeedableRng};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::mqtt::{Heard, Hello, Message, Wire, WireError};
+use crate::mqtt::{Heard, Hello, Message, Qos, Wire, WireError};
 
 /// Connecting, being answered, being subscribed: past this the link is given up and tried again.
 const STEP_WAIT: Duration = Duration::from_secs(5);
@@ -46,7 +46,10 @@ pub enum Event {
     Down {
         why: String,
     },
+    /// PUBACK; with QoS 2 PUBREC, from which on the broker answers for the message.
     Acked(Token),
+    /// QoS 2: PUBCOMP, nothing of it is open any more.
+    Completed(Token),
     Message(Message),
 }
 
@@ -59,7 +62,7 @@ pub struct Full;
 pub struct Client {
     options: Options,
     link: Link,
-    /// Oldest first. Each stays until its own PUBACK.
+    /// Oldest first. Each stays until its own PUBACK or PUBCOMP.
     flights: VecDeque<Flight>,
     last_pkid: u16,
     backoff: Backoff,
@@ -70,6 +73,9 @@ pub struct Client {
 #[derive(Debug)]
 struct Flight {
     pkid: u16,
+    qos: Qos,
+    /// QoS 2: PUBREC came, the message must not be sent again, its PUBREL must.
+    received: bool,
     token: Token,
     topic: String,
     payload: Bytes,
@@ -112,11 +118,15 @@ impl Client {
     }
 
     pub fn publish(&mut self, token: Token, topic: String, payload: Bytes) -> Result<(), Full> {
+        self.publish_with(Qos::AtLeastOnce, token, topic, payload)
+    }
+
+    pub fn publish_with(&mut self, qos: Qos, token: Token, topic: String, payload: Bytes) -> Result<(), Full> {
         if !self.has_room() {
             return Err(Full);
         }
         let pkid = self.free_pkid();
-        self.flights.push_back(Flight { pkid, token, topic, payload, sent: None });
+        self.flights.push_back(Flight { pkid, qos, received: false, token, topic, payload, sent: None });
         self.write_flights(false);
         Ok(())
     }
@@ -202,6 +212,19 @@ impl Client {
                 let at = self.flights.iter().position(|flight| flight.pkid == pkid)?;
                 self.flights.remove(at).map(|flight| Event::Acked(flight.token))
             }
+            Heard::PubRec(pkid) => {
+                let flight = self.flights.iter_mut().find(|flight| flight.pkid == pkid)?;
+                if let Err(error) = open.wire.queue_pubrel(pkid) {
+                    return Some(self.down(error.to_string()));
+                }
+                flight.sent = Some(Instant::now());
+                let again = std::mem::replace(&mut flight.received, true);
+                (!again).then_some(Event::Acked(flight.token))
+            }
+            Heard::PubComp(pkid) => {
+                let at = self.flights.iter().position(|flight| flight.pkid == pkid)?;
+                self.flights.remove(at).map(|flight| Event::Completed(flight.token))
+            }
             Heard::Subscribed => {
                 open.subscribed = true;
                 Some(self.ready())
@@ -245,9 +268,13 @@ impl Client {
         let now = Instant::now();
         for flight in self.flights.iter_mut().filter(|flight| again || flight.sent.is_none()) {
             // A packet the codec cannot write was made by us: say so at once rather than hang on its PUBACK.
-            open.wire
-                .queue_publish(flight.sent.is_some(), flight.pkid, &flight.topic, &flight.payload)
-                .expect("a request fits a packet");
+            let queued = if flight.received {
+                open.wire.queue_pubrel(flight.pkid)
+            } else {
+                let again = flight.sent.is_some();
+                open.wire.queue_publish(flight.qos, again, flight.pkid, &flight.topic, &flight.payload)
+            };
+            queued.expect("a request fits a packet");
             flight.sent = Some(now);
         }
     }

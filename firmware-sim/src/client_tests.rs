@@ -43,7 +43,7 @@ async fn every_ack_is_seen_though_the_network_breaks_and_acks_get_lost() {
             match device.next().await {
                 Event::Acked(token) => acked.push(token.0),
                 Event::Down { .. } => downs += 1,
-                Event::Up | Event::Message(_) => {}
+                Event::Up | Event::Completed(_) | Event::Message(_) => {}
             }
         }
     };
@@ -112,7 +112,35 @@ async fn what_waited_long_for_a_dead_broker_gets_its_full_time_on_the_new_link()
             Event::Acked(token) => break assert_eq!((token, came_up), (Token(1), true)),
             Event::Up => came_up = true,
             Event::Down { why } => assert!(!came_up && !why.contains("PUBACK"), "{why}"),
-            Event::Message(_) => {}
+            Event::Completed(_) | Event::Message(_) => {}
         }
     }
+}
+
+#[tokio::test]
+async fn exactly_once_is_acknowledged_once_and_completed_though_the_network_breaks() {
+    let Some(broker) = mosquitto().await else { return };
+    let proxy = Proxy::start(broker.addr).await.unwrap();
+    let mut device = client("pos-1", proxy.addr(), &[]);
+    let (mut sent, mut acked, mut completed) = (0, Vec::new(), Vec::new());
+    let work = async {
+        while completed.len() < 60 {
+            while sent < 60 && device.has_room() {
+                device.publish_with(Qos::ExactlyOnce, Token(sent), "dev/pos-1/n".into(), "x".into()).unwrap();
+                sent += 1;
+                if sent % 20 == 10 {
+                    device.lose_link();
+                }
+            }
+            match device.next().await {
+                Event::Acked(token) => acked.push(token.0),
+                Event::Completed(token) => completed.push(token.0),
+                Event::Down { .. } | Event::Up | Event::Message(_) => {}
+            }
+        }
+    };
+    timeout(WAIT, work).await.expect("60 completions");
+    acked.sort_unstable();
+    completed.sort_unstable();
+    assert_eq!((acked.as_slice(), completed.as_slice()), (&(0..60).collect::<Vec<_>>()[..], &acked[..]), "each once");
 }

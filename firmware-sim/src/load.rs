@@ -7,11 +7,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
+use rand::rngs::SmallRng;
+use rand::{RngCore, SeedableRng};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use crate::mqtt::{Heard, Hello, Wire};
+use crate::mqtt::{Heard, Hello, Qos, Wire};
 
+/// Payloads of a client, sent in turn: far more than go into one chunk, so that packing finds nothing in common.
+const PAYLOADS: usize = 512;
 /// Latencies kept for the percentiles; past it they are only counted.
 const LATENCIES_MAX: usize = 4_000_000;
 
@@ -26,7 +30,7 @@ pub struct Options {
 }
 
 /// What one run measured.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Figures {
     pub clients: u16,
     pub window: u16,
@@ -60,7 +64,8 @@ pub fn main(options: &Options) -> Result<()> {
     Ok(())
 }
 
-async fn run(options: &Options) -> Result<Figures> {
+/// Loads the broker for so long, and waits for what is still open then.
+pub async fn run(options: &Options) -> Result<Figures> {
     let mut wires = Vec::new();
     for n in 0..options.clients {
         wires.push(connect(options, n).await.with_context(|| format!("connect client {n} to {}", options.target))?);
@@ -113,14 +118,13 @@ async fn publish(
     until: Instant,
 ) -> Result<(u64, Vec<u32>)> {
     let topic = format!("dev/load-{n}/activity");
-    // JSON, so that a gateway records it as activity and does not refuse it.
-    let filler = payload_bytes.saturating_sub(8);
-    let payload =
-        Bytes::from(format!("{{\"x\":\"{}\"}}", "0123456789abcdef".repeat(filler / 16 + 1).split_at(filler).0));
+    let payloads: Vec<Bytes> = payloads(n as u64, payload_bytes);
+    let mut payloads = payloads.iter().cycle();
+    let mut payload = || payloads.next().cloned().unwrap_or_default();
     let mut sent_at = vec![Instant::now(); usize::from(window) + 1];
     let (mut acked, mut open, mut latencies) = (0, 0u16, Vec::new());
     for pkid in 1..=window {
-        wire.queue_publish(false, pkid, &topic, &payload)?;
+        wire.queue_publish(Qos::AtLeastOnce, false, pkid, &topic, &payload())?;
         sent_at[usize::from(pkid)] = Instant::now();
         open += 1;
     }
@@ -131,7 +135,7 @@ async fn publish(
         acked += 1;
         latencies.push(now.duration_since(*sent).as_micros() as u32);
         if now < until {
-            wire.queue_publish(false, pkid, &topic, &payload)?;
+            wire.queue_publish(Qos::AtLeastOnce, false, pkid, &topic, &payload())?;
             *sent = now;
         } else {
             open -= 1;
@@ -140,4 +144,35 @@ async fn publish(
     wire.queue_disconnect()?;
     wire.flush().await?;
     Ok((acked, latencies))
+}
+
+/// JSON, so that a gateway records it as activity and does not refuse it; in it random hex digits, so that nothing is
+/// gained from payloads that are all the same.
+fn payloads(seed: u64, payload_bytes: usize) -> Vec<Bytes> {
+    let mut dice = SmallRng::seed_from_u64(seed);
+    let digits = payload_bytes.saturating_sub(8);
+    let mut payload = || {
+        let mut text = String::with_capacity(payload_bytes + 16);
+        while text.len() < digits {
+            text.push_str(&format!("{:016x}", dice.next_u64()));
+        }
+        text.truncate(digits);
+        Bytes::from(format!("{{\"x\":\"{text}\"}}"))
+    };
+    (0..PAYLOADS).map(|_| payload()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payloads_are_json_of_their_size_and_differ() {
+        let (some, others) = (payloads(1, 100), payloads(2, 100));
+        assert_ne!(some[0], others[0]);
+        for payload in &some {
+            assert_eq!(payload.len(), 100);
+            serde_json::from_slice::<serde_json::Value>(payload).unwrap();
+        }
+    }
 }

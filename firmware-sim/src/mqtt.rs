@@ -18,9 +18,15 @@ const UNSENT_BYTES_MAX: usize = 256 * 1024;
 /// What the broker said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Heard {
-    Accepted { session_present: bool },
+    Accepted {
+        session_present: bool,
+    },
     Turned(String),
     PubAck(u16),
+    /// QoS 2: the broker has taken the message over.
+    PubRec(u16),
+    /// QoS 2: the packet id is free again.
+    PubComp(u16),
     Subscribed,
     SubscriptionRefused,
     Message(Message),
@@ -35,6 +41,13 @@ pub struct Message {
     pub retained: bool,
     /// Set if it wants a PUBACK.
     pub pkid: Option<u16>,
+}
+
+/// How sure a device wants to be of a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Qos {
+    AtLeastOnce,
+    ExactlyOnce,
 }
 
 /// What a device says of itself at CONNECT.
@@ -84,11 +97,26 @@ impl Wire {
         self.queue(&v4::Packet::Connect(connect))
     }
 
-    /// A QoS 1 publish.
-    pub fn queue_publish(&mut self, dup: bool, pkid: u16, topic: &str, payload: &Bytes) -> Result<(), WireError> {
-        let mut publish = v4::Publish::from_bytes(topic, QoS::AtLeastOnce, payload.clone());
+    pub fn queue_publish(
+        &mut self,
+        qos: Qos,
+        dup: bool,
+        pkid: u16,
+        topic: &str,
+        payload: &Bytes,
+    ) -> Result<(), WireError> {
+        let qos = match qos {
+            Qos::AtLeastOnce => QoS::AtLeastOnce,
+            Qos::ExactlyOnce => QoS::ExactlyOnce,
+        };
+        let mut publish = v4::Publish::from_bytes(topic, qos, payload.clone());
         (publish.dup, publish.pkid) = (dup, pkid);
         self.queue(&v4::Packet::Publish(publish))
+    }
+
+    /// QoS 2: the sender has seen that the broker took the message over.
+    pub fn queue_pubrel(&mut self, pkid: u16) -> Result<(), WireError> {
+        self.queue(&v4::Packet::PubRel(v4::PubRel::new(pkid)))
     }
 
     pub fn queue_subscribe(&mut self, pkid: u16, filters: &[String]) -> Result<(), WireError> {
@@ -152,6 +180,8 @@ impl Wire {
             }
             v4::Packet::ConnAck(ack) => Heard::Turned(format!("{:?}", ack.code)),
             v4::Packet::PubAck(ack) => Heard::PubAck(ack.pkid),
+            v4::Packet::PubRec(ack) => Heard::PubRec(ack.pkid),
+            v4::Packet::PubComp(ack) => Heard::PubComp(ack.pkid),
             v4::Packet::SubAck(ack) if ack.return_codes.contains(&v4::SubscribeReasonCode::Failure) => {
                 Heard::SubscriptionRefused
             }

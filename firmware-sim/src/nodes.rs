@@ -38,6 +38,8 @@ pub struct Spec {
     /// For a gateway, where its uplink goes.
     pub hub: Option<SocketAddr>,
     pub fault: Option<Fault>,
+    /// Lines of its configuration file; flags win over them.
+    pub config: String,
 }
 
 /// A running node. Dropping it kills the process.
@@ -69,6 +71,11 @@ impl Node {
         &self.spec.dir
     }
 
+    /// `None` between a kill and the next start.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// SIGKILL: the process gets no chance to write anything more.
     pub async fn kill(&mut self) -> Result<()> {
         self.child.kill().await.with_context(|| format!("killing {}", self.spec.name))
@@ -78,6 +85,13 @@ impl Node {
     pub async fn restart(&mut self) -> Result<()> {
         self.child = relaunch(&self.spec, self.addr).await?;
         Ok(())
+    }
+
+    /// Starts a killed node and kills it so long after, wherever in its start that is.
+    pub async fn start_and_kill(&mut self, after: Duration) -> Result<()> {
+        self.child = spawn(&self.spec, self.addr)?;
+        tokio::time::sleep(after).await;
+        self.kill().await
     }
 
     /// SIGTERM, and an exit with success before the deadline.
@@ -150,12 +164,33 @@ async fn relaunch(spec: &Spec, addr: SocketAddr) -> Result<Child> {
 }
 
 async fn launch(spec: &Spec, listen: SocketAddr) -> Result<(Child, SocketAddr)> {
+    let mut child = spawn(spec, listen)?;
+    let stdout = child.stdout.take().context("the node's stdout")?;
+    let mut lines = BufReader::new(stdout).lines();
+    let addr = match ready(&mut lines).await {
+        Ok(addr) => addr,
+        Err(error) => {
+            // It is of no use any more, whether it still runs or not.
+            let _ = child.kill().await;
+            let end = tail(&log_path(spec));
+            bail!("{} did not start: {error:#}\nThe end of its log (--keep DIR keeps all of it):\n{end}", spec.name);
+        }
+    };
+    tokio::spawn(drain(lines));
+    Ok((child, addr))
+}
+
+fn spawn(spec: &Spec, listen: SocketAddr) -> Result<Child> {
     std::fs::create_dir_all(&spec.dir).with_context(|| format!("making {}", spec.dir.display()))?;
     let log = log_path(spec);
     let stderr = File::options().create(true).append(true).open(&log);
     let stderr = stderr.with_context(|| format!("opening {}", log.display()))?;
     let program = std::env::current_exe().context("finding this program")?;
-    let mut child = Command::new(program)
+    if !spec.config.is_empty() {
+        let path = config_path(spec);
+        std::fs::write(&path, &spec.config).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Command::new(program)
         .args(arguments(spec, listen))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -164,20 +199,7 @@ async fn launch(spec: &Spec, listen: SocketAddr) -> Result<(Child, SocketAddr)> 
         .process_group(0)
         .kill_on_drop(true)
         .spawn()
-        .with_context(|| format!("starting {}", spec.name))?;
-    let stdout = child.stdout.take().context("the node's stdout")?;
-    let mut lines = BufReader::new(stdout).lines();
-    let addr = match ready(&mut lines).await {
-        Ok(addr) => addr,
-        Err(error) => {
-            // It is of no use any more, whether it still runs or not.
-            let _ = child.kill().await;
-            let end = tail(&log);
-            bail!("{} did not start: {error:#}\nThe end of its log (--keep DIR keeps all of it):\n{end}", spec.name);
-        }
-    };
-    tokio::spawn(drain(lines));
-    Ok((child, addr))
+        .with_context(|| format!("starting {}", spec.name))
 }
 
 fn arguments(spec: &Spec, listen: SocketAddr) -> Vec<OsString> {
@@ -186,6 +208,9 @@ fn arguments(spec: &Spec, listen: SocketAddr) -> Vec<OsString> {
         args.extend([FAULT_FLAG.into(), fault.as_str().into()]);
     }
     args.extend(["run".into(), "--open".into(), "--data".into(), spec.dir.clone().into_os_string()]);
+    if !spec.config.is_empty() {
+        args.extend(["--config".into(), config_path(spec).into_os_string()]);
+    }
     if spec.role == Role::Gateway {
         args.extend(["--site".into(), spec.name.clone().into()]);
     }
@@ -219,7 +244,11 @@ fn log_path(spec: &Spec) -> PathBuf {
     spec.dir.with_file_name(format!("{}.log", spec.name))
 }
 
-fn tail(log: &Path) -> String {
+fn config_path(spec: &Spec) -> PathBuf {
+    spec.dir.with_file_name(format!("{}.toml", spec.name))
+}
+
+pub(crate) fn tail(log: &Path) -> String {
     let read = || {
         let mut file = File::open(log)?;
         let from = file.metadata()?.len().saturating_sub(LOG_TAIL_BYTES);
@@ -247,6 +276,7 @@ mod tests {
             dir: "/d/harbour".into(),
             hub: Some(([127, 0, 0, 1], 1884).into()),
             fault: Some(Fault::AckEarly),
+            config: String::new(),
         };
         let words: Vec<_> = arguments(&spec, ([127, 0, 0, 1], 0).into());
         let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();

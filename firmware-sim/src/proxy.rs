@@ -1,5 +1,5 @@
-//! The network between one gateway and the hub: a TCP proxy that can be cut and restored, and that counts what goes
-//! over the wire.
+//! The network between one gateway and the hub: a TCP proxy that can be cut, restored and made slow, and that counts
+//! what goes over the wire.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,15 +9,18 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// Links at once; further ones wait in the listener's backlog.
 const LINKS_MAX: usize = 64;
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
 /// After a failed accept (out of file descriptors, say) it waits this long before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Pieces on their way at once, each way of a link; a sender beyond it waits, as for a slow receiver.
+const PIECES_MAX: usize = 256;
 
 /// Bytes that went through, each way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,11 +35,34 @@ struct Meter {
     down: AtomicU64,
 }
 
+/// Changes the state of a network.
+#[derive(Debug, Clone)]
+pub struct Weather {
+    whole: watch::Sender<bool>,
+    delay: watch::Sender<Duration>,
+}
+
+impl Weather {
+    /// Breaks every link; new ones are closed as soon as they come.
+    pub fn cut(&self) {
+        self.whole.send_replace(false);
+    }
+
+    pub fn restore(&self) {
+        self.whole.send_replace(true);
+    }
+
+    /// What is sent from now on arrives so much later, each way.
+    pub fn delay(&self, by: Duration) {
+        self.delay.send_replace(by);
+    }
+}
+
 /// Dropping it ends the proxy and its links.
 #[derive(Debug)]
 pub struct Proxy {
     addr: SocketAddr,
-    whole: watch::Sender<bool>,
+    weather: Weather,
     meter: Arc<Meter>,
     task: JoinHandle<()>,
 }
@@ -47,9 +73,10 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let addr = listener.local_addr()?;
         let (whole, is_whole) = watch::channel(true);
+        let (delay, is_delayed) = watch::channel(Duration::ZERO);
         let meter = Arc::new(Meter::default());
-        let task = tokio::spawn(serve(listener, hub, is_whole, meter.clone()));
-        Ok(Proxy { addr, whole, meter, task })
+        let task = tokio::spawn(serve(listener, hub, Network { whole: is_whole, delay: is_delayed }, meter.clone()));
+        Ok(Proxy { addr, weather: Weather { whole, delay }, meter, task })
     }
 
     pub fn addr(&self) -> SocketAddr {
@@ -58,11 +85,16 @@ impl Proxy {
 
     /// Breaks every link; new ones are closed as soon as they come.
     pub fn cut(&self) {
-        self.whole.send_replace(false);
+        self.weather.cut();
     }
 
     pub fn restore(&self) {
-        self.whole.send_replace(true);
+        self.weather.restore();
+    }
+
+    /// The same and more, for whoever changes it over time.
+    pub fn weather(&self) -> &Weather {
+        &self.weather
     }
 
     pub fn carried(&self) -> Carried {
@@ -76,7 +108,14 @@ impl Drop for Proxy {
     }
 }
 
-async fn serve(listener: TcpListener, hub: SocketAddr, whole: watch::Receiver<bool>, meter: Arc<Meter>) {
+/// The state of the network, as each link sees it.
+#[derive(Debug, Clone)]
+struct Network {
+    whole: watch::Receiver<bool>,
+    delay: watch::Receiver<Duration>,
+}
+
+async fn serve(listener: TcpListener, hub: SocketAddr, network: Network, meter: Arc<Meter>) {
     let links = Arc::new(Semaphore::new(LINKS_MAX));
     loop {
         let Ok(permit) = links.clone().acquire_owned().await else { return };
@@ -84,19 +123,20 @@ async fn serve(listener: TcpListener, hub: SocketAddr, whole: watch::Receiver<bo
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        if !*whole.borrow() {
+        if !*network.whole.borrow() {
             continue;
         }
-        let (whole, meter) = (whole.clone(), meter.clone());
+        let (network, meter) = (network.clone(), meter.clone());
         tokio::spawn(async move {
-            carry(site, hub, whole, &meter).await;
+            carry(site, hub, network, &meter).await;
             drop(permit);
         });
     }
 }
 
 /// Carries one link until an end closes it or the network is cut.
-async fn carry(site: TcpStream, hub: SocketAddr, mut whole: watch::Receiver<bool>, meter: &Meter) {
+async fn carry(site: TcpStream, hub: SocketAddr, network: Network, meter: &Meter) {
+    let Network { mut whole, delay } = network;
     let Ok(Ok(hub)) = timeout(CONNECT_WAIT, TcpStream::connect(hub)).await else { return };
     // Without it Nagle's delay would be measured as the product's.
     if site.set_nodelay(true).is_err() || hub.set_nodelay(true).is_err() {
@@ -104,20 +144,47 @@ async fn carry(site: TcpStream, hub: SocketAddr, mut whole: watch::Receiver<bool
     }
     let ((site_in, site_out), (hub_in, hub_out)) = (site.into_split(), hub.into_split());
     tokio::select! {
-        () = copy(site_in, hub_out, &meter.up) => {}
-        () = copy(hub_in, site_out, &meter.down) => {}
+        () = copy(site_in, hub_out, &meter.up, &delay) => {}
+        () = copy(hub_in, site_out, &meter.down, &delay) => {}
         // A closed switch means the proxy is gone: the link goes with it.
         _ = whole.wait_for(|whole| !whole) => {}
     }
 }
 
-async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, bytes: &AtomicU64) {
-    let mut buffer = vec![0; 16 * 1024];
-    while let Ok(got @ 1..) = from.read(&mut buffer).await {
-        if to.write_all(&buffer[..got]).await.is_err() {
-            return;
+/// A delay is latency, not less bandwidth: what is read is due by the clock, and reading goes on meanwhile.
+async fn copy(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    bytes: &AtomicU64,
+    delay: &watch::Receiver<Duration>,
+) {
+    let (line, mut due) = mpsc::channel::<(Instant, Vec<u8>)>(PIECES_MAX);
+    let read = async move {
+        let mut buffer = vec![0; 16 * 1024];
+        while let Ok(got @ 1..) = from.read(&mut buffer).await {
+            let at = Instant::now() + *delay.borrow();
+            if line.send((at, buffer[..got].to_vec())).await.is_err() {
+                return;
+            }
         }
-        bytes.fetch_add(got as u64, Ordering::Relaxed);
+    };
+    let write = async {
+        while let Some((at, piece)) = due.recv().await {
+            // The clock of timers is a millisecond coarse: without a delay it is not asked.
+            if at > Instant::now() {
+                sleep_until(at).await;
+            }
+            if to.write_all(&piece).await.is_err() {
+                return;
+            }
+            bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        }
+    };
+    tokio::pin!(read);
+    tokio::select! {
+        () = write => {}
+        // What was read before the end still arrives.
+        () = async { read.as_mut().await; std::future::pending().await } => {}
     }
 }
 
@@ -134,7 +201,8 @@ mod tests {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (from, to) = stream.into_split();
-                tokio::spawn(async move { copy(from, to, &AtomicU64::new(0)).await });
+                let (_, at_once) = watch::channel(Duration::ZERO);
+                tokio::spawn(async move { copy(from, to, &AtomicU64::new(0), &at_once).await });
             }
         });
         addr
@@ -162,5 +230,10 @@ mod tests {
         proxy.restore();
         assert!(knock(&proxy).await.is_some(), "a restored network carries again");
         assert_eq!(proxy.carried(), Carried { up_bytes: 10, down_bytes: 10 });
+
+        proxy.weather().delay(Duration::from_millis(60));
+        let asked = Instant::now();
+        assert!(knock(&proxy).await.is_some(), "a slow network carries");
+        assert!(asked.elapsed() >= Duration::from_millis(120), "both ways are slow: {:?}", asked.elapsed());
     }
 }

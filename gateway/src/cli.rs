@@ -9,6 +9,7 @@ use anyhow::Context;
 use broker::front::{FrontConfig, Publisher};
 use broker::ledger::{Options, Perform, Sabotage, Writer};
 use broker::node::commands::{self, NodeFlags, StatusArgs};
+use broker::node::doctor::{self, DoctorArgs};
 use broker::node::process::Node;
 use broker::node::settings::{Fault, Faults, Settings};
 use broker::node::{self, rejects, show};
@@ -50,6 +51,8 @@ enum Command {
     /// Show what was refused, of a running or a stopped gateway, and hand it in again.
     #[command(subcommand)]
     Rejects(Rejects),
+    /// Look at the ledger of a stopped gateway and say what is in it and what is wrong with it.
+    Doctor(DoctorArgs),
     /// Print the default configuration with a comment for each key.
     Config,
 }
@@ -85,6 +88,7 @@ pub fn main(args: Vec<OsString>, sabotage: Option<Sabotage>) -> ExitCode {
         Command::Status(args) => show::status(&args.data, args.json, face::lines),
         Command::Rejects(Rejects::Look(look)) => rejects::look(look, &Config::default().data),
         Command::Rejects(Rejects::Retry(args)) => rejects::retry(args, &Config::default().data),
+        Command::Doctor(args) => return node::doctor_exit(doctor::doctor(&args, crate::core::applied_on_disk)),
         Command::Config => {
             print!("{MANUAL}");
             Ok(())

@@ -83,7 +83,7 @@ impl Steps {
             if steps.read.is_none() && line.contains(TOPIC) && is_read.iter().any(|call| line.contains(call)) {
                 steps.read = Some(at);
             }
-            if line.contains("fdatasync(") && line.contains("/ledger/db>") {
+            if line.contains("fdatasync(") && line.contains("/journal/") {
                 match line.contains("<unfinished") {
                     true => open.push((thread, at)),
                     false => steps.synced.push((at, at)),
@@ -105,7 +105,7 @@ impl Steps {
 fn a_trace_is_read_right() {
     let trace = [
         r#"7 recvfrom(9<socket:[1]>, "2,\0\21dev/traced-1/scanAB04006381333931", 4096, 0, NULL, NULL) = 46"#,
-        "8 fdatasync(5</d/harbour/ledger/db> <unfinished ...>",
+        "8 fdatasync(5</d/harbour/journal/00000000000000000001.log> <unfinished ...>",
         "8 <... fdatasync resumed>) = 0",
         r#"7 sendto(9<socket:[1]>, "@\2AB", 4, MSG_NOSIGNAL, NULL, 0) = 4"#,
     ];

@@ -20,6 +20,7 @@ use crate::harness::wait::PATIENCE;
 use crate::harness::{GTIN, Pair, SITE, folder};
 
 const DEVICES: u64 = 3;
+const PAD: &str = "pad";
 /// A device's pace: fast enough that every kill meets publishes under way, slow enough for two cores.
 const EVERY: Duration = Duration::from_millis(6);
 const GATEWAY_KILLS: u32 = 40;
@@ -37,6 +38,27 @@ enum Victim {
 #[tokio::test]
 async fn the_gateway_is_killed_again_and_again() {
     check(Victim::Gateway, from_env("KILLS", GATEWAY_KILLS), seed(1)).await;
+}
+
+/// With a journal so small that segments are dropped, snapshots written and checkpoints under way at every moment.
+#[tokio::test]
+async fn a_gateway_that_trims_all_the_time_is_killed_again_and_again() {
+    let dir = folder();
+    let hub = Spec::hub(dir.path()).start().await;
+    let small = "journal_mib_max = 2\nretain_days = 0\n";
+    let gateway = Spec::gateway(dir.path(), SITE, Some(hub.addr)).config(small).start().await;
+    let mut pair = Pair::of(hub, gateway, dir);
+    let kills = from_env("KILLS", GATEWAY_KILLS / 2);
+    let (logs, struck) = strike(Victim::Gateway, kills, seed(4), &mut pair).await;
+    pair.gateway.until_applied().await;
+    let gone = |status: &serde_json::Value| status["ledger"]["first_seq"].as_u64() > Some(1);
+    let status = pair.gateway.until_status("old segments go", gone).await;
+    pair.gateway.stop().await;
+    pair.hub.stop().await;
+    let at_hq = Hq::read(pair.hub.dir()).rows;
+    let found = Found::count(&logs, &at_hq, &at_hq);
+    println!("killed a gateway that trims: {struck} {found} first={}", status["ledger"]["first_seq"]);
+    assert_eq!((found.lost, found.doubled), (0, 0), "{found:?}");
 }
 
 #[tokio::test]
@@ -180,18 +202,20 @@ impl Progress {
 impl Crew {
     fn connect(pair: &Pair, seed: u64) -> Crew {
         let (progress, go_home) = (watch::Sender::default(), watch::Sender::new(false));
+        // The last one fills the journal.
+        let name = |n| if n == DEVICES { format!("{PAD}-{n}") } else { format!("pos-{n}") };
         let device = |n| {
             let client = Client::new(Options {
-                client: format!("pos-{n}"),
+                client: name(n),
                 addr: pair.gateway.addr,
                 clean: false,
                 window: 8,
                 subscribe: Vec::new(),
                 seed: seed * 1_000 + n,
             });
-            tokio::spawn(work(client, format!("pos-{n}"), progress.clone(), go_home.subscribe()))
+            tokio::spawn(work(client, name(n), progress.clone(), go_home.subscribe()))
         };
-        Crew { devices: (0..DEVICES).map(device).collect(), progress, go_home }
+        Crew { devices: (0..=DEVICES).map(device).collect(), progress, go_home }
     }
 
     /// Waits until so many more publishes were acknowledged.
@@ -252,6 +276,11 @@ fn id(n: u64) -> Option<String> {
 
 fn request(device: &str, n: u64) -> (String, String) {
     match id(n) {
+        Some(id) if device.starts_with(PAD) => {
+            let mut chance = SmallRng::seed_from_u64(n);
+            let text: String = (0..1_500).map(|_| char::from(chance.random_range(b'0'..=b'Z'))).collect();
+            (format!("dev/{device}/activity"), json!({"id": id, "text": text}).to_string())
+        }
         None => (format!("dev/{device}/scan"), format!("{GTIN}\r\n")),
         Some(id) if n.is_multiple_of(3) => {
             (format!("dev/{device}/scan"), json!({"id": id, "gtin": GTIN, "op": "receive", "qty": 3}).to_string())
@@ -297,7 +326,7 @@ impl Found {
         }
         let dots: BTreeSet<_> = at_hq.iter().map(|row| &row.dot).collect();
         counts.doubled += at_hq.len() - dots.len();
-        assert_eq!(logs.len() as u64, DEVICES);
+        assert_eq!(logs.len() as u64, DEVICES + 1);
         counts
     }
 }

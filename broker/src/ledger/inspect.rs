@@ -6,7 +6,7 @@ use proto::chunk::Chunk;
 
 use super::error::LedgerError;
 use super::log::{self, journal_dir};
-use super::open::lock;
+use super::open::lock_of_stopped;
 
 /// Visits every chunk of a stopped node's journal in order, after checking the whole chain. `dir` is its data folder.
 /// Nothing is changed; what a power cut tore at the end is left out, as the node's own start would.
@@ -15,7 +15,7 @@ pub fn read_stopped(dir: &Path, each: &mut dyn FnMut(&Chunk)) -> Result<(), Ledg
     let Some(replica) = log::owner(&journal)? else {
         return Err(LedgerError::Open { dir: dir.into(), why: "there is no ledger here".into() });
     };
-    let _lock = lock(dir)?;
+    let _lock = lock_of_stopped(dir)?;
     let survey = log::survey(&journal, &replica, &mut |stored| {
         each(&stored.open()?);
         Ok(())

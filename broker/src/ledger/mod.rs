@@ -10,6 +10,7 @@ mod compact;
 mod core;
 mod digest;
 mod error;
+mod examine;
 mod group;
 mod handle;
 mod house;
@@ -31,6 +32,7 @@ mod writer;
 
 pub use core::{Core, Draft, EachCell, EachEvent, Now, Placed, Put, Read, Step, Table};
 pub use error::LedgerError;
+pub use examine::{Examination, FoundFault, Gone, Parts, ReadCell, examine};
 pub use handle::Handle;
 pub use house::EvictedStats;
 pub use inspect::read_stopped;

@@ -52,19 +52,26 @@ pub(super) struct Opened {
 
 /// What a clean stop leaves, and the next start takes away.
 #[derive(Debug, Serialize, Deserialize)]
-struct Closed {
+pub(super) struct Closed {
     frame: u64,
     seq: u64,
     hash: [u8; 32],
 }
 
+impl Closed {
+    pub(super) fn read(dir: &Path) -> Option<End> {
+        let closed: Closed = serde_json::from_slice(&fs::read(closed_path(dir)).ok()?).ok()?;
+        Some(End { frame: closed.frame, position: Position { seq: Seq(closed.seq), hash: ChainHash(closed.hash) } })
+    }
+}
+
 pub(super) fn open(options: &Options, epoch: Epoch) -> Result<Opened, LedgerError> {
     let dir = options.dir.as_path();
-    fs::create_dir_all(dir).map_err(|e| cannot("create the data folder", &e))?;
+    make_lasting(dir).map_err(|e| cannot("create the data folder", &e))?;
     let lock = lock(dir)?;
     compact::finish(dir)?;
     let mut recovery = Recovery::default();
-    let closed = read_closed(dir);
+    let closed = Closed::read(dir);
     recovery.clean = closed.is_some();
 
     let (journal, database) = (journal_dir(dir), database_dir(dir));
@@ -109,7 +116,12 @@ pub(super) fn open(options: &Options, epoch: Epoch) -> Result<Opened, LedgerErro
         Some(Ok(store)) => store,
         Some(Err(why)) => remake(dir, &replica, &log, why, &mut recovery)?,
         None if log.numbers().1 > 0 => remake(dir, &replica, &log, "it is gone".into(), &mut recovery)?,
-        None => Store::create(&database, &replica)?,
+        None => {
+            // There was no last run, or it was cut while it made the first files: nobody was told of anything.
+            recovery.clean = true;
+            remove_unborn(&database)?;
+            Store::create(&database, &replica)?
+        }
     };
     let store = compact::if_mostly_empty(dir, store, &mut recovery)?;
     write_marker(dir, &replica)?;
@@ -142,6 +154,32 @@ fn open_store(
     match opened {
         Ok(store) => Ok(Some(Ok(store))),
         Err(fault) => damage(fault).map(|why| Some(Err(why))),
+    }
+}
+
+/// Makes a folder whose name will be there after a power cut, as will those of the folders above it that had to be made.
+fn make_lasting(dir: &Path) -> io::Result<()> {
+    let there = dir.ancestors().filter(|above| !above.as_os_str().is_empty()).find(|above| above.exists());
+    let there = there.map(Path::to_owned);
+    fs::create_dir_all(dir)?;
+    if marker_path(dir).exists() {
+        return Ok(());
+    }
+    // Also on a start that finds the folder without its marker: whoever made it may not have come to this.
+    let parent = dir.canonicalize()?.parent().map(Path::to_owned);
+    for made in dir.ancestors().skip(1).take_while(|above| there.as_deref() != Some(above)) {
+        if !made.as_os_str().is_empty() {
+            sync_path(made)?;
+        }
+    }
+    there.into_iter().chain(parent).try_for_each(|above| sync_path(&above))
+}
+
+/// A database whose data file was never made holds nothing, and what there is of it may be torn.
+fn remove_unborn(database: &Path) -> Result<(), LedgerError> {
+    match fs::remove_dir_all(database) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(cannot("remove an unfinished database", &e)),
+        _ => Ok(()),
     }
 }
 
@@ -206,11 +244,6 @@ pub(super) fn note_closed(dir: &Path, end: End) -> io::Result<()> {
     sync_path(dir)
 }
 
-fn read_closed(dir: &Path) -> Option<End> {
-    let closed: Closed = serde_json::from_slice(&fs::read(closed_path(dir)).ok()?).ok()?;
-    Some(End { frame: closed.frame, position: Position { seq: Seq(closed.seq), hash: ChainHash(closed.hash) } })
-}
-
 /// From here on a stop is unclean until it says otherwise; on disk before anything is appended.
 fn forget_closed(dir: &Path) -> Result<(), LedgerError> {
     match fs::remove_file(closed_path(dir)) {
@@ -242,6 +275,11 @@ pub(super) fn lock(dir: &Path) -> Result<File, LedgerError> {
         why: "it is locked: another process has it open; stop that one, or ask it through its admin socket".into(),
     })?;
     Ok(file)
+}
+
+/// As [`lock`], for whoever only looks: nothing is created.
+pub(super) fn lock_of_stopped(dir: &Path) -> Result<Option<File>, LedgerError> {
+    if dir.join("ledger.lock").exists() { lock(dir).map(Some) } else { Ok(None) }
 }
 
 /// A thirty-second of the journal goes at a time, within reason.

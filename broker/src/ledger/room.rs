@@ -97,7 +97,7 @@ impl Room {
         let low = held.free_bytes.is_some_and(|free| free / 2 < self.limits.disk_reserve_bytes);
         let tight = low || held.journal_bytes > self.limits.journal_bytes_max;
         let old = |segment: &Sealed, after_s: u64| {
-            segment.powered_on_s > 0 && held.powered_on_s.saturating_sub(segment.powered_on_s) > after_s
+            segment.powered_on_s.is_some_and(|then| held.powered_on_s.saturating_sub(then) > after_s)
         };
         if let Some(oldest) = held.sealed.first().filter(|oldest| oldest.after.seq <= held.applied)
             && (tight || old(oldest, self.limits.retain_s))
@@ -146,7 +146,7 @@ mod tests {
 
     fn segment(n: u64, powered_on_s: u64) -> Sealed {
         let after = Position { seq: Seq(n * 10), ..Position::default() };
-        Sealed { first: n * 10, last: n * 10 + 9, after, powered_on_s }
+        Sealed { first: n * 10, last: n * 10 + 9, after, powered_on_s: Some(powered_on_s) }
     }
 
     fn held(sealed: &[Sealed]) -> Held<'_> {

@@ -5,6 +5,7 @@ pub mod admin;
 mod answers;
 pub mod commands;
 pub mod disk;
+pub mod doctor;
 pub mod listen;
 pub mod metrics;
 pub mod pem;
@@ -68,9 +69,22 @@ pub fn exit(outcome: anyhow::Result<()>) -> ExitCode {
     let config = error.downcast_ref::<settings::Faults>().is_some()
         || matches!(
             error.downcast_ref::<LedgerError>(),
-            Some(LedgerError::OtherSite { .. } | LedgerError::Format(_) | LedgerError::OpenedEmpty(_))
+            Some(
+                LedgerError::OtherSite { .. }
+                    | LedgerError::Format(_)
+                    | LedgerError::OpenedEmpty(_)
+                    | LedgerError::Stranger { .. }
+            )
         );
     ExitCode::from(if config { EXIT_CONFIG } else { EXIT_IO })
+}
+
+/// As [`exit`], for the one command that also finds faults in data.
+pub fn doctor_exit(outcome: anyhow::Result<bool>) -> ExitCode {
+    match outcome {
+        Ok(false) => ExitCode::from(doctor::EXIT_DATA),
+        other => exit(other.map(drop)),
+    }
 }
 
 /// 64 random bits from the operating system: epochs, session nonces, jitter.

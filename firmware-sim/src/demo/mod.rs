@@ -3,11 +3,12 @@
 mod checks;
 mod crew;
 mod edits;
-mod folder;
 mod report;
 mod stage;
 mod stay;
 mod voice;
+
+pub(crate) use stay::interrupted;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use anyhow::{Context, Result, bail};
 use tokio::time::Instant;
 
 use crate::audit;
+use crate::folder::Folder;
 use crate::log::Log;
 use crate::oracle;
 use crate::plan::{self, EDITING_SITES, KILLED_SITE, Plan, SITES, Shape};
@@ -24,7 +26,6 @@ use crate::seam::Fault;
 use checks::Shown;
 use crew::Crew;
 use edits::Edits;
-use folder::Folder;
 use report::Report;
 use stage::{Stage, Struck};
 use voice::Voice;
@@ -75,7 +76,7 @@ pub fn main(options: Options) -> Result<bool> {
         let folder = Folder::make(options.keep.as_deref())?;
         let (report, struck) = tokio::select! {
             done = run(&folder, &options) => done?,
-            () = stay::interrupted() => bail!("interrupted; hub and gateways were killed"),
+            () = interrupted() => bail!("interrupted; hub and gateways were killed"),
         };
         println!("{}\n{}", report.table(), report.sentences());
         if options.stay {

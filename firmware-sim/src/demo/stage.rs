@@ -178,10 +178,11 @@ impl Struck {
 
 fn hub_spec(dir: &Path, fault: Option<Fault>) -> Spec {
     let fault = fault.filter(|fault| *fault == Fault::ApplyTwice);
-    Spec { role: Role::Hub, name: HUB.into(), dir: dir.join(HUB), hub: None, fault }
+    Spec { role: Role::Hub, name: HUB.into(), dir: dir.join(HUB), hub: None, fault, config: String::new() }
 }
 
 fn gateway_spec(dir: &Path, site: usize, hub: SocketAddr, fault: Option<Fault>) -> Spec {
     let fault = fault.filter(|fault| *fault != Fault::ApplyTwice && site == KILLED_SITE);
-    Spec { role: Role::Gateway, name: SITES[site].into(), dir: dir.join(SITES[site]), hub: Some(hub), fault }
+    let (name, dir) = (SITES[site].to_owned(), dir.join(SITES[site]));
+    Spec { role: Role::Gateway, name, dir, hub: Some(hub), fault, config: String::new() }
 }

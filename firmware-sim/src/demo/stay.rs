@@ -8,7 +8,7 @@ use super::stage::{HUB, Struck};
 use crate::plan::SITES;
 
 /// Resolves at Ctrl-C; never if the signal cannot be had.
-pub(super) async fn interrupted() {
+pub(crate) async fn interrupted() {
     if tokio::signal::ctrl_c().await.is_err() {
         std::future::pending::<()>().await;
     }

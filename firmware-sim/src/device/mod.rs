@@ -157,7 +157,7 @@ impl Device {
                     self.log.sent(id.as_deref());
                 }
             }
-            Event::Up => {}
+            Event::Up | Event::Completed(_) => {}
             Event::Down { .. } => self.log.links_lost += 1,
             Event::Acked(token) => {
                 if let Some(id) = self.in_flight.remove(&token) {

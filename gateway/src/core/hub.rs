@@ -1,12 +1,13 @@
 //! What the hub says: how far our journal is applied, and which registers changed elsewhere.
 
-use broker::ledger::{LedgerError, Now, Put, Read, Step};
+use broker::ledger::{LedgerError, Now, Put, Read, ReadCell, Step};
 use prost::Message;
 use proto::chunk::Position;
 use proto::id::Seq;
 use proto::register::{Register, RegisterKey};
 use proto::topic::Outbound;
 use proto::wire::{Feed, FeedCursor, FeedEntry, Watermark};
+use serde_json::{Value, json};
 
 use super::items;
 use super::tables::{HUB, OWN, SYNC, SYNC_APPLIED, SYNC_CURSOR, decode};
@@ -53,6 +54,12 @@ impl HubView {
         }
         Ok(())
     }
+}
+
+/// What a stopped gateway last heard of how far HQ has applied its journal.
+pub(crate) fn applied_on_disk(read: ReadCell<'_>) -> Value {
+    let mark = read(SYNC, SYNC_APPLIED).and_then(|value| decode::<Watermark>(SYNC, &value).ok());
+    json!({ "applied_seq": mark.map_or(0, |mark| mark.seq) })
 }
 
 impl Gateway {

@@ -30,6 +30,7 @@ use proto::wire::{Beat, CounterTotal, FeedCursor};
 pub use self::fold::{line_refusals, outcome_of};
 use self::hub::HubView;
 pub use self::hub::LinkState;
+pub(crate) use self::hub::applied_on_disk;
 use self::ids::Sweep;
 use self::items::Items;
 use self::status::Tally;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use broker::ledger::read_stopped;
+use broker::ledger::{LedgerError, read_stopped};
 use proto::chunk::{self, Chunk};
 use proto::id::{Dot, Seq};
 use proto::wire::record::Of;
@@ -29,9 +29,13 @@ impl Row {
 
 /// A stopped gateway's journal, in order.
 pub(crate) fn of_gateway(dir: &Path) -> Vec<Row> {
+    try_gateway(dir).expect("read the gateway's ledger")
+}
+
+pub(crate) fn try_gateway(dir: &Path) -> Result<Vec<Row>, LedgerError> {
     let mut rows = Vec::new();
-    read_stopped(dir, &mut |chunk| rows.extend(rows_of(chunk))).expect("read the gateway's ledger");
-    rows
+    read_stopped(dir, &mut |chunk| rows.extend(rows_of(chunk)))?;
+    Ok(rows)
 }
 
 /// A stopped hub's journal.

@@ -167,6 +167,17 @@ impl Link {
         }
     }
 
+    /// The next packet; `None` if the node closed the connection instead.
+    pub(crate) async fn next_or_closed(&mut self) -> Option<Packet> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.heard.is_empty() {
+            if !timeout_at(deadline, self.hear()).await.expect("the node answers or closes") {
+                return None;
+            }
+        }
+        self.heard.pop_front()
+    }
+
     /// Waits until the node closes the connection.
     pub(crate) async fn expect_closed(&mut self) {
         let deadline = Instant::now() + PATIENCE;

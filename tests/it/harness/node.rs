@@ -1,7 +1,7 @@
 //! Hubs and gateways as processes, on free ports and temporary folders.
 
 use std::fs::File;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -20,6 +20,7 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_tillsync-node");
 /// A killed node's port may be held for a moment by a connection that passes through.
 const START_TRIES: u32 = 20;
 const TRY_AGAIN: Duration = Duration::from_millis(100);
+const ANY_PORT: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
 const LOG_TAIL_BYTES: usize = 6_000;
 
 /// How a node is started: what comes before `run`'s own flags, and they.
@@ -44,11 +45,14 @@ impl Spec {
     pub(crate) fn gateway(dir: &Path, site: &str, hub: Option<SocketAddr>) -> Spec {
         let mut spec = Spec::new("gateway", site, dir);
         spec.flags.extend(["--site".into(), site.into()]);
-        if let Some(hub) = hub {
-            spec.flags.extend(["--hub".into(), hub.to_string()]);
-        }
         // A hub that comes back is noticed at once, so that the tests are quick.
-        spec.config("reconnect_max_ms = 200\n")
+        spec = spec.config("reconnect_max_ms = 200\n");
+        if let Some(hub) = hub { spec.hub_at(hub) } else { spec }
+    }
+
+    pub(crate) fn hub_at(mut self, hub: SocketAddr) -> Spec {
+        self.flags.extend(["--hub".into(), hub.to_string()]);
+        self
     }
 
     fn new(role: &'static str, name: &str, dir: &Path) -> Spec {
@@ -85,8 +89,16 @@ impl Spec {
     }
 
     pub(crate) async fn start(self) -> Node {
-        let (child, addr) = self.launch(([127, 0, 0, 1], 0).into()).await.unwrap_or_else(|why| self.failed(&why));
+        let (child, addr) = self.launch(ANY_PORT).await.unwrap_or_else(|why| self.failed(&why));
         Node { spec: self, addr, child }
+    }
+
+    /// As `start`; if it does not come up, why not and what it logged.
+    pub(crate) async fn try_start(self) -> Result<Node, String> {
+        match self.launch(ANY_PORT).await {
+            Ok((child, addr)) => Ok(Node { spec: self, addr, child }),
+            Err(why) => Err(format!("{why}\n{}", tail(&self.log()))),
+        }
     }
 
     fn failed(&self, why: &str) -> ! {
@@ -98,7 +110,8 @@ impl Spec {
     }
 
     fn spawn(&self, listen: SocketAddr) -> (Child, Lines<BufReader<ChildStdout>>) {
-        std::fs::create_dir_all(&self.dir).expect("make the node's folder");
+        // Its own folder is for the node to make.
+        std::fs::create_dir_all(self.dir.parent().expect("a folder of all nodes")).expect("make the nodes' folder");
         let log = File::options().create(true).append(true).open(self.log()).expect("open the node's log");
         let mut words = self.under.clone();
         match self.fault {
@@ -148,6 +161,20 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn dir(&self) -> &Path {
         &self.spec.dir
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().expect("the node runs")
+    }
+
+    /// Waits for it to end by itself.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        timeout(PATIENCE, self.child.wait()).await.expect("the node ends").expect("wait for the node")
+    }
+
+    /// From here on it is started without the program that ran it.
+    pub(crate) fn by_itself(&mut self) {
+        self.spec.under.clear();
     }
 
     /// SIGKILL, and gone.

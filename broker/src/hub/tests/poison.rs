@@ -9,8 +9,7 @@ fn activity(text: &str) -> Of {
 }
 
 fn set_aside(records: &[Of]) -> Vec<&SetAside> {
-    let of_aside = |of| if let Of::SetAside(aside) = of { Some(aside) } else { None };
-    records.iter().filter_map(of_aside).collect()
+    records.iter().filter_map(|of| if let Of::SetAside(aside) = of { Some(aside) } else { None }).collect()
 }
 
 fn one_batch(chunks: &[&[u8]]) -> Chunked {

@@ -59,7 +59,8 @@ pub(super) struct Sealed {
     pub(super) first: u64,
     pub(super) last: u64,
     pub(super) after: Position,
-    pub(super) powered_on_s: u64,
+    /// Of its newest chunk.
+    pub(super) powered_on_s: Option<u64>,
 }
 
 pub(super) fn journal_dir(dir: &Path) -> PathBuf {
@@ -118,7 +119,7 @@ impl Log {
 
     /// Looks up how old the segments are that were written before this start.
     pub(super) fn date(&self) -> Result<(), LedgerError> {
-        let undated = |s: &&Segment| s.chunks > 0 && s.powered_on_s == 0;
+        let undated = |s: &&Segment| s.chunks > 0 && s.powered_on_s.is_none();
         let segments: Vec<Segment> = self.segments().iter().filter(undated).cloned().collect();
         for segment in segments {
             let newest = segment.parts_back()?.into_iter().next();
@@ -127,7 +128,7 @@ impl Log {
             let powered_on_s = chunk?.open()?.body.powered_on_s;
             self.change(|segments| {
                 if let Some(found) = segments.iter_mut().find(|found| found.first == segment.first) {
-                    found.powered_on_s = powered_on_s;
+                    found.powered_on_s = Some(powered_on_s);
                 }
             });
         }

@@ -105,7 +105,7 @@ impl Log {
             rewrite.abandon().map_err(fail)?;
             return Ok(Evicted::default());
         }
-        rewrite.segment.powered_on_s = powered_on_s;
+        rewrite.segment.powered_on_s = Some(powered_on_s);
         let finished = rewrite.finish().map_err(fail)?;
         let after_bytes = finished.segment.len;
         // Under the lock, so that nobody reads the new file by the old one's index.

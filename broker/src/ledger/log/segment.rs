@@ -45,8 +45,8 @@ pub(super) struct Segment {
     /// Bytes, the header included, up to the end of the last frame that is on disk.
     pub(super) len: u64,
     pub(super) chunks: u64,
-    /// Powered-on seconds of its newest chunk.
-    pub(super) powered_on_s: u64,
+    /// Powered-on seconds of its newest chunk, once looked up.
+    pub(super) powered_on_s: Option<u64>,
     marks: Vec<Mark>,
 }
 
@@ -67,7 +67,7 @@ impl Segment {
             after: before,
             len: HEADER_BYTES,
             chunks: 0,
-            powered_on_s: 0,
+            powered_on_s: None,
             marks: Vec::new(),
         }
     }
@@ -83,7 +83,7 @@ impl Segment {
             }
             self.after = chunk.after;
             self.chunks += 1;
-            self.powered_on_s = chunk.powered_on_s.unwrap_or(self.powered_on_s);
+            self.powered_on_s = chunk.powered_on_s.or(self.powered_on_s);
         }
         self.last = number;
         self.len += frame_bytes as u64;

@@ -116,7 +116,8 @@ async fn a_commit_that_was_under_way_is_cut_off_at_any_byte() {
 
 #[tokio::test]
 async fn a_state_that_is_gone_damaged_or_different_is_made_anew() {
-    let spoil: [(&str, fn(&Path)); 4] = [
+    type Spoil = fn(&Path);
+    let spoil: [(&str, Spoil); 4] = [
         ("gone", |ledger| fs::remove_dir_all(ledger).unwrap()),
         ("cut", |ledger| fs::write(ledger.join("db"), b"").unwrap()),
         ("conf", |ledger| fs::write(ledger.join("conf"), b"nonsense").unwrap()),

@@ -8,16 +8,16 @@ use tempfile::TempDir;
 /// A unix socket's path has at most 107 bytes; the longest of ours is `/station/admin.sock` below the folder.
 const PATH_BYTES_MAX: usize = 80;
 
-pub(super) enum Folder {
+pub(crate) enum Folder {
     /// Removed with this value.
     Passing(TempDir),
     Kept(PathBuf),
 }
 
 impl Folder {
-    pub(super) fn make(keep: Option<&Path>) -> Result<Folder> {
+    pub(crate) fn make(keep: Option<&Path>) -> Result<Folder> {
         let Some(dir) = keep else {
-            let dir = tempfile::Builder::new().prefix("tillsync-demo-").tempdir();
+            let dir = tempfile::Builder::new().prefix("tillsync-sim-").tempdir();
             return dir.map(Folder::Passing).context("making a temporary folder");
         };
         std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
@@ -32,7 +32,7 @@ impl Folder {
         Ok(Folder::Kept(dir))
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         match self {
             Folder::Passing(dir) => dir.path(),
             Folder::Kept(dir) => dir,

@@ -1,0 +1,98 @@
+//! How fast, how large, how soon: the tables that the README quotes, measured here and now. Nothing in it judges; what
+//! must hold is for the tests and the torture.
+
+mod backlog;
+mod process;
+mod rates;
+mod raw;
+mod retail;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+
+use crate::demo::interrupted;
+use crate::folder::Folder;
+use crate::nodes::Spec;
+use crate::seam::Role;
+
+const SITE: &str = "harbour";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Section {
+    /// Acknowledged publishes per second beside mosquitto (which must be installed), and the bare disk
+    Rates,
+    /// A million records that wait: memory, disk, start; then applied at a hub
+    Backlog,
+    /// What a line of a real basket costs on disk
+    Retail,
+    /// All of them
+    All,
+}
+
+#[derive(Debug)]
+pub struct Options {
+    pub section: Section,
+    pub rounds: u32,
+    pub seconds: u64,
+    /// Of the backlog.
+    pub records: u64,
+    pub json: bool,
+    /// Where to measure; what is there is left alone.
+    pub keep: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Findings {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rates: Option<rates::Rates>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backlog: Option<backlog::Backlog>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retail: Option<retail::Retail>,
+}
+
+pub fn main(options: Options) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting tokio")?;
+    runtime.block_on(async {
+        let folder = Folder::make(options.keep.as_deref())?;
+        let findings = tokio::select! {
+            findings = measure(folder.path(), &options) => findings?,
+            () = interrupted() => bail!("interrupted; all that was started was killed"),
+        };
+        if options.json {
+            println!("{}", serde_json::to_string(&findings)?);
+        }
+        Ok(())
+    })
+}
+
+/// Each section's table is printed when it is done.
+async fn measure(dir: &Path, options: &Options) -> Result<Findings> {
+    let wanted = |section| options.section == section || options.section == Section::All;
+    let mut findings = Findings::default();
+    if wanted(Section::Rates) {
+        let rates = rates::measure(&dir.join("rates"), options).await?;
+        println!("{}", rates.table());
+        findings.rates = Some(rates);
+    }
+    if wanted(Section::Retail) {
+        let retail = retail::measure(&dir.join("retail")).await?;
+        println!("{}", retail.table());
+        findings.retail = Some(retail);
+    }
+    if wanted(Section::Backlog) {
+        let backlog = backlog::measure(&dir.join("backlog"), options).await?;
+        println!("{}", backlog.table());
+        findings.backlog = Some(backlog);
+    }
+    Ok(findings)
+}
+
+/// A gateway as a plain user would run it.
+fn gateway_spec(dir: &Path, name: &str, hub: Option<SocketAddr>) -> Spec {
+    let (name, dir) = (name.to_owned(), dir.join(name));
+    Spec { role: Role::Gateway, name, dir, hub, fault: None, config: String::new() }
+}
