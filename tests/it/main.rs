@@ -15,6 +15,7 @@ mod kills;
 mod load;
 mod metrics;
 mod movements;
+mod poison;
 mod powercut;
 mod registers;
 mod rejects;

@@ -71,14 +71,9 @@ async fn metrics_are_the_status_once_more() {
     pair.hub.until_status("HQ knows it", |status| status["sites"]["harbour"]["applied_seq"] == 21).await;
 
     let (status, samples) = (pair.gateway.status().await, scrape(door(&pair.gateway).await).await);
-    for (name, key) in [
-        ("durable_seq", "last_seq"),
-        ("folded_seq", "folded_seq"),
-        ("records_total", "records"),
-        ("appended_bytes_total", "appended_bytes"),
-        ("journal_bytes", "journal_bytes"),
-        ("evicted_records_total", "evicted_records"),
-    ] {
+    for (name, key) in
+        [("durable_seq", "last_seq"), ("records_total", "records"), ("evicted_records_total", "evicted_records")]
+    {
         same(&samples, &format!("tillsync_ledger_{name}"), &status["ledger"][key]);
     }
     same(&samples, "tillsync_uplink_applied_seq", &status["uplink"]["applied_seq"]);
@@ -90,6 +85,10 @@ async fn metrics_are_the_status_once_more() {
         [("tillsync_uplink_connected", 1.0), ("tillsync_backlog_records", 0.0), ("tillsync_ledger_full", 0.0)]
     {
         assert_eq!(samples[name], value, "{name}");
+    }
+    for (name, key) in [("appended_bytes_total", "appended_bytes"), ("journal_bytes", "journal_bytes")] {
+        // The answers are not of the same moment.
+        assert!(samples[&format!("tillsync_ledger_{name}")] >= status["ledger"][key].as_f64().expect("a number"));
     }
     // What the disk had to write is measured and shown.
     let disk = &status["disk"];

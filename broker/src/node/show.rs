@@ -58,7 +58,11 @@ pub fn disk(disk: &Value) -> String {
         return format!("{free}; this system does not say what is written");
     }
     let each = match disk["written_bytes_per_record"].is_u64() {
-        true => format!(", {} a record", bytes(&disk["written_bytes_per_record"])),
+        true => format!(
+            ", {} a record ({} appended)",
+            bytes(&disk["written_bytes_per_record"]),
+            bytes(&disk["appended_bytes_per_record"])
+        ),
         false => String::new(),
     };
     let day = match disk["written_bytes_per_day"].is_u64() {
