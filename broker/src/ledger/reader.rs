@@ -76,13 +76,16 @@ impl Reader {
     }
 
     /// Stored chunks from the one that begins at `first` on (a remnant may begin before it), as long as they fit in
-    /// `bytes_max` (one always does) and end at or before `last`. Empty if nothing begins there.
+    /// `bytes_max` (one always does) and end at or before `last` (a remnant may end after it). Empty if nothing begins
+    /// there.
     pub fn chunks(&self, first: Seq, last: Seq, bytes_max: usize) -> Result<Vec<(Head, Bytes)>, LedgerError> {
         let (mut taken, mut bytes, mut next) = (Vec::new(), 0, first);
         for stored in self.log.chunks_from(first) {
             let stored = stored?;
             let continues = stored.head.first == next || (stored.head.remnant && stored.head.first < next);
-            if !continues || stored.head.last > last || (bytes > 0 && bytes + stored.bytes.len() > bytes_max) {
+            // What is left of a million records is one small chunk: held to `last` it would never be sent.
+            let too_far = stored.head.last > last && !(stored.head.remnant && taken.is_empty());
+            if !continues || too_far || (bytes > 0 && bytes + stored.bytes.len() > bytes_max) {
                 break;
             }
             bytes += stored.bytes.len();
