@@ -8,7 +8,6 @@ use proto::id::{Epoch, ReplicaId, Seq, SiteName};
 use proto::wire::record::Of;
 use proto::wire::{Batch, SetAside, SetAsideCell};
 
-use super::session::Session;
 use super::tables::{ASIDE, decode};
 use super::{Effect, Hub, views};
 use crate::ledger::{LedgerError, Now, Read, Step};
@@ -110,9 +109,12 @@ impl Hub {
         let Some(session) = self.sessions.get_mut(site) else { return false };
         let (held, nonce, replica) = (session.watermark, session.nonce, session.replica(site));
         let head = chunk::head(bytes).ok().filter(|head| head.replica == replica);
-        // Without a head it is as old as the batch says that all of it is.
-        let old = |last: u64| (1..=held.seq.0).contains(&last);
-        if old(head.as_ref().map_or(batch.last_seq, |head| head.last.0)) {
+        // A head that says so is believed inside the batch's span; without one it is as old as all of the batch.
+        let old = match &head {
+            Some(head) => head.last <= held.seq && head.first.0 >= batch.first_seq,
+            None => (1..=held.seq.0).contains(&batch.last_seq),
+        };
+        if old {
             self.tally.repeats += 1;
             session.owes_applied = true;
             return true;
@@ -135,7 +137,8 @@ impl Hub {
             step.then.push(self.turned(site, nonce, "hub_too_old", advice, now));
             return false;
         }
-        match claimed(head.as_ref(), batch, session) {
+        let reaches = self.sites.get(site).map_or(0, |view| view.beat.journal_to).max(session.send_up_to());
+        match claimed(head.as_ref(), batch, held, Seq(reaches)) {
             Some(after) => {
                 session.watermark = after;
                 session.owes_applied = true;
@@ -251,15 +254,14 @@ fn told(site: &SiteName, cell: &SetAsideCell) -> (String, Bytes) {
 }
 
 /// Where the site's journal goes on behind what cannot be read: as its own head says, or, if that cannot be believed, as
-/// the batch says of its only chunk. Never beyond what the gateway may send, so that one flipped bit skips no year.
-fn claimed(head: Option<&Head>, batch: &Batch, session: &Session) -> Option<Position> {
-    let held = session.watermark;
+/// the batch says of its only chunk. Never beyond what the gateway has or may send, so that one flipped bit skips no year.
+fn claimed(head: Option<&Head>, batch: &Batch, held: Position, reaches: Seq) -> Option<Position> {
     let continues = |head: &&Head| head.before() == held || (head.remnant && head.first <= held.seq.next());
     let by_batch = || {
         let alone = batch.chunks == 1 && batch.first_seq <= held.seq.next().0;
         alone.then_some(Position { seq: Seq(batch.last_seq), hash: ChainHash::from_slice(&batch.last_hash)? })
     };
-    let credible = |after: &Position| after.seq > held.seq && after.seq.0 <= session.send_up_to();
+    let credible = |after: &Position| held.seq < after.seq && after.seq <= reaches;
     head.filter(continues).map(Head::after).filter(credible).or_else(|| by_batch().filter(credible))
 }
 

@@ -173,3 +173,26 @@ async fn writes_that_break_the_rules_are_kept_once_and_the_rest_of_their_chunk_i
     assert!(aside.hash.is_empty(), "the chunk moves the watermark, not this");
     assert!(records.iter().any(|of| matches!(of, Of::Merged(_))));
 }
+
+#[tokio::test]
+async fn a_damaged_head_that_pretends_to_be_old_does_not_hold_its_site_up() {
+    let hub = Running::open();
+    let mut site = Site::hello(&hub, "hill").await;
+    site.send(&hub, vec![activity("one")]).await;
+    let lying = site.seal_spoilt(vec![activity("two")], |bytes| {
+        for at in [4, 12] {
+            bytes[at] = 1;
+        }
+    });
+    let last_hash = Bytes::copy_from_slice(&site.at.hash.0);
+    let batch = Chunked { first_seq: 2, last_seq: 2, chunks: 1, last_hash, ..one_batch(&[&lying]) };
+    for _ in 0..3 {
+        assert_eq!(hub.applied("hill").await, 1);
+        hub.up("hill", UpOf::Batch(batch.clone())).await;
+    }
+    assert_eq!(hub.applied("hill").await, 2);
+    // Inside what was applied it is a repeat like any other.
+    let before = hub.reader.stats().durable;
+    hub.up("hill", UpOf::Batch(batch)).await;
+    assert_eq!(hub.reader.stats().durable, before);
+}
