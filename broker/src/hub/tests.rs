@@ -27,11 +27,11 @@ struct Running {
 }
 
 impl Running {
-    fn open() -> Running {
-        Running::open_in(tempfile::tempdir().unwrap())
+    async fn open() -> Running {
+        Running::open_in(tempfile::tempdir().unwrap()).await
     }
 
-    fn open_in(dir: TempDir) -> Running {
+    async fn open_in(dir: TempDir) -> Running {
         let options = Options {
             dir: dir.path().into(),
             site: "hub".parse().unwrap(),
@@ -39,7 +39,7 @@ impl Running {
             commit_wait: Duration::ZERO,
             sabotage: None,
         };
-        let (writer, handle, reader) = Writer::open(options, Epoch(1), Hub::new(7)).unwrap();
+        let (writer, handle, reader) = until_unlocked(|| Writer::open(options.clone(), Epoch(1), Hub::new(7))).await;
         let answer = |effect| {
             if let Effect::Answer(answer, value) = effect {
                 drop(answer.send(value));
@@ -55,20 +55,18 @@ impl Running {
         handle.stop().await;
         while reader.changed().await {}
         drop((handle, reader));
-        while read_stopped(dir.path(), &mut |_| {}).is_err_and(|error| error.to_string().contains("lock")) {
-            tokio::task::yield_now().await;
-        }
+        read_unlocked(&dir, &mut |_| {}).await;
         dir
     }
 
     /// Every record of the journal.
-    fn records(dir: &TempDir) -> Vec<Of> {
+    async fn records(dir: &TempDir) -> Vec<Of> {
         let mut records = Vec::new();
-        read_stopped(dir.path(), &mut |chunk| {
+        read_unlocked(dir, &mut |chunk| {
             let found = chunk.events().flat_map(|(_, _, event)| &event.records);
             records.extend(found.filter_map(|record| record.of.clone()));
         })
-        .unwrap();
+        .await;
         records
     }
 
@@ -96,6 +94,21 @@ impl Running {
     async fn applied(&self, site: &str) -> u64 {
         self.status().await["sites"][site]["applied_seq"].as_u64().unwrap()
     }
+}
+
+/// A process that another test starts holds our locks between its fork and its exec.
+async fn until_unlocked<T>(mut take: impl FnMut() -> Result<T, LedgerError>) -> T {
+    loop {
+        match take() {
+            Ok(taken) => return taken,
+            Err(error) => assert!(error.to_string().contains("locked"), "{error}"),
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn read_unlocked(dir: &TempDir, each: &mut dyn FnMut(&proto::chunk::Chunk)) {
+    until_unlocked(|| read_stopped(dir.path(), each)).await;
 }
 
 /// A gateway that chains what it is given.
@@ -152,7 +165,7 @@ fn write(field: usize, text: &str, ms: u64, seen: Vec<Dot>) -> Of {
 /// Forty short notes, older than forty long ones: the winners and the conflicts are far larger than the chunk.
 #[tokio::test]
 async fn a_small_chunk_that_touches_many_large_registers_is_applied() {
-    let hub = Running::open();
+    let hub = Running::open().await;
     let (mut hill, mut harbour) = (Site::hello(&hub, "hill").await, Site::hello(&hub, "harbour").await);
     let long = "x".repeat(4_000);
     for part in 0..8 {
@@ -172,7 +185,7 @@ async fn a_small_chunk_that_touches_many_large_registers_is_applied() {
 /// zstd skips frames that hold nothing, and the chunk's hash is over its text alone.
 #[tokio::test]
 async fn a_chunk_that_is_blown_up_is_refused() {
-    let hub = Running::open();
+    let hub = Running::open().await;
     let mut site = Site::hello(&hub, "hill").await;
     let note = Note { kind: "activity".into(), payload: Bytes::from("y".repeat(1_000)) };
     let good = site.seal(vec![Of::Note(note)]);
@@ -195,7 +208,7 @@ async fn a_chunk_that_is_blown_up_is_refused() {
 
 #[tokio::test]
 async fn a_write_cannot_claim_to_have_seen_what_the_hub_has_not() {
-    let hub = Running::open();
+    let hub = Running::open().await;
     let (mut hill, mut harbour) = (Site::hello(&hub, "hill").await, Site::hello(&hub, "harbour").await);
     // All of harbour's future, and more replicas than fit into a chunk of the hub once they are joined.
     for part in 0..16u64 {
@@ -211,7 +224,7 @@ async fn a_write_cannot_claim_to_have_seen_what_the_hub_has_not() {
 /// A request of 48 KiB may come on top of a group of 16 KiB.
 #[tokio::test]
 async fn the_largest_chunk_of_a_gateway_is_applied() {
-    let hub = Running::open();
+    let hub = Running::open().await;
     let mut site = Site::hello(&hub, "hill").await;
     let note = Note { kind: "activity".into(), payload: Bytes::from("z".repeat(80 << 10)) };
     site.send(&hub, vec![Of::Note(note)]).await;
@@ -221,11 +234,11 @@ async fn the_largest_chunk_of_a_gateway_is_applied() {
 /// What a crash between two groups of one chunk leaves: merged, not applied. It comes again as a repeat.
 #[tokio::test]
 async fn the_watermark_is_journalled_after_what_the_chunk_did() {
-    let hub = Running::open();
+    let hub = Running::open().await;
     let mut site = Site::hello(&hub, "hill").await;
     let long = "x".repeat(4_000);
     site.send(&hub, (0..20).map(|n| write(n, &long, 2_000, vec![])).collect()).await;
-    let records = Running::records(&hub.stop().await);
+    let records = Running::records(&hub.stop().await).await;
     let order: Vec<bool> = records.iter().map(|of| matches!(of, Of::SiteChunk(_))).collect();
     assert_eq!(order.iter().filter(|site_chunk| **site_chunk).count(), 1);
     assert_eq!(order.last(), Some(&true));

@@ -32,7 +32,7 @@ const SPOILT: [(&str, Spoil); 2] = [
 #[tokio::test]
 async fn a_poison_chunk_is_set_aside_and_what_follows_is_applied() {
     for (code, spoil) in SPOILT {
-        let hub = Running::open();
+        let hub = Running::open().await;
         let mut site = Site::hello(&hub, "hill").await;
         let one = site.seal(vec![activity("one")]);
         let poison = site.seal_spoilt(vec![activity("two"), activity("three")], spoil);
@@ -52,13 +52,13 @@ async fn a_poison_chunk_is_set_aside_and_what_follows_is_applied() {
         assert_eq!(hub.reader.stats().durable, before, "{code}");
 
         let dir = hub.stop().await;
-        let records = Running::records(&dir);
+        let records = Running::records(&dir).await;
         let [aside] = set_aside(&records)[..] else { panic!("{code}: {records:?}") };
         assert_eq!((aside.site.as_str(), aside.code.as_str()), ("hill", code));
         assert_eq!((aside.first, aside.last), (2, 3));
         assert_eq!((&aside.bytes[..], aside.full_bytes), (&poison[..], poison.len() as u64), "byte for byte");
         // A restart keeps the count and goes on behind it.
-        let hub = Running::open_in(dir);
+        let hub = Running::open_in(dir).await;
         let mut again = Site::hello(&hub, "hill").await;
         again.at = site.at;
         again.send(&hub, vec![activity("five")]).await;
@@ -72,7 +72,7 @@ async fn a_poison_chunk_is_set_aside_and_what_follows_is_applied() {
 
 #[tokio::test]
 async fn a_chunk_that_arrives_whole_in_the_end_is_applied() {
-    let hub = Running::open();
+    let hub = Running::open().await;
     let mut site = Site::hello(&hub, "hill").await;
     let good = site.seal(vec![activity("one")]);
     for bit in [1, 2, 4, 8] {
@@ -90,7 +90,7 @@ async fn a_chunk_that_arrives_whole_in_the_end_is_applied() {
 
 #[tokio::test]
 async fn what_has_no_readable_head_goes_by_what_its_batch_says() {
-    let hub = Running::open();
+    let hub = Running::open().await;
     let mut site = Site::hello(&hub, "hill").await;
     site.send(&hub, vec![activity("one")]).await;
     let _ = site.seal(vec![activity("two"), activity("three")]);
@@ -125,14 +125,14 @@ async fn what_has_no_readable_head_goes_by_what_its_batch_says() {
     }
     site.send(&hub, vec![activity("six")]).await;
     assert_eq!(hub.applied("hill").await, 6);
-    let records = Running::records(&hub.stop().await);
+    let records = Running::records(&hub.stop().await).await;
     let kept: Vec<_> = set_aside(&records).iter().map(|aside| (aside.code.as_str(), &aside.bytes[..])).collect();
     assert_eq!(kept, [("chunk_short", junk), ("batch_unreadable", &b"no"[..])]);
 }
 
 #[tokio::test]
 async fn a_gateway_that_cannot_say_where_to_go_on_is_turned_away_in_the_end() {
-    let hub = Running::open();
+    let hub = Running::open().await;
     let mut site = Site::hello(&hub, "hill").await;
     site.seal(vec![activity("one")]);
     for _ in 0..10 {
@@ -144,7 +144,7 @@ async fn a_gateway_that_cannot_say_where_to_go_on_is_turned_away_in_the_end() {
 
 #[tokio::test]
 async fn a_chunk_of_newer_software_is_never_set_aside() {
-    let hub = Running::open();
+    let hub = Running::open().await;
     let mut site = Site::hello(&hub, "hill").await;
     let newer = site.seal_spoilt(vec![activity("one")], |bytes| bytes[2] = 2);
     for _ in 0..3 {
@@ -156,7 +156,7 @@ async fn a_chunk_of_newer_software_is_never_set_aside() {
 
 #[tokio::test]
 async fn writes_that_break_the_rules_are_kept_once_and_the_rest_of_their_chunk_is_applied() {
-    let hub = Running::open();
+    let hub = Running::open().await;
     let mut site = Site::hello(&hub, "hill").await;
     let bad = RegisterWrite { key: "nonsense".into(), value: "1".into(), stamp: 1, ..RegisterWrite::default() };
     let movement = Movement { gtin: 4006381333931, units: 2, ..Movement::default() };
@@ -166,7 +166,7 @@ async fn writes_that_break_the_rules_are_kept_once_and_the_rest_of_their_chunk_i
     site.send_bytes(&hub, chunk).await;
     assert_eq!(hub.applied("hill").await, 3);
     assert_eq!(hub.status().await["sites"]["hill"]["set_aside"], 1);
-    let records = Running::records(&hub.stop().await);
+    let records = Running::records(&hub.stop().await).await;
     let [aside] = set_aside(&records)[..] else { panic!("{records:?}") };
     assert_eq!((aside.first, aside.last, aside.code.as_str()), (1, 1, "write_key"));
     assert_eq!(aside.bytes, bad.encode_to_vec());
@@ -176,7 +176,7 @@ async fn writes_that_break_the_rules_are_kept_once_and_the_rest_of_their_chunk_i
 
 #[tokio::test]
 async fn a_damaged_head_that_pretends_to_be_old_does_not_hold_its_site_up() {
-    let hub = Running::open();
+    let hub = Running::open().await;
     let mut site = Site::hello(&hub, "hill").await;
     site.send(&hub, vec![activity("one")]).await;
     let lying = site.seal_spoilt(vec![activity("two")], |bytes| {
