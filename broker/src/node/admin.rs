@@ -91,3 +91,32 @@ pub fn ask(dir: &Path, question: &str) -> io::Result<Value> {
     BufReader::new(stream).read_line(&mut line)?;
     serde_json::from_str(&line).map_err(io::Error::other)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_largest_question_arrives_whole_and_a_longer_one_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let (asked, mut asking) = mpsc::channel(1);
+        tokio::spawn(serve(listen(dir.path()).unwrap(), asked));
+        tokio::spawn(async move {
+            while let Some(Question { text, answer }) = asking.recv().await {
+                let _ = answer.send(serde_json::json!({ "bytes": text.trim_end().len() }));
+            }
+        });
+        let largest = format!("rejects retry {} {}", u64::MAX, "ff".repeat(PAYLOAD_BYTES_MAX));
+        for (question, key) in [(largest.clone(), "bytes"), (largest + &"ff".repeat(4096), "error")] {
+            let bytes = question.len();
+            let dir = dir.path().to_owned();
+            let answer = tokio::task::spawn_blocking(move || {
+                // What is refused before all of it is read may break the asker's connection instead.
+                ask(&dir, &question).unwrap_or(serde_json::json!({ "error": "closed" }))
+            });
+            let answer = answer.await.unwrap();
+            assert!(answer.get(key).is_some(), "{bytes} bytes: {answer}");
+            assert!(key == "error" || answer["bytes"] == bytes);
+        }
+    }
+}
