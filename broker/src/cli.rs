@@ -11,14 +11,15 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::config::{Config, MANUAL};
+use crate::face;
 use crate::front::{FrontConfig, Publisher};
-use crate::hub::{Effect, Hub, Input};
+use crate::hub::{Effect, Hub};
 use crate::ledger::{Limits, Options, Perform, Sabotage, Writer};
 use crate::node::commands::{self, NodeFlags, StatusArgs};
 use crate::node::doctor::{self, DoctorArgs};
 use crate::node::process::Node;
 use crate::node::settings::{Faults, Settings};
-use crate::node::{self, show};
+use crate::node::{self, rejects, show};
 use crate::policy::HubPolicy;
 
 /// The central broker of tillsync: takes what gateways send, once and in order, merges it, and shows HQ the truth.
@@ -42,6 +43,9 @@ enum Command {
     Run(NodeFlags),
     /// Show how a running hub is doing: its sites, their backlog, its ledger.
     Status(StatusArgs),
+    /// Show what was refused, and what of the sites' journals was set aside, of a running or a stopped hub.
+    #[command(subcommand)]
+    Rejects(rejects::Look),
     /// Look at the ledger of a stopped hub and say what is in it and what is wrong with it.
     Doctor(DoctorArgs),
     /// Print the default configuration with a comment for each key.
@@ -56,7 +60,8 @@ pub fn main(args: Vec<OsString>, sabotage: Option<Sabotage>) -> ExitCode {
     };
     let outcome = match cli.command {
         Command::Run(args) => run(args, sabotage),
-        Command::Status(args) => show::status(&args.data, args.json, lines),
+        Command::Status(args) => show::status(&args.data, args.json, face::lines),
+        Command::Rejects(look) => rejects::look(look, &Config::default().data),
         Command::Doctor(args) => return node::doctor_exit(doctor::doctor(&args, |_| Value::Null)),
         Command::Config => {
             print!("{MANUAL}");
@@ -104,9 +109,10 @@ async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()>
         ..FrontConfig::default()
     };
     let dir = config.data.clone();
-    let node = Node::bind(writer, handle, reader, front, Arc::new(HubPolicy::new(config))).await?;
+    let metrics = config.listen.metrics;
+    let node = Node::bind(writer, handle, reader, front, Arc::new(HubPolicy::new(config)), metrics).await?;
     let perform = perform(node.publisher());
-    node.run(&dir, perform, Input::Status, watch::Sender::new(false), stop).await
+    node.run(&dir, perform, face::FACE, watch::Sender::new(false), stop).await
 }
 
 fn perform(publisher: Publisher) -> Perform<Effect> {
@@ -118,35 +124,4 @@ fn perform(publisher: Publisher) -> Perform<Effect> {
             let _ = answer.send(value);
         }
     })
-}
-
-fn lines(status: &Value) -> Vec<(String, String)> {
-    let ledger = &status["ledger"];
-    let mut lines = vec![
-        ("incarnation".to_owned(), show::number(&status["incarnation"])),
-        (
-            "ledger".to_owned(),
-            format!(
-                "{} records, journal {}, state {}",
-                show::number(&ledger["last_seq"]),
-                show::bytes(&ledger["journal_bytes"]),
-                show::bytes(&ledger["state_bytes"])
-            ),
-        ),
-        ("connections".to_owned(), show::number(&status["front"]["connections"])),
-        ("conflicts kept".to_owned(), show::number(&status["conflicts"]["kept"])),
-    ];
-    for (site, view) in status["sites"].as_object().into_iter().flatten() {
-        let line = format!(
-            "{:7}  applied {}, behind {} records ({}, {}), skew {} ms",
-            if view["online"] == Value::Bool(true) { "online" } else { "OFFLINE" },
-            show::number(&view["applied_seq"]),
-            show::number(&view["backlog_records"]),
-            show::bytes(&view["backlog_bytes"]),
-            show::span(&view["backlog_age_ms"]),
-            show::number(&view["skew_ms"]),
-        );
-        lines.push((format!("site {site}"), line));
-    }
-    lines
 }

@@ -103,5 +103,9 @@ mod tests {
         assert!(faults.to_string().contains("only loopback"), "{faults}");
         assert!(read("listen = \"0.0.0.0:1883\"").unwrap_err().to_string().contains("allow_plain"));
         assert!(read("listen = \"0.0.0.0:1883\"\nallow_plain = true").is_ok());
+        let beyond = "metrics = \"0.0.0.0:9465\"\n";
+        assert!(read(beyond).unwrap_err().to_string().contains("metrics_beyond_loopback"));
+        let listen = read(&format!("{beyond}metrics_beyond_loopback = true")).unwrap().listen;
+        assert_eq!(listen.metrics, Some(([0, 0, 0, 0], 9465).into()));
     }
 }

@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod config;
 pub mod exactly_once;
+mod face;
 pub mod front;
 pub mod hub;
 pub mod ledger;

@@ -12,14 +12,14 @@ use broker::node::commands::{self, NodeFlags, StatusArgs};
 use broker::node::doctor::{self, DoctorArgs};
 use broker::node::process::Node;
 use broker::node::settings::{Fault, Faults, Settings};
-use broker::node::{self, show};
+use broker::node::{self, rejects, show};
 use clap::{Args, Parser, Subcommand};
 use proto::id::Epoch;
-use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::{Config, Flags, MANUAL};
-use crate::core::{Effect, Gateway, Input};
+use crate::core::{Effect, Gateway};
+use crate::face;
 use crate::policy::StorePolicy;
 use crate::uplink::{Command as ToHub, Uplink};
 
@@ -48,10 +48,21 @@ enum Command {
     Run(RunArgs),
     /// Show how a running gateway is doing: its link to the hub, what waits to be sent, what was refused.
     Status(StatusArgs),
+    /// Show what was refused, of a running or a stopped gateway, and hand it in again.
+    #[command(subcommand)]
+    Rejects(Rejects),
     /// Look at the ledger of a stopped gateway and say what is in it and what is wrong with it.
     Doctor(DoctorArgs),
     /// Print the default configuration with a comment for each key.
     Config,
+}
+
+#[derive(Debug, Subcommand)]
+enum Rejects {
+    #[command(flatten)]
+    Look(rejects::Look),
+    /// Hand a refused request in again, as it was or corrected, through the rules of the running gateway.
+    Retry(rejects::RetryArgs),
 }
 
 #[derive(Debug, Args)]
@@ -74,7 +85,9 @@ pub fn main(args: Vec<OsString>, sabotage: Option<Sabotage>) -> ExitCode {
     };
     let outcome = match cli.command {
         Command::Run(args) => run(args, sabotage),
-        Command::Status(args) => show::status(&args.data, args.json, lines),
+        Command::Status(args) => show::status(&args.data, args.json, face::lines),
+        Command::Rejects(Rejects::Look(look)) => rejects::look(look, &Config::default().data),
+        Command::Rejects(Rejects::Retry(args)) => rejects::retry(args, &Config::default().data),
         Command::Doctor(args) => return node::doctor_exit(doctor::doctor(&args, crate::core::applied_on_disk)),
         Command::Config => {
             print!("{MANUAL}");
@@ -114,7 +127,7 @@ async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()>
         ..FrontConfig::default()
     };
     let policy = StorePolicy { open: config.listen.open, devices: config.devices.clone() };
-    let node = Node::bind(writer, handle, reader, front, Arc::new(policy)).await?;
+    let node = Node::bind(writer, handle, reader, front, Arc::new(policy), config.listen.metrics).await?;
 
     let stopping = watch::Sender::new(false);
     let (to_hub, commands) = mpsc::channel(TO_HUB_MAX);
@@ -124,7 +137,7 @@ async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()>
         tokio::spawn(uplink.run())
     });
     let perform = perform(node.publisher(), to_hub);
-    let outcome = node.run(&config.data, perform, Input::Status, stopping, stop).await;
+    let outcome = node.run(&config.data, perform, face::FACE, stopping, stop).await;
     if let Some(uplink) = uplink {
         // It was told with everybody else; it only has a farewell left to say.
         let _ = tokio::time::timeout(Duration::from_secs(2), uplink).await;
@@ -145,62 +158,4 @@ fn perform(publisher: Publisher, to_hub: mpsc::Sender<ToHub>) -> Perform<Effect>
             let _ = answer.send(value);
         }
     })
-}
-
-fn lines(status: &Value) -> Vec<(String, String)> {
-    let (ledger, uplink) = (&status["ledger"], &status["uplink"]);
-    let link = match (&uplink["connected"], &uplink["turned_away"]) {
-        (Value::Bool(true), _) => "connected".to_owned(),
-        _ if uplink["configured"] == Value::Bool(false) => "none configured: this store works for itself".to_owned(),
-        (_, Value::Null) => "AWAY: selling goes on, records are kept".to_owned(),
-        (_, turned) => format!("TURNED AWAY: {}", show::number(&turned["advice"])),
-    };
-    let refused: Vec<String> = status["requests"]["refused"]
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(code, count)| format!("{code} {}", show::number(count)))
-        .collect();
-    vec![
-        ("site".into(), format!("{} (ledger {})", show::number(&status["site"]), show::number(&status["epoch"]))),
-        ("hub".into(), link),
-        (
-            "waiting".into(),
-            format!(
-                "{} records, {}, applied at HQ up to {}",
-                show::number(&uplink["backlog_records"]),
-                show::bytes(&ledger["backlog_bytes"]),
-                show::number(&uplink["applied_seq"])
-            ),
-        ),
-        (
-            "ledger".into(),
-            format!(
-                "{} records, journal {}, state {}{}",
-                show::number(&ledger["last_seq"]),
-                show::bytes(&ledger["journal_bytes"]),
-                show::bytes(&ledger["state_bytes"]),
-                if ledger["full"] == Value::Bool(true) { ", FULL: publishes are refused" } else { "" }
-            ),
-        ),
-        (
-            "requests".into(),
-            format!(
-                "{} accepted, {} partial, {} duplicates since the start",
-                show::number(&status["requests"]["accepted"]),
-                show::number(&status["requests"]["partial"]),
-                show::number(&status["requests"]["duplicates"])
-            ),
-        ),
-        ("refused".into(), if refused.is_empty() { "nothing".into() } else { refused.join(", ") }),
-        ("devices".into(), show::number(&status["front"]["connections"])),
-        (
-            "clock".into(),
-            format!(
-                "{}, hub is {} ms ahead",
-                if status["clock"]["synced"] == Value::Bool(true) { "believed" } else { "NOT SET" },
-                show::number(&status["clock"]["skew_ms"])
-            ),
-        ),
-    ]
 }

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod core;
 pub mod decode;
+mod face;
 pub mod hub_tls;
 pub mod policy;
 pub mod reply;

@@ -77,6 +77,8 @@ pub struct Session {
     applied: Position,
     next: Seq,
     send_up_to: Seq,
+    /// The hub cannot read what comes next in company: one chunk a message, not packed.
+    one_by_one: bool,
     progress_ms: u64,
     /// When the hub last said something of this session.
     heard_ms: u64,
@@ -92,6 +94,7 @@ impl Session {
             applied: Position::default(),
             next: Seq(1),
             send_up_to: Seq::ZERO,
+            one_by_one: false,
             progress_ms: now_ms,
             heard_ms: now_ms,
         }
@@ -108,6 +111,10 @@ impl Session {
 
     pub fn applied(&self) -> Seq {
         self.applied.seq
+    }
+
+    pub fn one_by_one(&self) -> bool {
+        self.one_by_one
     }
 
     pub fn wrap(&self, of: UpOf) -> Up {
@@ -219,6 +226,7 @@ impl Session {
         }
         self.applied = position;
         self.send_up_to = Seq(applied.send_up_to);
+        self.one_by_one = applied.one_by_one;
         if applied.resend {
             self.next = position.seq.next();
         }
@@ -313,6 +321,7 @@ mod tests {
             send_up_to: 100,
             hub_ms: 6,
             resend,
+            one_by_one: false,
         });
         Down { session: 77, incarnation: 3, of: Some(of) }
     }
@@ -356,6 +365,19 @@ mod tests {
         assert_eq!(session.receive(restored, &chain(), 1).unwrap(), Heard::Ignored);
         assert_eq!(session.receive(applied(at(2), true), &chain(), 1).unwrap(), Heard::Ignored);
         assert_eq!(session.applied(), Seq(5));
+    }
+
+    #[test]
+    fn goes_one_by_one_for_as_long_as_the_hub_asks_for_it() {
+        let mut session = session();
+        session.receive(welcome(at(5)), &chain(), 1).unwrap();
+        for wanted in [false, true, true, false] {
+            let mut down = applied(at(5), true);
+            let Some(DownOf::Applied(applied)) = &mut down.of else { panic!("{down:?}") };
+            applied.one_by_one = wanted;
+            session.receive(down, &chain(), 2).unwrap();
+            assert_eq!(session.one_by_one(), wanted);
+        }
     }
 
     #[test]

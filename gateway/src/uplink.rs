@@ -281,10 +281,13 @@ impl Live {
     fn pump(&mut self) -> Result<(), Ended> {
         while self.in_flight < IN_FLIGHT_MAX {
             let Some((first, last)) = self.session.sendable(self.reader.stats().durable.seq) else { return Ok(()) };
-            let chunks = self.reader.chunks(first, last, BATCH_BYTES_MAX)?;
+            // One always fits.
+            let bytes_max = if self.session.one_by_one() { 0 } else { BATCH_BYTES_MAX };
+            let chunks = self.reader.chunks(first, last, bytes_max)?;
             let Some((head, _)) = chunks.last() else { return Ok(()) };
-            let last = head.last;
-            let batch = batch(first, last, chunks.into_iter().map(|(_, bytes)| bytes).collect());
+            let (last, hash) = (head.last, head.hash);
+            let chunks = chunks.into_iter().map(|(_, bytes)| bytes).collect();
+            let batch = batch(first, Position { seq: last, hash }, chunks, !self.session.one_by_one());
             self.say(UpOf::Batch(batch))?;
             let now = self.now_ms();
             self.session.sent(last, now);
@@ -324,14 +327,22 @@ impl Live {
     }
 }
 
-fn batch(first: Seq, last: Seq, chunk: Vec<bytes::Bytes>) -> Batch {
+fn batch(first: Seq, after: Position, chunk: Vec<bytes::Bytes>, may_pack: bool) -> Batch {
+    let chunks = chunk.len() as u32;
     let plain = Chunks { chunk }.encode_to_vec();
-    let packed = if plain.len() < PACK_FROM_BYTES { None } else { proto::pack::pack(&plain) };
+    let packed = if may_pack && plain.len() >= PACK_FROM_BYTES { proto::pack::pack(&plain) } else { None };
     let (body, chunks_bytes) = match packed {
         Some(packed) => (packed, plain.len() as u32),
         None => (plain, 0),
     };
-    Batch { first_seq: first.0, last_seq: last.0, body: body.into(), chunks_bytes }
+    Batch {
+        first_seq: first.0,
+        last_seq: after.seq.0,
+        body: body.into(),
+        chunks_bytes,
+        last_hash: after.hash.0.to_vec().into(),
+        chunks,
+    }
 }
 
 struct OurChain<'a>(&'a Reader);
@@ -349,5 +360,22 @@ impl Chain for OurChain<'_> {
 
     fn standing_at(&self, seq: Seq) -> Result<Standing, LedgerError> {
         self.0.standing_at(seq)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::chunk::ChainHash;
+
+    #[test]
+    fn a_batch_says_where_it_ends_and_is_packed_unless_it_must_not_be() {
+        let after = Position { seq: Seq(9), hash: ChainHash([7; 32]) };
+        let chunk = || bytes::Bytes::from(vec![1; 4_000]);
+        let packed = batch(Seq(3), after, vec![chunk(), chunk()], true);
+        assert!(packed.body.len() < 4_000 && packed.chunks_bytes > 8_000);
+        let plain = batch(Seq(3), after, vec![chunk()], false);
+        assert_eq!((plain.first_seq, plain.last_seq, plain.chunks, plain.chunks_bytes), (3, 9, 1, 0));
+        assert_eq!((&plain.last_hash[..], Chunks::decode(plain.body).unwrap().chunk.len()), (&[7; 32][..], 1));
     }
 }

@@ -139,6 +139,25 @@ pub enum ChunkError {
     Records { named: u64, held: u64 },
 }
 
+impl ChunkError {
+    /// For software.
+    pub fn code(&self) -> &'static str {
+        match self {
+            ChunkError::Short => "chunk_short",
+            ChunkError::Magic => "chunk_magic",
+            ChunkError::Format(_) => "chunk_format",
+            ChunkError::Encoding(_) => "chunk_encoding",
+            ChunkError::Span { .. } => "chunk_span",
+            ChunkError::Name(_) => "chunk_name",
+            ChunkError::TooLarge => "chunk_too_large",
+            ChunkError::Unpack => "chunk_unpack",
+            ChunkError::Checksum => "chunk_checksum",
+            ChunkError::Body(_) => "chunk_body",
+            ChunkError::Records { .. } => "chunk_records",
+        }
+    }
+}
+
 /// A chunk ready to store and send.
 #[derive(Debug, Clone)]
 pub struct Sealed {

@@ -139,7 +139,9 @@ async fn help_teaches() {
     for (words, teaches) in [
         (&["gateway", "--help"][..], &["Exit codes", "78", "Try it", "mosquitto_pub"][..]),
         (&["hub", "--help"], &["Exit codes", "78", "Try it", "mosquitto_sub"]),
-        (&["gateway", "run", "--help"], &["--open", "--site", "--hub", "--config", "--data", "--listen"]),
+        (&["gateway", "run", "--help"], &["--open", "--site", "--hub", "--config", "--data", "--listen", "--metrics"]),
+        (&["gateway", "rejects", "--help"], &["list", "show", "retry"]),
+        (&["hub", "rejects", "--help"], &["list", "show"]),
         (&["sim", "demo", "--help"], &["Exit codes", "--quick", "--json", "--stay"]),
     ] {
         let done = run(words).await;

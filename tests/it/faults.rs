@@ -74,6 +74,7 @@ async fn a_full_disk_refuses_keeps_serving_and_recovers_by_itself() {
     }
     let dir = folder();
     let inside = path(&dir.path().join(SITE));
+    fs::create_dir(&inside).expect("make the place to mount on");
     let spec = Spec::gateway(dir.path(), SITE, None).config("disk_reserve_mib = 20\n");
     let gateway = spec.under(&["unshare", "-rm", "sh", "-c", mount, &inside]).start().await;
     // Another process's files are reached through its root.

@@ -11,10 +11,11 @@ use proto::wire::up::Of as UpOf;
 use proto::wire::{
     Applied, Batch, Body, Chunks, CounterTotal, Down, Event, Hello, Movement, MovementKind, Record, Up, Welcome,
 };
+use tokio::process::Command;
 
 use crate::harness::ledgers::{Hq, Row};
 use crate::harness::mqtt::{Link, Monitor};
-use crate::harness::node::Spec;
+use crate::harness::node::{BINARY, Spec, path};
 use crate::harness::{GTIN, folder, now_ms};
 
 const ACCOUNTS: &str = r#"
@@ -114,6 +115,16 @@ impl Hand {
         }
     }
 
+    async fn expect_one_by_one(&mut self, what: &str, wanted: bool) {
+        loop {
+            match self.hear().await {
+                DownOf::Applied(Applied { one_by_one, .. }) if one_by_one == wanted => return,
+                DownOf::Applied(_) => {}
+                other => panic!("{what}: {other:?}"),
+            }
+        }
+    }
+
     /// Waits until the hub says exactly this; it repeats itself, so other words may come before.
     async fn expect_applied(&mut self, what: &str, seq: u64, resend: bool) {
         loop {
@@ -141,7 +152,7 @@ fn batch(chunks: &[&[u8]]) -> UpOf {
     let head = |bytes: &[u8]| proto::chunk::head(bytes).expect("a chunk").first.0;
     let (first_seq, last_seq) = (head(chunks[0]), head(chunks[chunks.len() - 1]));
     let chunk = chunks.iter().map(|bytes| bytes.to_vec().into()).collect();
-    UpOf::Batch(Batch { first_seq, last_seq, body: Chunks { chunk }.encode_to_vec().into(), chunks_bytes: 0 })
+    UpOf::Batch(Batch { first_seq, last_seq, body: Chunks { chunk }.encode_to_vec().into(), ..Batch::default() })
 }
 
 #[tokio::test]
@@ -181,7 +192,8 @@ async fn repeats_gaps_damage_and_forks_change_nothing() {
     hand.say(stale, batch(&[&three])).await;
     hand.batch(&[&two]).await;
     hand.expect_applied("after a batch of another session", 2, false).await;
-    hand.say(hand.session, UpOf::Batch(Batch { first_seq: 3, last_seq: 3, body: "no".into(), chunks_bytes: 9 })).await;
+    let junk = Batch { first_seq: 3, last_seq: 3, body: "no".into(), chunks_bytes: 9, ..Batch::default() };
+    hand.say(hand.session, UpOf::Batch(junk)).await;
     hand.batch(&[&one, &two, &three]).await;
     hand.expect_applied("old and new in one batch, after one that cannot be unpacked", 3, false).await;
     hq.until_json(&stock, |stock| stock["on_hand"] == 12).await;
@@ -231,4 +243,82 @@ async fn repeats_gaps_damage_and_forks_change_nothing() {
     assert!(at_hq.rows.iter().all(|row| row.dot.replica == journal.replica));
     assert_eq!(at_hq.refusals.len(), 1, "{:?}", at_hq.refusals);
     assert_eq!((at_hq.refusals[0].code.as_str(), at_hq.refusals[0].topic.as_str()), ("foreign_site", "up/other"));
+}
+
+/// A chunk that the gateway can only ever send like this is kept, and what comes after it is applied.
+#[tokio::test]
+async fn a_poison_chunk_does_not_stop_its_site() {
+    let dir = folder();
+    let mut hub = Spec::hub(dir.path()).closed().config(ACCOUNTS).start().await;
+    let monitor = Link::connect(hub.addr, "monitor", true, Some("staple battery")).await;
+    let mut hq = Monitor::watch(monitor, "hq/#").await;
+    let mut link = Link::connect(hub.addr, "hand", true, Some("correct horse")).await;
+    link.subscribe("down/hand").await;
+    let mut hand = Hand { link, site: "hand", session: 100 };
+    let mut journal = Journal::of("hand");
+    let (one, mut poison) = (journal.chunk(10), journal.chunk(500));
+    let three = journal.chunk(-3);
+    let middle = poison.len() - 40;
+    poison[middle] ^= 1;
+
+    assert_eq!(hand.hello(&journal, "hand").await, Ok(0));
+    for tries in 1..=2 {
+        hand.batch(&[&one, &poison, &three]).await;
+        hand.expect_applied(&format!("asked for again, {tries}"), 1, true).await;
+    }
+    hand.batch(&[&one, &poison, &three]).await;
+    hand.expect_applied("set aside, and on behind it", 3, false).await;
+    let alert = hq.until_json("hq/alerts/hand:set_aside", |alert| alert["alert"] == "set_aside").await;
+    assert!(alert["say"].as_str().is_some_and(|say| say.contains("chunk_checksum")), "{alert}");
+    hq.until_json("hq/sites/hand/status", |site| site["set_aside"] == 1).await;
+    // Totals are cumulative: the next movement of an item says what is on hand, whatever was set aside.
+    let expected = 10 + 500 - 3;
+    hq.until_json(&format!("hq/stock/{GTIN}"), |stock| stock["on_hand"] == expected).await;
+
+    let data = path(hub.dir());
+    let ask = async |words: &[&str]| {
+        let words = [&["hub", "rejects"], words, &["--data", &data, "--json"]].concat();
+        let done = Command::new(BINARY).args(words).kill_on_drop(true).output().await.expect("run the node's binary");
+        assert!(done.status.success(), "{done:?}");
+        serde_json::from_slice::<serde_json::Value>(&done.stdout).expect("JSON")
+    };
+    let list = ask(&["list"]).await;
+    let reject = &list["rejects"][0];
+    assert_eq!((&reject["code"], &reject["device"]), (&"chunk_checksum".into(), &"hand".into()), "{list}");
+    assert_eq!(reject["span"], serde_json::json!([2, 2]));
+    let hex: String = poison.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(ask(&["show", &reject["seq"].to_string()]).await["hex"], hex, "byte for byte");
+
+    // A message that cannot be unpacked is asked for in parts; alone it says where the journal goes on.
+    let last_hash = |journal: &Journal| journal.at.hash.0.to_vec().into();
+    journal.chunk(1);
+    let alone = Batch {
+        first_seq: 4,
+        last_seq: 4,
+        body: "no".into(),
+        chunks_bytes: 9,
+        chunks: 1,
+        last_hash: last_hash(&journal),
+    };
+    let five = journal.chunk(1);
+    let company = Batch { last_seq: 5, chunks: 2, last_hash: last_hash(&journal), ..alone.clone() };
+    for _ in 0..3 {
+        hand.say(hand.session, UpOf::Batch(company.clone())).await;
+    }
+    hand.expect_one_by_one("three times in company", true).await;
+    hand.say(hand.session, UpOf::Batch(alone)).await;
+    hand.expect_applied("set aside alone", 4, false).await;
+    hand.batch(&[&five]).await;
+    hand.expect_one_by_one("past what could not be read", false).await;
+
+    hub.end().await;
+    hub.restart().await;
+    let mut link = Link::connect(hub.addr, "hand", true, Some("correct horse")).await;
+    link.subscribe("down/hand").await;
+    let mut hand = Hand { link, site: "hand", session: 200 };
+    assert_eq!(hand.hello(&journal, "hand").await, Ok(5));
+    let six = journal.chunk(1);
+    hand.batch(&[&six]).await;
+    hand.expect_applied("after a restart", 6, false).await;
+    assert_eq!(hub.status().await["sites"]["hand"]["set_aside"], 2);
 }

@@ -5,11 +5,14 @@ use proto::chunk;
 use proto::id::{Epoch, Seq};
 use proto::wire::record::Of;
 use proto::wire::{
-    Conflict, ConflictCell, CounterCell, LostCell, RegisterCell, RegisterMerged, SiteCell, SiteChunk, SiteJoined,
-    Watermark,
+    Conflict, ConflictCell, CounterCell, LostCell, RegisterCell, RegisterMerged, SetAside, SiteCell, SiteChunk,
+    SiteJoined, Watermark,
 };
 
-use super::tables::{CONFLICT, COUNTER, EPOCH, LOST, REGISTER, SITE, WATERMARK, counter_key, lost_key, replica_key};
+use super::aside;
+use super::tables::{
+    ASIDE, CONFLICT, COUNTER, EPOCH, LOST, REGISTER, SITE, WATERMARK, counter_key, lost_key, replica_key,
+};
 use crate::ledger::{Placed, Put};
 
 pub(super) fn event(placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
@@ -20,6 +23,7 @@ pub(super) fn event(placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
             Some(Of::Merged(merged)) => register(merged, seq, put),
             Some(Of::Conflict(conflict)) => self::conflict(conflict, seq, placed.stamp.ms().0, put),
             Some(Of::SiteJoined(joined)) => site_joined(joined, seq, put),
+            Some(Of::SetAside(aside)) => set_aside(aside, put),
             _ => {}
         }
     }
@@ -60,4 +64,13 @@ fn site_joined(joined: &SiteJoined, seq: Seq, put: &mut dyn FnMut(Put)) {
     let cell = SiteCell { epoch: joined.epoch, joined: seq.0 };
     put(Put::set(SITE, joined.site.as_str(), cell.encode_to_vec()));
     put(Put::set(EPOCH, replica_key(&joined.site, Epoch(joined.epoch)), seq.0.to_be_bytes()));
+}
+
+/// The journal goes on behind it, at the hash that it claimed.
+fn set_aside(aside: &SetAside, put: &mut dyn FnMut(Put)) {
+    put(Put::set(ASIDE, aside.site.as_str(), aside::cell(aside).encode_to_vec()));
+    if !aside.hash.is_empty() {
+        let mark = Watermark { seq: aside.last, hash: aside.hash.clone(), applied_ms: aside.received_ms };
+        put(Put::set(WATERMARK, replica_key(&aside.site, Epoch(aside.epoch)), mark.encode_to_vec()));
+    }
 }

@@ -11,6 +11,7 @@ use proto::version::VersionVector;
 use proto::wire::record::Of;
 use proto::wire::{Conflict, RegisterCell, RegisterMerged, RegisterState, RegisterWrite};
 
+use super::aside::{self, Fault, LeftOut};
 use super::tables::{REGISTER, decode};
 use crate::ledger::{LedgerError, Read};
 
@@ -23,7 +24,7 @@ const STATE_BYTES_MAX: usize = 40 << 10;
 pub(super) struct Merges {
     pub(super) outcomes: Vec<MergedWrite>,
     /// Writes that are not ones: a key, vector or value that breaks the rules.
-    pub(super) unreadable: u64,
+    pub(super) left_out: Vec<LeftOut>,
 }
 
 /// A register after a write, and the conflict that the write was. They are journalled in one event: once a register
@@ -47,9 +48,13 @@ pub(super) fn merge(
         for (offset, record) in (0..).zip(&event.records) {
             let Some(Of::Register(write)) = &record.of else { continue };
             let dot = Dot { replica: chunk.head.replica.clone(), seq: first.plus(offset) };
-            let Some(written) = read(write, dot, &event.device) else {
-                merges.unreadable += 1;
-                continue;
+            let left_out = |fault: Fault| LeftOut { seq: dot.seq, fault, bytes: aside::bytes_of(write) };
+            let written = match read(write, dot.clone(), &event.device) {
+                Ok(written) => written,
+                Err(fault) => {
+                    merges.left_out.push(left_out(fault));
+                    continue;
+                }
             };
             let current = match unfolded.get(&write.key) {
                 Some(register) => Some(register.clone()),
@@ -61,7 +66,8 @@ pub(super) fn merge(
             let (register, loser) = decide(current, written, now);
             let state = RegisterState::from(&register);
             if state.encoded_len() > STATE_BYTES_MAX {
-                merges.unreadable += 1;
+                let reason = "the item and all the sites that wrote it no longer fit into one register";
+                merges.left_out.push(left_out(Fault::new("write_too_large", reason)));
                 continue;
             }
             let key = write.key.clone();
@@ -116,14 +122,15 @@ pub(super) fn stored(key: &str, ledger: &dyn Read) -> Result<Option<Register>, L
     Register::try_from(&state).map(Some).map_err(|e| damaged(e.to_string()))
 }
 
-fn read(write: &RegisterWrite, dot: Dot, device: &str) -> Option<Register> {
-    write.key.parse::<RegisterKey>().ok()?;
+fn read(write: &RegisterWrite, dot: Dot, device: &str) -> Result<Register, Fault> {
+    write.key.parse::<RegisterKey>().map_err(|e| Fault::new("write_key", e.to_string()))?;
     if write.value.len() > VALUE_BYTES_MAX || device.len() > NAME_LEN_MAX {
-        return None;
+        return Err(Fault::new("write_too_large", "the value, or the name of the device, is too long"));
     }
-    let mut seen = write.seen.as_ref().map(VersionVector::try_from).transpose().ok()?.unwrap_or_default();
+    let seen = write.seen.as_ref().map(VersionVector::try_from).transpose();
+    let mut seen = seen.map_err(|e| Fault::new("write_vector", e.to_string()))?.unwrap_or_default();
     seen.insert(&dot);
-    Some(Register {
+    Ok(Register {
         value: (!write.deleted).then(|| write.value.clone()),
         stamp: Stamp(write.stamp),
         dot,

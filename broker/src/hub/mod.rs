@@ -1,8 +1,11 @@
 //! The hub's core: what a gateway's message comes to. Pure: events in, one step out.
 //!
-//! `sync.rs` answers gateways, `merge.rs` decides registers, `feed.rs` tells the other sites, `views.rs` tells HQ,
+//! `sync.rs` answers gateways, `apply.rs` takes their chunks, `aside.rs` what cannot be read of them, `merge.rs` decides
+//! registers, `feed.rs` tells the other sites, `views.rs` tells HQ,
 //! `fold.rs` is what the journal means.
 
+mod apply;
+mod aside;
 mod feed;
 mod fold;
 mod merge;
@@ -26,6 +29,7 @@ use proto::wire::{CounterTotal, Down, LostCell, SiteCell};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use self::aside::Strikes;
 use self::feed::FeedIndex;
 use self::session::Session;
 use self::tables::{CONFLICT, HUB, HUB_INCARNATION, LOST, SITE, decode, site_of_lost};
@@ -86,6 +90,7 @@ struct Tally {
     repeats: u64,
     gaps: u64,
     undecodable: u64,
+    set_aside: u64,
     refused: u64,
     conflicts: u64,
     conflicts_dropped: u64,
@@ -98,6 +103,8 @@ pub struct Hub {
     clock: Clock,
     sites: BTreeMap<SiteName, SiteView>,
     sessions: BTreeMap<SiteName, Session>,
+    /// Sites of whose journal something cannot be read just now.
+    strikes: BTreeMap<SiteName, Strikes>,
     /// Sites whose status must be told at the next tick.
     site_changed: BTreeSet<SiteName>,
     status_told_ms: u64,
@@ -118,6 +125,7 @@ impl Hub {
             clock: Clock::default(),
             sites: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            strikes: BTreeMap::new(),
             site_changed: Default::default(),
             status_told_ms: 0,
             feed: FeedIndex::default(),
@@ -140,6 +148,7 @@ impl Hub {
                 "repeats": self.tally.repeats,
                 "gaps": self.tally.gaps,
                 "undecodable": self.tally.undecodable,
+                "set_aside": self.tally.set_aside,
                 "refused": self.tally.refused,
                 "feed_head": self.feed.head(),
             },
@@ -251,11 +260,13 @@ impl Core for Hub {
             None => step.puts.push(Put::set(HUB, HUB_INCARNATION, self.incarnation.to_be_bytes())),
         }
         self.recover_sites(ledger)?;
+        let alerts = self.recover_aside(ledger)?;
         ledger.scan_prefix(CONFLICT, &[], &mut |key, _| {
             self.conflicts.extend(tables::seq_of(key));
             ControlFlow::Continue(())
         })?;
         step.then = views::all_stock(ledger)?;
+        step.then.extend(alerts);
         step.then.extend(views::all_conflicts(ledger)?);
         step.then.extend(self.sites.iter().map(|(site, view)| Effect::restore(views::site_status(site, view))));
         Ok(step)

@@ -26,6 +26,8 @@ pub(super) struct Session {
     /// The watermark at which a gap was reported: once is enough.
     gap_told: Option<Seq>,
     resend: bool,
+    /// Up to here the gateway is to send one chunk at a time: something in company cannot be read.
+    alone_up_to: Seq,
     applied_said_ms: u64,
     pub(super) heard_ms: u64,
 }
@@ -41,6 +43,7 @@ impl Session {
             owes_applied: false,
             gap_told: None,
             resend: false,
+            alone_up_to: Seq::ZERO,
             applied_said_ms: now_ms,
             heard_ms: now_ms,
         }
@@ -51,7 +54,7 @@ impl Session {
     }
 
     pub(super) fn send_up_to(&self) -> u64 {
-        self.watermark.seq.0 + WINDOW_RECORDS
+        self.watermark.seq.0.saturating_add(WINDOW_RECORDS)
     }
 
     /// Something beyond the watermark came: ask for what is missing, once per watermark.
@@ -61,6 +64,19 @@ impl Session {
             self.resend = true;
             self.owes_applied = true;
         }
+    }
+
+    /// What came cannot be read: ask for it again, each time.
+    pub(super) fn ask_again(&mut self) {
+        self.gap_told = None;
+        self.gap();
+    }
+
+    /// Ask for it again in parts.
+    pub(super) fn one_by_one(&mut self, last: Seq) {
+        // At least the next chunk, and never beyond what may come.
+        self.alone_up_to = last.max(self.watermark.seq.next()).min(Seq(self.send_up_to()));
+        self.ask_again();
     }
 
     pub(super) fn applied_due(&self, now_ms: u64) -> bool {
@@ -76,6 +92,7 @@ impl Session {
             send_up_to: self.send_up_to(),
             hub_ms,
             resend: std::mem::take(&mut self.resend),
+            one_by_one: self.watermark.seq < self.alone_up_to,
         });
         Down { session: self.nonce, incarnation, of: Some(of) }
     }

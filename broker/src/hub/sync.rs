@@ -4,29 +4,25 @@
 use prost::Message;
 use proto::PROTOCOL;
 use proto::chunk::{self, ChainHash, Chunk, Position};
-use proto::id::{Epoch, NAME_LEN_MAX, Seq, SiteName};
+use proto::id::{Epoch, Seq, SiteName};
 use proto::topic;
 use proto::wire::down::Of as DownOf;
 use proto::wire::record::Of;
 use proto::wire::up::Of as UpOf;
-use proto::wire::{
-    Batch, Chunks, Down, Event, Hello, Record, Refusal, SiteChunk, SiteJoined, Turned, Up, Watermark, Welcome,
-};
+use proto::wire::{Batch, Chunks, Down, Event, Hello, Record, Refusal, SiteJoined, Turned, Up, Watermark, Welcome};
 
-use super::merge::MergedWrite;
+use super::aside::{ASIDE_BYTES_MAX, Fault};
 use super::session::Session;
 use super::tables::{EPOCH, WATERMARK, decode, replica_key};
-use super::{Effect, Hub, merge, views};
+use super::{Effect, Hub, views};
 use crate::front::{Denial, InboundPublish, Outcome, Verdict};
 use crate::ledger::{Draft, LedgerError, Now, Read, Step};
 
 /// The largest body of a site's chunk. A gateway closes a group at 64 KiB, and one request (48 KiB at most), stamps and
 /// totals may come on top; past it the site could never be applied.
-const SITE_CHUNK_BYTES_MAX: usize = 160 << 10;
+const SITE_CHUNK_BYTES_MAX: usize = ASIDE_BYTES_MAX;
 /// What a chunk may have around its body. A packed body that is larger than its text is none of ours.
 const ENVELOPE_BYTES_MAX: usize = 256;
-/// Bytes of merged registers after which the next event begins.
-const MERGED_BYTES: usize = 32 << 10;
 
 /// How far a journal is applied; the origin if nothing of it is.
 pub(super) fn watermark(site: &SiteName, epoch: Epoch, ledger: &dyn Read) -> Result<Position, LedgerError> {
@@ -157,9 +153,8 @@ impl Hub {
         self.unfolded.clear();
         let mut step = Step::nothing();
         let Some(chunks) = unpack(&batch) else {
-            self.tally.undecodable += 1;
-            self.ask_again(site);
-            tracing::warn!(%site, first = batch.first_seq, "a batch cannot be unpacked");
+            let fault = Fault::new("batch_unreadable", "the message's body cannot be unpacked");
+            self.damaged(site, &batch, &batch.body, fault, now, &mut step);
             return Ok(step);
         };
         for bytes in chunks.chunk {
@@ -168,11 +163,12 @@ impl Hub {
             let chunk = match chunk::open(&bytes) {
                 Ok(chunk) if fits(&chunk, bytes.len()) => chunk,
                 other => {
-                    self.tally.undecodable += 1;
-                    self.ask_again(site);
-                    let why = other.map_or_else(|error| error.to_string(), |_| "it is too large".to_owned());
-                    tracing::warn!(%site, after = held.seq.0, %why, "a chunk is damaged");
-                    break;
+                    let too_large = |_| Fault::new("chunk_too_large", "no gateway makes chunks of this size");
+                    let fault = other.map_or_else(Fault::from, too_large);
+                    match self.damaged(site, &batch, &bytes, fault, now, &mut step) {
+                        true => continue,
+                        false => break,
+                    }
                 }
             };
             if chunk.head.replica != session.replica(site) {
@@ -207,109 +203,8 @@ impl Hub {
         Ok(step)
     }
 
-    /// One chunk that continues the watermark: what it does to registers, then, as the last event, it and the new
-    /// watermark. Many merges do not fit into one group of our own; a crash between two leaves a chunk that is not
-    /// applied, and when it comes again its merged writes are repeats.
-    fn apply(
-        &mut self,
-        site: &SiteName,
-        chunk: Chunk,
-        bytes: bytes::Bytes,
-        now: &Now,
-        ledger: &dyn Read,
-        step: &mut Step<Effect>,
-    ) -> Result<(), LedgerError> {
-        let merges = merge::merge(&chunk, now.wall, ledger, &mut self.unfolded)?;
-        if merges.unreadable > 0 {
-            tracing::warn!(%site, count = merges.unreadable, "register writes break the rules and were left out");
-        }
-        for total in &chunk.body.totals {
-            self.stock.touched(total.gtin);
-        }
-        self.note_refusals(site, &chunk, step);
-        self.note_losses(site, &chunk, now, step);
-        if let Some(view) = self.sites.get_mut(site) {
-            view.applied_seq = chunk.head.last.0;
-            view.beat.journal_to = view.beat.journal_to.max(chunk.head.last.0);
-        }
-        self.site_changed.insert(site.clone());
-
-        self.journal_merges(merges.outcomes, now, ledger, step);
-        let draft = self.draft(vec![Of::SiteChunk(SiteChunk { chunk: bytes, received_ms: now.wall.0 })], now);
-        step.events.push(draft);
-        Ok(())
-    }
-
-    fn journal_merges(&mut self, outcomes: Vec<MergedWrite>, now: &Now, ledger: &dyn Read, step: &mut Step<Effect>) {
-        let before: u64 = step.events.iter().map(|draft| draft.event.records.len() as u64).sum();
-        let (mut seq, mut records, mut bytes) = (ledger.next_seq().plus(before), Vec::new(), 0);
-        for MergedWrite { merged, conflict } in outcomes {
-            if bytes >= MERGED_BYTES {
-                bytes = 0;
-                let draft = self.draft(std::mem::take(&mut records), now);
-                step.events.push(draft);
-            }
-            if let Some(conflict) = conflict {
-                self.tally.conflicts += 1;
-                self.conflicts.push_back(seq);
-                step.then.push(Effect::tell(views::conflict(seq.0, &conflict, now.wall.0)));
-                bytes += conflict.encoded_len();
-                records.push(Of::Conflict(conflict));
-                seq = seq.next();
-            }
-            self.feed.changed(&merged.key, seq.0);
-            bytes += merged.encoded_len();
-            records.push(Of::Merged(merged));
-            seq = seq.next();
-        }
-        if !records.is_empty() {
-            let draft = self.draft(records, now);
-            step.events.push(draft);
-        }
-    }
-
-    fn note_refusals(&mut self, site: &SiteName, chunk: &Chunk, step: &mut Step<Effect>) {
-        let Some(view) = self.sites.get_mut(site) else { return };
-        let mut newest = None;
-        for event in &chunk.body.events {
-            for record in &event.records {
-                let Some(Of::Refusal(refusal)) = &record.of else { continue };
-                // Our gateways' codes are short and few.
-                let room = view.refusals.len() < 256 && refusal.code.len() <= NAME_LEN_MAX;
-                if room || view.refusals.contains_key(&refusal.code) {
-                    *view.refusals.entry(refusal.code.clone()).or_default() += 1;
-                }
-                newest = Some((event.device.as_str(), refusal));
-            }
-        }
-        if let Some((device, refusal)) = newest {
-            step.then.push(Effect::tell(views::reject(site, device, refusal, view)));
-        }
-    }
-
-    /// A site dropped records for want of room, or its disk lost them: HQ is told which.
-    fn note_losses(&mut self, site: &SiteName, chunk: &Chunk, now: &Now, step: &mut Step<Effect>) {
-        let Some(view) = self.sites.get_mut(site).filter(|_| !chunk.body.losses.is_empty()) else { return };
-        view.losses.add(&chunk.body.losses);
-        let say = format!(
-            "{site} lost records between seq {} and {}: {}; since the beginning: {}",
-            chunk.head.first,
-            chunk.head.last,
-            views::Losses::of(&chunk.body.losses),
-            view.losses
-        );
-        tracing::warn!(%site, "{say}");
-        step.then.push(Effect::tell(views::alert(site, "records_lost", say, now.wall.0)));
-    }
-
-    fn ask_again(&mut self, site: &SiteName) {
-        if let Some(session) = self.sessions.get_mut(site) {
-            session.gap();
-        }
-    }
-
     /// Ends the session: syncing on would do harm.
-    fn turned(&mut self, site: &SiteName, nonce: u64, code: &str, advice: String, now: &Now) -> Effect {
+    pub(super) fn turned(&mut self, site: &SiteName, nonce: u64, code: &str, advice: String, now: &Now) -> Effect {
         tracing::warn!(%site, code, "turned a gateway away: {advice}");
         self.sessions.remove(site);
         if let Some(view) = self.sites.get_mut(site) {
@@ -358,7 +253,7 @@ impl Hub {
         Step { events: vec![draft], verdict: Verdict::refused(told), ..Step::nothing() }
     }
 
-    fn draft(&mut self, records: Vec<Of>, now: &Now) -> Draft {
+    pub(super) fn draft(&mut self, records: Vec<Of>, now: &Now) -> Draft {
         let records = records.into_iter().map(|of| Record { of: Some(of) }).collect();
         let event = Event { unsynced: !now.synced, records, ..Event::default() };
         Draft { stamp: self.clock.stamp(now.reading()), event }

@@ -20,6 +20,8 @@ pub(super) const SITE: Table = Table(6);
 pub(super) const EPOCH: Table = Table(7);
 /// site ‖ 0 ‖ epoch ‖ first seq → what a site lost there. Folded.
 pub(super) const LOST: Table = Table(10);
+/// site → how much of its journal was set aside. Folded.
+pub(super) const ASIDE: Table = Table(11);
 /// What the hub keeps of itself. Put.
 pub(super) const HUB: Table = Table(8);
 

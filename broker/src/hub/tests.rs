@@ -1,5 +1,7 @@
 //! The hub over a real ledger, against gateways that break the rules or go to their limits.
 
+mod poison;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,8 +27,11 @@ struct Running {
 }
 
 impl Running {
-    fn open() -> Running {
-        let dir = tempfile::tempdir().unwrap();
+    async fn open() -> Running {
+        Running::open_in(tempfile::tempdir().unwrap()).await
+    }
+
+    async fn open_in(dir: TempDir) -> Running {
         let options = Options {
             dir: dir.path().into(),
             site: "hub".parse().unwrap(),
@@ -34,7 +39,7 @@ impl Running {
             commit_wait: Duration::ZERO,
             sabotage: None,
         };
-        let (writer, handle, reader) = Writer::open(options, Epoch(1), Hub::new(7)).unwrap();
+        let (writer, handle, reader) = until_unlocked(|| Writer::open(options.clone(), Epoch(1), Hub::new(7))).await;
         let answer = |effect| {
             if let Effect::Answer(answer, value) = effect {
                 drop(answer.send(value));
@@ -42,6 +47,27 @@ impl Running {
         };
         drop(writer.spawn(Box::new(answer)).unwrap());
         Running { dir, handle, reader }
+    }
+
+    /// The folder, once nobody holds it any more.
+    async fn stop(self) -> TempDir {
+        let Running { dir, handle, mut reader } = self;
+        handle.stop().await;
+        while reader.changed().await {}
+        drop((handle, reader));
+        read_unlocked(&dir, &mut |_| {}).await;
+        dir
+    }
+
+    /// Every record of the journal.
+    async fn records(dir: &TempDir) -> Vec<Of> {
+        let mut records = Vec::new();
+        read_unlocked(dir, &mut |chunk| {
+            let found = chunk.events().flat_map(|(_, _, event)| &event.records);
+            records.extend(found.filter_map(|record| record.of.clone()));
+        })
+        .await;
+        records
     }
 
     /// Panics if the writer died of it.
@@ -69,6 +95,21 @@ impl Running {
     async fn applied(&self, site: &str) -> u64 {
         self.status().await["sites"][site]["applied_seq"].as_u64().unwrap()
     }
+}
+
+/// A process that another test starts holds our locks between its fork and its exec.
+async fn until_unlocked<T>(mut take: impl FnMut() -> Result<T, LedgerError>) -> T {
+    loop {
+        match take() {
+            Ok(taken) => return taken,
+            Err(error) => assert!(error.to_string().contains("locked"), "{error}"),
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn read_unlocked(dir: &TempDir, each: &mut dyn FnMut(&proto::chunk::Chunk)) {
+    until_unlocked(|| read_stopped(dir.path(), each)).await;
 }
 
 /// A gateway that chains what it is given.
@@ -99,6 +140,13 @@ impl Site {
         self.send_bytes(hub, chunk).await;
     }
 
+    /// Sealed as it should be, then spoilt.
+    fn seal_spoilt(&mut self, records: Vec<Of>, spoil: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut chunk = self.seal(records);
+        spoil(&mut chunk);
+        chunk
+    }
+
     async fn send_bytes(&self, hub: &Running, chunk: Vec<u8>) {
         let body = Chunks { chunk: vec![chunk.into()] }.encode_to_vec().into();
         hub.up(self.replica.site.as_str(), UpOf::Batch(Chunked { body, ..Chunked::default() })).await;
@@ -118,7 +166,7 @@ fn write(field: usize, text: &str, ms: u64, seen: Vec<Dot>) -> Of {
 /// Forty short notes, older than forty long ones: the winners and the conflicts are far larger than the chunk.
 #[tokio::test]
 async fn a_small_chunk_that_touches_many_large_registers_is_applied() {
-    let hub = Running::open();
+    let hub = Running::open().await;
     let (mut hill, mut harbour) = (Site::hello(&hub, "hill").await, Site::hello(&hub, "harbour").await);
     let long = "x".repeat(4_000);
     for part in 0..8 {
@@ -138,7 +186,7 @@ async fn a_small_chunk_that_touches_many_large_registers_is_applied() {
 /// zstd skips frames that hold nothing, and the chunk's hash is over its text alone.
 #[tokio::test]
 async fn a_chunk_that_is_blown_up_is_refused() {
-    let hub = Running::open();
+    let hub = Running::open().await;
     let mut site = Site::hello(&hub, "hill").await;
     let note = Note { kind: "activity".into(), payload: Bytes::from("y".repeat(1_000)) };
     let good = site.seal(vec![Of::Note(note)]);
@@ -161,7 +209,7 @@ async fn a_chunk_that_is_blown_up_is_refused() {
 
 #[tokio::test]
 async fn a_write_cannot_claim_to_have_seen_what_the_hub_has_not() {
-    let hub = Running::open();
+    let hub = Running::open().await;
     let (mut hill, mut harbour) = (Site::hello(&hub, "hill").await, Site::hello(&hub, "harbour").await);
     // All of harbour's future, and more replicas than fit into a chunk of the hub once they are joined.
     for part in 0..16u64 {
@@ -177,7 +225,7 @@ async fn a_write_cannot_claim_to_have_seen_what_the_hub_has_not() {
 /// A request of 48 KiB may come on top of a group of 16 KiB.
 #[tokio::test]
 async fn the_largest_chunk_of_a_gateway_is_applied() {
-    let hub = Running::open();
+    let hub = Running::open().await;
     let mut site = Site::hello(&hub, "hill").await;
     let note = Note { kind: "activity".into(), payload: Bytes::from("z".repeat(80 << 10)) };
     site.send(&hub, vec![Of::Note(note)]).await;
@@ -187,23 +235,12 @@ async fn the_largest_chunk_of_a_gateway_is_applied() {
 /// What a crash between two groups of one chunk leaves: merged, not applied. It comes again as a repeat.
 #[tokio::test]
 async fn the_watermark_is_journalled_after_what_the_chunk_did() {
-    let hub = Running::open();
+    let hub = Running::open().await;
     let mut site = Site::hello(&hub, "hill").await;
     let long = "x".repeat(4_000);
     site.send(&hub, (0..20).map(|n| write(n, &long, 2_000, vec![])).collect()).await;
-    let Running { dir, handle, mut reader } = hub;
-    handle.stop().await;
-    while reader.changed().await {}
-    drop((handle, reader));
-    let mut order = Vec::new();
-    while read_stopped(dir.path(), &mut |chunk| {
-        let records = chunk.events().flat_map(|(_, _, event)| &event.records).filter_map(|record| record.of.clone());
-        order.extend(records.map(|of| matches!(of, Of::SiteChunk(_))));
-    })
-    .is_err_and(|error| error.to_string().contains("lock"))
-    {
-        tokio::task::yield_now().await;
-    }
+    let records = Running::records(&hub.stop().await).await;
+    let order: Vec<bool> = records.iter().map(|of| matches!(of, Of::SiteChunk(_))).collect();
     assert_eq!(order.iter().filter(|site_chunk| **site_chunk).count(), 1);
     assert_eq!(order.last(), Some(&true));
     assert_eq!(Seq(order.len() as u64), Seq(1 + 20 + 1));

@@ -10,6 +10,7 @@ use proto::wire::{Beat, Conflict, ConflictCell, CounterCell, Loss, LossClass, Re
 use serde_json::{Value, json};
 
 use super::Effect;
+use super::aside::Aside;
 use super::tables::{CONFLICT, COUNTER, counter_of, decode, seq_of};
 use crate::ledger::{LedgerError, Read};
 
@@ -25,6 +26,7 @@ pub(super) struct SiteView {
     pub(super) refusals: BTreeMap<String, u64>,
     /// Records that the site dropped or lost, since its beginning.
     pub(super) losses: Losses,
+    pub(super) aside: Aside,
 }
 
 /// Records that are gone, by class.
@@ -85,6 +87,7 @@ impl SiteView {
                 "scans": self.losses.scans,
                 "damaged": self.losses.damaged,
             },
+            "set_aside": self.aside.count,
             "last_seen_ms": self.last_seen_ms,
         })
     }

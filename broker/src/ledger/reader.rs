@@ -1,10 +1,11 @@
 //! What everybody but the writer sees of the ledger: what is durable, and the chunks to send.
 
 use bytes::Bytes;
-use proto::chunk::{Head, Position};
+use proto::chunk::{Chunk, Head, Position};
 use proto::id::{ReplicaId, Seq, WallMs};
 use tokio::sync::watch;
 
+use super::core::EachEvent;
 use super::error::LedgerError;
 use super::house::EvictedStats;
 use super::log::Log;
@@ -112,6 +113,23 @@ impl Reader {
     /// Where the journal begins: what comes before its oldest chunk.
     pub fn beginning(&self) -> Result<Position, LedgerError> {
         Ok(self.log.ends().0)
+    }
+
+    /// The chunk that holds this record.
+    pub fn chunk_at(&self, seq: Seq) -> Result<Option<Chunk>, LedgerError> {
+        let Some(stored) = self.log.chunks_from(seq).next().transpose()? else { return Ok(None) };
+        if stored.head.first > seq { Ok(None) } else { stored.open().map(Some) }
+    }
+
+    /// Events from the newest that is on disk back, as far as the journal reaches.
+    pub fn events_back(&self, each: EachEvent<'_>) -> Result<(), LedgerError> {
+        for stored in self.log.chunks_back() {
+            let chunk = stored?.open()?;
+            if chunk.events().rev().try_for_each(|(seq, stamp, event)| each(seq, stamp, event)).is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// When the oldest record after `seq` was stamped.

@@ -11,9 +11,13 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-/// The longest question; a longer one is cut off.
-const QUESTION_BYTES_MAX: u64 = 4096;
+/// The largest payload that a question carries: the most that a gateway can be told to take from a device.
+pub const PAYLOAD_BYTES_MAX: usize = 512 << 10;
+/// The longest question: such a payload in hex, and words around it. A longer one is refused.
+const QUESTION_BYTES_MAX: u64 = 2 * PAYLOAD_BYTES_MAX as u64 + 4096;
 const QUESTION_WAIT: Duration = Duration::from_secs(5);
+/// Looking far back in a journal on a slow disk takes its time.
+const ANSWER_WAIT: Duration = Duration::from_secs(30);
 /// Questions under way at once; more wait.
 const CONNECTIONS_MAX: usize = 8;
 
@@ -60,9 +64,15 @@ pub async fn serve(listener: UnixListener, questions: mpsc::Sender<Question>) {
 
 async fn answer_one(stream: UnixStream, questions: mpsc::Sender<Question>) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
-    let mut lines = tokio::io::BufReader::new(read.take(QUESTION_BYTES_MAX)).lines();
-    let line = tokio::time::timeout(QUESTION_WAIT, lines.next_line()).await.map_err(io::Error::other)??;
-    let Some(text) = line else { return Ok(()) };
+    let (mut read, mut text) = (tokio::io::BufReader::new(read.take(QUESTION_BYTES_MAX)), String::new());
+    let bytes = tokio::time::timeout(QUESTION_WAIT, read.read_line(&mut text)).await.map_err(io::Error::other)??;
+    if bytes == 0 {
+        return Ok(());
+    }
+    if bytes as u64 == QUESTION_BYTES_MAX {
+        // Its end is not here, so it must not be taken for a shorter question.
+        return write.write_all(b"{\"error\":\"the question is too long\"}\n").await;
+    }
     let (answer, answered) = oneshot::channel();
     let asked = questions.send(Question { text, answer }).await;
     let reply = match (asked, answered.await) {
@@ -75,9 +85,38 @@ async fn answer_one(stream: UnixStream, questions: mpsc::Sender<Question>) -> io
 /// Asks a running node; for command-line use, so it blocks.
 pub fn ask(dir: &Path, question: &str) -> io::Result<Value> {
     let mut stream = BlockingStream::connect(socket_path(dir))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_read_timeout(Some(ANSWER_WAIT))?;
     writeln!(stream, "{question}")?;
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line)?;
     serde_json::from_str(&line).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_largest_question_arrives_whole_and_a_longer_one_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let (asked, mut asking) = mpsc::channel(1);
+        tokio::spawn(serve(listen(dir.path()).unwrap(), asked));
+        tokio::spawn(async move {
+            while let Some(Question { text, answer }) = asking.recv().await {
+                let _ = answer.send(serde_json::json!({ "bytes": text.trim_end().len() }));
+            }
+        });
+        let largest = format!("rejects retry {} {}", u64::MAX, "ff".repeat(PAYLOAD_BYTES_MAX));
+        for (question, key) in [(largest.clone(), "bytes"), (largest + &"ff".repeat(4096), "error")] {
+            let bytes = question.len();
+            let dir = dir.path().to_owned();
+            let answer = tokio::task::spawn_blocking(move || {
+                // What is refused before all of it is read may break the asker's connection instead.
+                ask(&dir, &question).unwrap_or(serde_json::json!({ "error": "closed" }))
+            });
+            let answer = answer.await.unwrap();
+            assert!(answer.get(key).is_some(), "{bytes} bytes: {answer}");
+            assert!(key == "error" || answer["bytes"] == bytes);
+        }
+    }
 }

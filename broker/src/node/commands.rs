@@ -21,6 +21,9 @@ pub struct NodeFlags {
     /// Address and port to listen on; port 0 takes a free one and prints it.
     #[arg(long)]
     pub listen: Option<String>,
+    /// Serve Prometheus metrics at this address and port, on loopback; port 0 takes a free one and prints it.
+    #[arg(long, value_name = "ADDR")]
+    pub metrics: Option<String>,
     /// Serve without credentials; on loopback only.
     #[arg(long)]
     pub open: bool,
@@ -30,6 +33,7 @@ impl NodeFlags {
     pub fn apply(&self, settings: &mut Settings) {
         settings.flag("data", self.data.as_ref().map(|dir| dir.to_string_lossy().into_owned()));
         settings.flag("listen", self.listen.clone());
+        settings.flag("metrics", self.metrics.clone());
         settings.flag("open", self.open.then_some(true));
     }
 }

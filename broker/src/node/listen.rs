@@ -13,12 +13,15 @@ pub struct Listen {
     /// Serve without credentials.
     pub open: bool,
     pub tls: Option<Tls>,
+    /// Where Prometheus may ask, if anywhere.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// TLS files are compared by being there: two configurations that read the same keys are the same.
 impl PartialEq for Listen {
     fn eq(&self, other: &Listen) -> bool {
-        (self.addr, self.open, self.tls.is_some()) == (other.addr, other.open, other.tls.is_some())
+        let facts = |listen: &Listen| (listen.addr, listen.open, listen.tls.is_some(), listen.metrics);
+        facts(self) == facts(other)
     }
 }
 
@@ -26,11 +29,11 @@ impl Eq for Listen {}
 
 impl Default for Listen {
     fn default() -> Listen {
-        Listen { addr: SocketAddr::from(([127, 0, 0, 1], 1883)), open: false, tls: None }
+        Listen { addr: SocketAddr::from(([127, 0, 0, 1], 1883)), open: false, tls: None, metrics: None }
     }
 }
 
-/// Reads `listen`, `open`, `allow_plain` and the `tls_…` keys, and finds what must not go together.
+/// Reads `listen`, `open`, `allow_plain`, `metrics` and the `tls_…` keys, and finds what must not go together.
 pub fn read(settings: &mut Settings) -> Listen {
     let default = Listen::default();
     let addr = settings.parsed("listen", "an address and port such as 127.0.0.1:1883").unwrap_or(default.addr);
@@ -46,7 +49,18 @@ pub fn read(settings: &mut Settings) -> Listen {
             settings.fault("listen", addr, must_be);
         }
     }
-    Listen { addr, open, tls }
+    Listen { addr, open, tls, metrics: metrics(settings) }
+}
+
+fn metrics(settings: &mut Settings) -> Option<SocketAddr> {
+    let addr = settings.parsed::<SocketAddr>("metrics", "an address and port such as 127.0.0.1:9464");
+    let consent = settings.switch("metrics_beyond_loopback", false);
+    if let Some(addr) = addr.filter(|addr| !addr.ip().is_loopback() && !consent) {
+        let must_be = "a loopback address, or `metrics_beyond_loopback = true`: whoever reaches it reads how the \
+                       business is doing";
+        settings.fault("metrics", addr, must_be);
+    }
+    addr
 }
 
 fn tls(settings: &mut Settings) -> Option<Tls> {

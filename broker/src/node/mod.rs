@@ -2,11 +2,15 @@
 
 pub mod accounts;
 pub mod admin;
+mod answers;
 pub mod commands;
+pub mod disk;
 pub mod doctor;
 pub mod listen;
+pub mod metrics;
 pub mod pem;
 pub mod process;
+pub mod rejects;
 pub mod settings;
 pub mod show;
 
@@ -36,6 +40,14 @@ pub fn announce(listening: SocketAddr) {
     let mut out = std::io::stdout();
     // A closed stdout is no reason to stop.
     let _ = writeln!(out, "listening {listening}").and_then(|()| out.flush());
+}
+
+/// The same for `/metrics`.
+pub fn announce_metrics(serving: SocketAddr) {
+    tracing::info!("metrics at http://{serving}/metrics");
+    let mut out = std::io::stdout();
+    // A closed stdout is no reason to stop.
+    let _ = writeln!(out, "metrics {serving}").and_then(|()| out.flush());
 }
 
 /// Resolves at SIGTERM or SIGINT.

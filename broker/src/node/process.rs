@@ -1,19 +1,45 @@
 //! The life of a node process: writer, front and admin socket, started in order and stopped in order.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use serde_json::{Value, json};
+use serde_json::Value;
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::front::{Front, FrontConfig, FrontStats, Policy, Publisher};
+use crate::front::{Front, FrontConfig, Policy, Publisher};
 use crate::ledger::{Core, Handle, LedgerError, Perform, Reader, Writer};
-use crate::node::admin::{self, Question};
+use crate::node::answers::Answers;
+use crate::node::disk::Meter;
+use crate::node::metrics::{self, Exposition};
+use crate::node::rejects::Again;
+use crate::node::{admin, announce_metrics};
 
 /// What is left to the writer to finish in when the process stops.
 const LEAVE: Duration = Duration::from_secs(20);
+
+/// What one kind of node adds to what all of them answer.
+pub struct Face<C: Core> {
+    /// Makes the core's input for a status question.
+    pub status: fn(oneshot::Sender<Value>) -> C::Input,
+    /// Adds to a status what the ledger knows and the core does not.
+    pub complete: fn(&mut Value, &Reader),
+    /// All of a status for Prometheus.
+    pub metrics: fn(&Value, &mut Exposition),
+    /// Makes the core's input for a refused request that is handed in again, if this node has requests.
+    pub again: Option<fn(Again) -> C::Input>,
+}
+
+impl<C: Core> Clone for Face<C> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<C: Core> Copy for Face<C> {}
 
 /// A node whose parts are wired and listening, but whose writer has not begun.
 pub struct Node<C: Core> {
@@ -21,6 +47,8 @@ pub struct Node<C: Core> {
     handle: Handle<C>,
     reader: Reader,
     front: Front<Handle<C>>,
+    metrics: Option<TcpListener>,
+    meter: Meter,
 }
 
 impl<C: Core> Node<C> {
@@ -30,12 +58,22 @@ impl<C: Core> Node<C> {
         reader: Reader,
         config: FrontConfig,
         policy: Arc<dyn Policy>,
+        metrics: Option<SocketAddr>,
     ) -> anyhow::Result<Node<C>> {
+        let meter = Meter::start();
         let listen = config.listen;
         let front = Front::bind(config, policy, Arc::new(handle.clone()))
             .await
             .with_context(|| format!("listen on {listen}: is another program using that port?"))?;
-        Ok(Node { writer, handle, reader, front })
+        let metrics = match metrics {
+            None => None,
+            Some(addr) => Some(
+                TcpListener::bind(addr)
+                    .await
+                    .with_context(|| format!("listen on {addr} for metrics: is another program using that port?"))?,
+            ),
+        };
+        Ok(Node { writer, handle, reader, front, metrics, meter })
     }
 
     pub fn publisher(&self) -> Publisher {
@@ -50,17 +88,16 @@ impl<C: Core> Node<C> {
         self.reader.clone()
     }
 
-    /// Serves until `stop` resolves or the ledger fails. `ask` makes the core's input for a status question;
-    /// `stopping` tells other tasks of this node.
+    /// Serves until `stop` resolves or the ledger fails. `stopping` tells other tasks of this node.
     pub async fn run(
         self,
         dir: &Path,
         perform: Perform<C::Effect>,
-        ask: fn(oneshot::Sender<Value>) -> C::Input,
+        face: Face<C>,
         stopping: watch::Sender<bool>,
         stop: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
-        let Node { writer, handle, reader, front } = self;
+        let Node { writer, handle, reader, front, metrics, meter } = self;
         let listening = front.local_addr().context("read the listener's address")?;
         let questions = admin::listen(dir).with_context(|| format!("open {}", admin::socket_path(dir).display()))?;
         let (asked, asking) = mpsc::channel(8);
@@ -69,12 +106,27 @@ impl<C: Core> Node<C> {
         // The writer restores the retained topics before it takes its first input. Who subscribes before that is done
         // would never get the rest of them.
         let (restored, is_restored) = oneshot::channel();
-        if handle.input(ask(restored)).await.is_ok() {
+        if handle.input((face.status)(restored)).await.is_ok() {
             // An error means that the writer failed: what waits on `stopped` tells why.
             let _ = is_restored.await;
         }
+        let metrics = metrics.map(|listener| Ok::<_, std::io::Error>((listener.local_addr()?, listener))).transpose();
+        let metrics = metrics.context("read the metrics listener's address")?;
+        let answers = Answers {
+            dir: dir.to_path_buf(),
+            writer: handle.clone(),
+            reader,
+            front: stats,
+            face,
+            meter,
+            metrics: metrics.as_ref().map(|(addr, _)| *addr),
+        };
+        let metrics = metrics.map(|(addr, listener)| {
+            tokio::spawn(metrics::serve(listener, asked.clone(), face.metrics));
+            addr
+        });
         tokio::spawn(admin::serve(questions, asked));
-        tokio::spawn(answer(asking, handle.clone(), reader, stats, ask));
+        tokio::spawn(answers.run(asking));
 
         let mut front_stopping = stopping.subscribe();
         let serving = tokio::spawn(front.run(async move {
@@ -82,6 +134,9 @@ impl<C: Core> Node<C> {
             let _ = front_stopping.wait_for(|stopping| *stopping).await;
         }));
         super::announce(listening);
+        if let Some(addr) = metrics {
+            announce_metrics(addr);
+        }
         let mut failed = None;
         tokio::select! {
             () = stop => tracing::info!("stopping"),
@@ -106,56 +161,4 @@ fn remove_socket(dir: &Path) {
     if let Err(error) = std::fs::remove_file(admin::socket_path(dir)) {
         tracing::debug!(%error, "the admin socket is gone already");
     }
-}
-
-async fn answer<C: Core>(
-    mut questions: mpsc::Receiver<Question>,
-    writer: Handle<C>,
-    reader: Reader,
-    front: Arc<FrontStats>,
-    ask: fn(oneshot::Sender<Value>) -> C::Input,
-) {
-    while let Some(question) = questions.recv().await {
-        let answer = match question.text.trim() {
-            "status" => status(&writer, &reader, &front, ask).await,
-            other => json!({ "error": format!("unknown question {other:?}; known: status") }),
-        };
-        // The asker may have left.
-        let _ = question.answer.send(answer);
-    }
-}
-
-async fn status<C: Core>(
-    writer: &Handle<C>,
-    reader: &Reader,
-    front: &FrontStats,
-    ask: fn(oneshot::Sender<Value>) -> C::Input,
-) -> Value {
-    let (answer, answered) = oneshot::channel();
-    if writer.input(ask(answer)).await.is_err() {
-        return json!({ "error": "the writer has stopped" });
-    }
-    let mut status = answered.await.unwrap_or_else(|_| json!({ "error": "the writer has stopped" }));
-    let stats = reader.stats();
-    status["ledger"] = json!({
-        "last_seq": stats.durable.seq.0,
-        "chain": stats.durable.hash.short(),
-        "first_seq": stats.first.0,
-        "folded_seq": stats.folded.0,
-        "chunks": stats.chunks,
-        "journal_bytes": stats.journal_bytes,
-        "backlog_bytes": stats.backlog_bytes,
-        "state_bytes": stats.state_bytes,
-        "disk_bytes": stats.journal_bytes + stats.state_bytes,
-        "commits": stats.groups,
-        "records": stats.records,
-        "appended_bytes": stats.appended_bytes,
-        "evicted_records": stats.evicted.records,
-        "evicted_bytes": stats.evicted.bytes,
-        "cells_waiting": stats.dirty_cells,
-        "full": stats.full,
-    });
-    status["recovery"] = serde_json::to_value(reader.recovery()).unwrap_or_default();
-    status["front"] = front.to_json();
-    status
 }

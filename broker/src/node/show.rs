@@ -51,6 +51,27 @@ pub fn bytes(value: &Value) -> String {
     if unit == "B" { format!("{n} B") } else { format!("{:.1} {unit}", n / size) }
 }
 
+/// What a node costs its disk, in a line.
+pub fn disk(disk: &Value) -> String {
+    let free = format!("{} free", bytes(&disk["free_bytes"]));
+    if !disk["written_bytes"].is_u64() {
+        return format!("{free}; this system does not say what is written");
+    }
+    let each = match disk["written_bytes_per_record"].is_u64() {
+        true => format!(
+            ", {} a record ({} appended)",
+            bytes(&disk["written_bytes_per_record"]),
+            bytes(&disk["appended_bytes_per_record"])
+        ),
+        false => String::new(),
+    };
+    let day = match disk["written_bytes_per_day"].is_u64() {
+        true => format!(", {} a day", bytes(&disk["written_bytes_per_day"])),
+        false => ", a day's rate is known after a minute".into(),
+    };
+    format!("{} written since the start{each}{day}; {free}", bytes(&disk["written_bytes"]))
+}
+
 /// Milliseconds in the unit that reads best.
 pub fn span(value: &Value) -> String {
     let Some(ms) = value.as_u64() else { return "-".into() };

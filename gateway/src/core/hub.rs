@@ -5,13 +5,18 @@ use prost::Message;
 use proto::chunk::Position;
 use proto::id::Seq;
 use proto::register::{Register, RegisterKey};
+use proto::topic::Outbound;
 use proto::wire::{Feed, FeedCursor, FeedEntry, Watermark};
 use serde_json::{Value, json};
 
 use super::items;
 use super::tables::{HUB, OWN, SYNC, SYNC_APPLIED, SYNC_CURSOR, decode};
 use super::{Effect, Gateway};
+use crate::request::Refused;
 use crate::sync::FromHub;
+
+/// Who sent what the feed brought, in records of what could not be read of it. No device has this name.
+const FEED: &str = "";
 
 /// How the connection to the hub stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -67,7 +72,7 @@ impl Gateway {
         self.hub.heard_mono_ms = Some(now.mono_ms);
         match message {
             FromHub::Applied { position, hub_ms } => Ok(self.applied_up_to(position, hub_ms, now)),
-            FromHub::Feed { incarnation, feed } => self.adopt(incarnation, feed, ledger),
+            FromHub::Feed { incarnation, feed } => self.adopt(incarnation, feed, now, ledger),
         }
     }
 
@@ -85,7 +90,13 @@ impl Gateway {
     }
 
     /// Takes over what the hub's feed says, if it continues where we stand; else says where that is.
-    fn adopt(&mut self, incarnation: u64, feed: Feed, ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
+    fn adopt(
+        &mut self,
+        incarnation: u64,
+        feed: Feed,
+        now: &Now,
+        ledger: &dyn Read,
+    ) -> Result<Step<Effect>, LedgerError> {
         let here = if self.hub.cursor.incarnation == incarnation { self.hub.cursor.position } else { 0 };
         if feed.prev != here {
             let ask = Effect::FeedAck { cursor: FeedCursor { incarnation, position: here }, resend: true };
@@ -93,7 +104,7 @@ impl Gateway {
         }
         let mut step = Step::nothing();
         for entry in &feed.entries {
-            self.adopt_entry(entry, ledger, &mut step)?;
+            self.adopt_entry(entry, now, ledger, &mut step)?;
         }
         self.hub.cursor = FeedCursor { incarnation, position: feed.upto };
         step.puts.push(Put::set(SYNC, SYNC_CURSOR, self.hub.cursor.encode_to_vec()));
@@ -104,12 +115,18 @@ impl Gateway {
     fn adopt_entry(
         &mut self,
         entry: &FeedEntry,
+        now: &Now,
         ledger: &dyn Read,
         step: &mut Step<Effect>,
     ) -> Result<(), LedgerError> {
         let state = entry.state.clone().unwrap_or_default();
         let (Ok(key), Ok(register)) = (entry.key.parse::<RegisterKey>(), Register::try_from(&state)) else {
             self.hub.feed_rejects += 1;
+            let reason = format!("the hub says of {:?} what cannot be read; what this site had of it stays", entry.key);
+            let why = Refused::new("feed_unreadable", reason);
+            let topic = Outbound::Down(&ledger.replica().site).to_string();
+            let draft = self.refusal_event(FEED, (&topic, &entry.encode_to_vec().into()), &why, None, now);
+            step.events.push(draft);
             return Ok(());
         };
         if let Some(own) = items::stored(ledger, OWN, &entry.key)?

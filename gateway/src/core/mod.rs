@@ -1,8 +1,9 @@
 //! The shop's rules: what a request, a message of the hub or a tick comes to. Pure: events in, one step out.
 //!
 //! `requests.rs` decides requests, `stock.rs` holds counters, `items.rs` registers, `ids.rs` idempotency,
-//! `hub.rs` what the hub says, `fold.rs` what the journal means.
+//! `again.rs` refusals that are handed in again, `hub.rs` what the hub says, `fold.rs` what the journal means.
 
+mod again;
 mod fold;
 mod hub;
 mod ids;
@@ -19,6 +20,7 @@ use std::collections::HashMap;
 use broker::exactly_once;
 use broker::front::{Inbound, InboundPublish, Verdict};
 use broker::ledger::{Core, LedgerError, Now, Placed, Put, Read, Step};
+use broker::node::rejects::Again;
 use broker::quota::RejectQuota;
 use bytes::Bytes;
 use proto::clock::{Clock, Stamp};
@@ -52,6 +54,8 @@ pub enum Input {
     FromHub(FromHub),
     Link(LinkState),
     Status(tokio::sync::oneshot::Sender<serde_json::Value>),
+    /// A refused request, once more.
+    Again(Again),
 }
 
 /// What happens after a commit.
@@ -138,6 +142,7 @@ impl Core for Gateway {
     fn input(&mut self, input: Input, now: &Now, ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
         match input {
             Input::FromHub(message) => self.heard(message, now, ledger),
+            Input::Again(again) => self.again(again, now, ledger),
             Input::Link(state) => {
                 self.hub.link = state;
                 Ok(Step::nothing())

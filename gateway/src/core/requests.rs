@@ -27,11 +27,13 @@ const WRITES_BYTES_MAX: usize = 32 << 10;
 const KEPT_TOPIC_CHARS_MAX: usize = 256;
 
 /// Who asks, and how.
-struct Asked {
-    device: DeviceName,
-    kind: Kind,
-    topic: String,
-    payload: Bytes,
+pub(super) struct Asked {
+    pub(super) device: DeviceName,
+    pub(super) kind: Kind,
+    pub(super) topic: String,
+    pub(super) payload: Bytes,
+    /// The refusal that a person hands in again with this.
+    pub(super) retry_of: Option<Seq>,
 }
 
 /// The records of one request as they are found, each with the seq it will have.
@@ -63,10 +65,15 @@ impl Gateway {
             Ok(asked) => asked,
             Err(denial) => return Ok(self.deny(&publish, &denial, now)),
         };
+        self.decide(&asked, now, ledger)
+    }
+
+    /// A request of a device that may make it.
+    pub(super) fn decide(&mut self, asked: &Asked, now: &Now, ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
         let mode = self.rules.modes.get(&asked.device).copied().unwrap_or_default();
         let request = match decode(asked.kind, mode, &asked.payload, &self.rules.limits) {
             Ok(request) => request,
-            Err(bad) => return Ok(self.refuse(&asked, bad.id.as_ref(), bad.why, now)),
+            Err(bad) => return Ok(self.refuse(asked, bad.id.as_ref(), bad.why, now)),
         };
         let mut digest = 0;
         if let Some(id) = &request.id {
@@ -80,11 +87,11 @@ impl Gateway {
                 }
                 Some((Repeat::Reused, _)) => {
                     let reason = "this id was used before for another request: use a new one";
-                    return Ok(self.refuse(&asked, Some(id), Refused::new("id_reused", reason), now));
+                    return Ok(self.refuse(asked, Some(id), Refused::new("id_reused", reason), now));
                 }
             }
         }
-        self.carry_out(&asked, request, digest, now, ledger)
+        self.carry_out(asked, request, digest, now, ledger)
     }
 
     fn carry_out(
@@ -121,6 +128,7 @@ impl Gateway {
             request: request_id,
             records: found.records,
             device_ms,
+            retry_of: retry_of(asked.retry_of),
             ..Event::default()
         };
         let outcome = outcome_of(&event);
@@ -281,7 +289,7 @@ impl Gateway {
             "topic_invalid" | "topic_unknown" | "name_invalid" => Told::TopicInvalid,
             _ => Told::NotAuthorized,
         };
-        let event = self.refusal_event(sender, &topic, &publish.payload, &why, now);
+        let event = self.refusal_event(sender, (&topic, &publish.payload), &why, None, now);
         let mut step = Step { verdict: Verdict::refused(told), ..Step::nothing() };
         if let Some(device) = device {
             let payload = Reply::refused(None, why.code, &why.reason).to_json();
@@ -293,14 +301,22 @@ impl Gateway {
 
     /// A request that is refused as a whole. It changed nothing, so its id may be used again, corrected.
     fn refuse(&mut self, asked: &Asked, id: Option<&proto::id::RequestId>, why: Refused, now: &Now) -> Step<Effect> {
-        let event = self.refusal_event(asked.device.as_str(), &asked.topic, &asked.payload, &why, now);
+        let sent = (asked.topic.as_str(), &asked.payload);
+        let event = self.refusal_event(asked.device.as_str(), sent, &why, asked.retry_of, now);
         let reply = Reply::refused(id, why.code, &why.reason).to_json();
         let mut step = answer(&asked.device, reply, Verdict::refused(Told::PayloadInvalid));
         step.events.push(event);
         step
     }
 
-    fn refusal_event(&mut self, sender: &str, topic: &str, payload: &Bytes, why: &Refused, now: &Now) -> Draft {
+    pub(super) fn refusal_event(
+        &mut self,
+        sender: &str,
+        (topic, payload): (&str, &Bytes),
+        why: &Refused,
+        again: Option<Seq>,
+        now: &Now,
+    ) -> Draft {
         self.tally.refuse(why.code);
         let refusal = Refusal {
             code: why.code.into(),
@@ -314,6 +330,7 @@ impl Gateway {
             unsynced: !now.synced,
             device: sender.to_owned(),
             records: vec![Record { of: Some(Of::Refusal(refusal)) }],
+            retry_of: retry_of(again),
             ..Event::default()
         };
         Draft { stamp: self.clock.stamp(now.reading()), event }
@@ -333,11 +350,15 @@ fn address(publish: &InboundPublish) -> Result<Asked, Denial> {
     let topic = std::str::from_utf8(&publish.topic).map_err(|e| denial("topic_invalid", e.to_string()))?;
     match topic.parse() {
         Ok(topic::Inbound::Device { device, kind }) => {
-            Ok(Asked { device, kind, topic: topic.to_owned(), payload: publish.payload.clone() })
+            Ok(Asked { device, kind, topic: topic.to_owned(), payload: publish.payload.clone(), retry_of: None })
         }
         Ok(topic::Inbound::Up { .. }) => Err(denial("topic_unknown", topic::TopicError::Unknown.to_string())),
         Err(error) => Err(denial(error.code(), error.to_string())),
     }
+}
+
+fn retry_of(seq: Option<Seq>) -> u64 {
+    seq.map_or(0, |seq| seq.0)
 }
 
 /// A device's moment on our clock, if it also said what its clock shows now.

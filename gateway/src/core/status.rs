@@ -58,7 +58,7 @@ impl Gateway {
                 "feed_cursor": self.hub.cursor.position,
                 "feed_rejects": self.hub.feed_rejects,
             },
-            "clock": { "synced": now.synced, "skew_ms": self.hub.skew_ms },
+            "clock": { "synced": now.synced, "skew_ms": self.hub.skew_ms, "wall_ms": now.wall.0 },
             "requests": {
                 "accepted": self.tally.accepted,
                 "partial": self.tally.partial,
@@ -78,7 +78,9 @@ impl Gateway {
         self.tally.next_status_ms = now.mono_ms + EVERY_MS;
         let status = self.status(now, ledger);
         let shown = json!({
-            "site": status["site"], "uplink": status["uplink"], "clock": status["clock"],
+            "site": status["site"],
+            "uplink": status["uplink"],
+            "clock": { "synced": status["clock"]["synced"], "skew_ms": status["clock"]["skew_ms"] },
         });
         let topic = Outbound::StoreStatus.to_string();
         let beat = Beat {

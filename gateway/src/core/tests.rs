@@ -103,6 +103,26 @@ impl Store {
         self.commit(step)
     }
 
+    /// Hands a refusal in again; what the asker and the device hear.
+    fn again(&mut self, device: &str, topic: &str, payload: &str) -> (Value, Option<Value>) {
+        let (answer, _) = tokio::sync::oneshot::channel();
+        let payload = Bytes::copy_from_slice(payload.as_bytes());
+        let again = Again { of: Seq(1), device: device.into(), topic: topic.into(), payload, answer };
+        let now = self.now();
+        let step = self.gateway.input(Input::Again(again), &now, &self.ledger).unwrap();
+        let (mut told, mut replied) = (Value::Null, None);
+        for effect in self.commit(step) {
+            match effect {
+                Effect::Answer(_, value) => told = value,
+                Effect::Publish { topic, payload, .. } if topic.ends_with("/reply") => {
+                    replied = serde_json::from_slice(&payload).ok();
+                }
+                _ => {}
+            }
+        }
+        (told, replied)
+    }
+
     fn commit(&mut self, step: Step<Effect>) -> Vec<Effect> {
         let Store { gateway, ledger, .. } = self;
         let mut puts: Vec<Put> = Vec::new();
@@ -227,4 +247,52 @@ fn a_write_whose_history_is_too_large_for_a_chunk_is_refused() {
     let all = json!({ "gtin": GTIN, "name": "x", "price_cents": 2, "attrs": { "a": 1, "b": 2 } });
     assert_eq!(store.ask("item", all)["code"], "too_many_fields");
     assert_eq!(store.ask("item", json!({ "gtin": GTIN, "price_cents": 2 }))["status"], "ok");
+}
+
+#[test]
+fn a_refusal_that_is_handed_in_again_is_a_request_like_any_other() {
+    let mut store = Store::open();
+    let bad = r#"{"id":"s1","lines":[]}"#;
+    let good = format!(r#"{{"id":"s1","lines":[{{"gtin":"{GTIN}","qty":2}}]}}"#);
+    for (payload, status, on_hand) in [(bad, "refused", None), (&good, "ok", Some(-2)), (&good, "duplicate", None)] {
+        let (told, replied) = store.again("pos-1", "dev/pos-1/sale", payload);
+        assert_eq!((&told["status"], &replied), (&json!(status), &Some(told.clone())), "the device hears it too");
+        assert_eq!(told["lines"][0]["on_hand"].as_i64(), on_hand, "{told}");
+    }
+    let marks: Vec<_> =
+        store.ledger.events.iter().map(|(_, _, event)| (event.retry_of, event.device.as_str())).collect();
+    assert_eq!(marks, [(1, "pos-1"), (1, "pos-1")], "a duplicate changes nothing");
+}
+
+#[test]
+fn nobody_gets_rights_by_handing_in_again() {
+    let mut store = Store::open();
+    let good = json!({ "gtin": GTIN, "op": "receive" }).to_string();
+    for (device, topic, why) in [
+        ("pos-2", "dev/pos-1/scan", "authorization"),
+        ("pos-1", "dev/pos-1/nonsense", "no topic of a device"),
+        ("pos-1", "up/harbour", "no topic of a device"),
+        ("", "down/harbour", "no topic of a device"),
+    ] {
+        let (told, replied) = store.again(device, topic, &good);
+        assert!(told["error"].as_str().is_some_and(|said| said.contains(why)) && replied.is_none(), "{told}");
+    }
+    assert!(store.ledger.events.is_empty());
+}
+
+#[test]
+fn what_cannot_be_read_of_the_feed_is_kept_and_the_rest_is_taken_over() {
+    let mut store = Store::open();
+    let nonsense = FeedEntry { key: "nonsense".into(), state: None };
+    store.feed(0, 5, vec![nonsense.clone(), by_another("200", 1, &[])]);
+    assert_eq!(store.price(), 200);
+    let Some(record) = store.ledger.events[0].2.records.first() else { panic!("no record") };
+    let Some(proto::wire::record::Of::Refusal(refusal)) = &record.of else { panic!("{record:?}") };
+    assert_eq!((refusal.code.as_str(), refusal.topic.as_str()), ("feed_unreadable", "down/harbour"));
+    assert_eq!(refusal.payload, nonsense.encode_to_vec());
+    let status = store.gateway.status(&store.now(), &store.ledger);
+    assert_eq!(
+        (&status["uplink"]["feed_rejects"], &status["requests"]["refused"]["feed_unreadable"]),
+        (&json!(1), &json!(1))
+    );
 }

@@ -1,0 +1,127 @@
+//! What the hub answers to `status` and `/metrics`, beyond what every node does.
+
+use serde_json::Value;
+
+use crate::hub::{Hub, Input};
+use crate::node::metrics::{self, Exposition, seconds};
+use crate::node::process::Face;
+use crate::node::show;
+
+/// Sites that have series of their own. The totals are of all.
+const SITES_MAX: usize = 2_000;
+
+pub(crate) const FACE: Face<Hub> = Face { status: Input::Status, complete: |_, _| {}, metrics, again: None };
+
+fn metrics(status: &Value, out: &mut Exposition) {
+    metrics::common(status, out);
+    let sync = &status["sync"];
+    let counters = [
+        ("batches", "Messages with chunks that gateways sent since the start."),
+        ("repeats", "Chunks that were applied already."),
+        ("gaps", "Chunks that came before what they continue."),
+        ("undecodable", "Chunks and messages that could not be read; each was asked for again."),
+        ("set_aside", "Chunks and records that were set aside since the start."),
+        ("refused", "Messages that were refused."),
+    ];
+    for (key, help) in counters {
+        out.counter(&format!("tillsync_hub_{key}_total"), help, &sync[key]);
+    }
+    let conflicts = &status["conflicts"];
+    out.counter("tillsync_hub_conflicts_total", "Conflicts since the start.", &conflicts["since_start"]);
+    out.gauge("tillsync_hub_conflicts_kept", "Conflicts that are kept.", &conflicts["kept"]);
+    sites(&status["sites"], out);
+}
+
+fn sites(sites: &Value, out: &mut Exposition) {
+    let all = || sites.as_object().into_iter().flatten();
+    out.gauge("tillsync_hub_sites", "Sites that the hub knows.", &all().count().into());
+    let online = all().filter(|(_, site)| site["online"] == true).count();
+    out.gauge("tillsync_hub_sites_online", "Sites that are connected.", &online.into());
+    let of_site = |key: &'static str| move |site: &Value| site[key].clone();
+    type Take = Box<dyn Fn(&Value) -> Value>;
+    let gauges: [(&str, &str, Take); 7] = [
+        ("online", "1 if the site is connected.", Box::new(of_site("online"))),
+        ("applied_seq", "Up to where the site's journal is applied.", Box::new(of_site("applied_seq"))),
+        ("backlog_records", "Records of the site that are not applied yet.", Box::new(of_site("backlog_records"))),
+        ("backlog_bytes", "Bytes of them.", Box::new(of_site("backlog_bytes"))),
+        ("backlog_age_seconds", "Age of the oldest of them.", Box::new(|site| seconds(&site["backlog_age_ms"]))),
+        ("clock_skew_seconds", "The hub's clock minus the site's.", Box::new(|site| seconds(&site["skew_ms"]))),
+        ("set_aside", "Parts of the site's journal that were set aside, ever.", Box::new(of_site("set_aside"))),
+    ];
+    for (key, help, take) in gauges {
+        let name = format!("tillsync_hub_site_{key}");
+        let mut family = out.gauges(&name, help);
+        for (site, view) in all().take(SITES_MAX) {
+            family.sample(&[("site", site)], &take(view));
+        }
+    }
+    let mut lost = out.gauges("tillsync_hub_site_lost_records", "Records that the site dropped or lost, ever.");
+    for (site, view) in all().take(SITES_MAX) {
+        for (class, records) in view["lost"].as_object().into_iter().flatten() {
+            lost.sample(&[("site", site), ("class", class)], records);
+        }
+    }
+}
+
+/// What people see of it first.
+pub(crate) fn lines(status: &Value) -> Vec<(String, String)> {
+    let ledger = &status["ledger"];
+    let mut lines = vec![
+        ("incarnation".to_owned(), show::number(&status["incarnation"])),
+        (
+            "ledger".to_owned(),
+            format!(
+                "{} records, journal {}, state {}",
+                show::number(&ledger["last_seq"]),
+                show::bytes(&ledger["journal_bytes"]),
+                show::bytes(&ledger["state_bytes"])
+            ),
+        ),
+        ("disk".to_owned(), show::disk(&status["disk"])),
+        ("connections".to_owned(), show::number(&status["front"]["connections"])),
+        ("conflicts kept".to_owned(), show::number(&status["conflicts"]["kept"])),
+    ];
+    for (site, view) in status["sites"].as_object().into_iter().flatten() {
+        let aside = match view["set_aside"].as_u64() {
+            Some(1..) => format!(", SET ASIDE: {}", show::number(&view["set_aside"])),
+            _ => String::new(),
+        };
+        let line = format!(
+            "{:7}  applied {}, behind {} records ({}, {}), skew {} ms{aside}",
+            if view["online"] == Value::Bool(true) { "online" } else { "OFFLINE" },
+            show::number(&view["applied_seq"]),
+            show::number(&view["backlog_records"]),
+            show::bytes(&view["backlog_bytes"]),
+            show::span(&view["backlog_age_ms"]),
+            show::number(&view["skew_ms"]),
+        );
+        lines.push((format!("site {site}"), line));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn each_site_has_its_series() {
+        let site = |online| json!({ "online": online, "applied_seq": 7, "backlog_age_ms": 1500, "set_aside": 2, "lost": { "scans": 3 } });
+        let status = json!({ "sites": { "harbour": site(true), "hill": site(false) }, "sync": { "gaps": 4 } });
+        let mut out = Exposition::default();
+        metrics(&status, &mut out);
+        let text = out.into_text();
+        for line in [
+            "tillsync_hub_gaps_total 4",
+            "tillsync_hub_sites 2",
+            "tillsync_hub_sites_online 1",
+            "tillsync_hub_site_online{site=\"hill\"} 0",
+            "tillsync_hub_site_backlog_age_seconds{site=\"harbour\"} 1.5",
+            "tillsync_hub_site_set_aside{site=\"harbour\"} 2",
+            "tillsync_hub_site_lost_records{site=\"hill\",class=\"scans\"} 3",
+        ] {
+            assert!(text.lines().any(|found| found == line), "no {line:?} in\n{text}");
+        }
+    }
+}

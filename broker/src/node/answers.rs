@@ -1,0 +1,151 @@
+//! What a node answers on its admin socket: `status`, and `rejects list|show|retry`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use proto::id::Seq;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::front::FrontStats;
+use crate::ledger::{Core, Handle, LedgerError, Reader};
+use crate::node::admin::Question;
+use crate::node::disk::Meter;
+use crate::node::process::Face;
+use crate::node::rejects::{self, Again, hex};
+
+/// All that is asked to answer.
+pub(super) struct Answers<C: Core> {
+    pub(super) dir: PathBuf,
+    pub(super) writer: Handle<C>,
+    pub(super) reader: Reader,
+    pub(super) front: Arc<FrontStats>,
+    pub(super) face: Face<C>,
+    pub(super) meter: Meter,
+    /// Where `/metrics` is.
+    pub(super) metrics: Option<SocketAddr>,
+}
+
+impl<C: Core> Answers<C> {
+    /// One question after the other, but for those that read the journal: they wait for its disk alone. There are never
+    /// more of them than the admin socket has places.
+    pub(super) async fn run(self, mut questions: mpsc::Receiver<Question>) {
+        while let Some(Question { text, answer }) = questions.recv().await {
+            let words: Vec<&str> = text.split_whitespace().collect();
+            let value = match words[..] {
+                ["status"] => self.status().await,
+                ["rejects", "list", limit] => match limit.parse() {
+                    Ok(limit) => {
+                        self.look(answer, move |reader| rejects::list(reader, limit));
+                        continue;
+                    }
+                    Err(_) => error("how many?"),
+                },
+                ["rejects", "show", seq] => match seq.parse() {
+                    Ok(seq) => {
+                        self.look(answer, move |reader| show(reader, Seq(seq)));
+                        continue;
+                    }
+                    Err(_) => error("which seq?"),
+                },
+                ["rejects", "retry", seq] => self.retry(seq, None).await,
+                ["rejects", "retry", seq, payload] => self.retry(seq, Some(payload)).await,
+                _ => {
+                    let known = "status, rejects list N, rejects show SEQ, rejects retry SEQ [HEX]";
+                    let asked: String = text.trim().chars().take(60).collect();
+                    error(format!("unknown question {asked:?}; known: {known}"))
+                }
+            };
+            // The asker may have left.
+            let _ = answer.send(value);
+        }
+    }
+
+    fn look(
+        &self,
+        answer: oneshot::Sender<Value>,
+        look: impl FnOnce(&Reader) -> Result<Value, LedgerError> + Send + 'static,
+    ) {
+        let reader = self.reader.clone();
+        tokio::task::spawn_blocking(move || {
+            let found = look(&reader).unwrap_or_else(|failed| error(failed.to_string()));
+            // The asker may have left.
+            let _ = answer.send(found);
+        });
+    }
+
+    /// In line with all other questions, so that of two the second sees what the first has done.
+    async fn retry(&self, seq: &str, payload: Option<&str>) -> Value {
+        let Some(again) = self.face.again else { return error("this node takes no requests") };
+        let Ok(seq) = seq.parse().map(Seq) else { return error("which seq?") };
+        let corrected = match payload.map(hex::decode) {
+            None => None,
+            Some(Some(bytes)) => Some(bytes.into()),
+            Some(None) => return error("the payload is not hex"),
+        };
+        if self.reader.stats().full {
+            return error("the ledger is full: nothing is taken in just now");
+        }
+        let (reader, is_corrected) = (self.reader.clone(), corrected.is_some());
+        let found = tokio::task::spawn_blocking(move || rejects::to_retry(&reader, seq, is_corrected)).await;
+        let reject = match found {
+            Ok(Ok(reject)) => reject,
+            Ok(Err(why)) => return error(why),
+            Err(died) => return error(died.to_string()),
+        };
+        let (device, topic, payload) = (reject.device, reject.topic, corrected.unwrap_or(reject.payload));
+        self.ask(|answer| again(Again { of: seq, device, topic, payload, answer })).await
+    }
+
+    async fn ask(&self, input: impl FnOnce(oneshot::Sender<Value>) -> C::Input) -> Value {
+        let (answer, answered) = oneshot::channel();
+        if self.writer.input(input(answer)).await.is_err() {
+            return error("the writer has stopped");
+        }
+        answered.await.unwrap_or_else(|_| error("the writer has stopped"))
+    }
+
+    async fn status(&self) -> Value {
+        let mut status = self.ask(self.face.status).await;
+        if status.get("error").is_some() {
+            return status;
+        }
+        let stats = self.reader.stats();
+        status["ledger"] = json!({
+            "last_seq": stats.durable.seq.0,
+            "chain": stats.durable.hash.short(),
+            "first_seq": stats.first.0,
+            "folded_seq": stats.folded.0,
+            "chunks": stats.chunks,
+            "journal_bytes": stats.journal_bytes,
+            "backlog_bytes": stats.backlog_bytes,
+            "state_bytes": stats.state_bytes,
+            "disk_bytes": stats.journal_bytes + stats.state_bytes,
+            "commits": stats.groups,
+            "records": stats.records,
+            "appended_bytes": stats.appended_bytes,
+            "evicted_records": stats.evicted.records,
+            "evicted_bytes": stats.evicted.bytes,
+            "cells_waiting": stats.dirty_cells,
+            "full": stats.full,
+        });
+        status["disk"] = self.meter.read(&self.dir, &stats);
+        status["recovery"] = serde_json::to_value(self.reader.recovery()).unwrap_or_default();
+        status["front"] = self.front.to_json();
+        status["metrics"] = self.metrics.map(|addr| addr.to_string()).into();
+        (self.face.complete)(&mut status, &self.reader);
+        status
+    }
+}
+
+fn show(reader: &Reader, seq: Seq) -> Result<Value, LedgerError> {
+    Ok(match rejects::show(reader, seq)? {
+        Some(reject) => reject.whole(),
+        None => error(format!("record {seq} is no refusal, or no longer in the journal")),
+    })
+}
+
+fn error(why: impl Into<String>) -> Value {
+    json!({ "error": why.into() })
+}

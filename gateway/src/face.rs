@@ -1,0 +1,149 @@
+//! What the gateway answers to `status` and `/metrics`, beyond what every node does.
+
+use broker::ledger::Reader;
+use broker::node::metrics::{self, Exposition, seconds};
+use broker::node::process::Face;
+use broker::node::show;
+use proto::id::{Seq, WallMs};
+use serde_json::Value;
+
+use crate::core::{Gateway, Input};
+
+/// Codes of refusals that have series of their own; ours are a few dozen.
+const CODES_MAX: usize = 100;
+
+pub(crate) const FACE: Face<Gateway> = Face { status: Input::Status, complete, metrics, again: Some(Input::Again) };
+
+/// How old what waits for HQ is: the ledger has the stamp.
+fn complete(status: &mut Value, reader: &Reader) {
+    let (applied, last) = (status["uplink"]["applied_seq"].as_u64(), status["ledger"]["last_seq"].as_u64());
+    let age = match (applied, last) {
+        (Some(applied), Some(last)) if applied < last => {
+            // What cannot be read is told by the uplink; here it is only unknown.
+            let oldest = reader.stamped_after(Seq(applied)).ok().flatten();
+            let now = status["clock"]["wall_ms"].as_u64();
+            oldest.zip(now).map(|(WallMs(oldest), now)| now.saturating_sub(oldest))
+        }
+        _ => Some(0),
+    };
+    status["uplink"]["backlog_age_ms"] = age.into();
+}
+
+fn metrics(status: &Value, out: &mut Exposition) {
+    metrics::common(status, out);
+    let uplink = &status["uplink"];
+    out.gauge("tillsync_uplink_connected", "1 while the hub takes what this site has.", &uplink["connected"]);
+    let turned = uplink["turned_away"].is_object();
+    out.gauge("tillsync_uplink_turned_away", "1 if a person must act before syncing goes on.", &turned.into());
+    out.gauge("tillsync_uplink_applied_seq", "Up to where HQ has applied this journal.", &uplink["applied_seq"]);
+    let help = "Since the hub was last heard.";
+    out.gauge("tillsync_uplink_last_heard_seconds", help, &seconds(&uplink["last_heard_ms_ago"]));
+    let help = "Entries of the hub's feed that could not be read since the start.";
+    out.counter("tillsync_uplink_feed_rejects_total", help, &uplink["feed_rejects"]);
+    let backlog = &uplink["backlog_records"];
+    out.gauge("tillsync_backlog_records", "Records that HQ has not applied yet.", backlog);
+    out.gauge("tillsync_backlog_bytes", "Bytes of them.", &status["ledger"]["backlog_bytes"]);
+    out.gauge("tillsync_backlog_age_seconds", "Age of the oldest of them.", &seconds(&uplink["backlog_age_ms"]));
+    out.gauge("tillsync_clock_synced", "1 if the box's clock is believed.", &status["clock"]["synced"]);
+    let help = "The hub's clock minus this box's.";
+    out.gauge("tillsync_clock_skew_seconds", help, &seconds(&status["clock"]["skew_ms"]));
+    requests(&status["requests"], out);
+}
+
+fn requests(requests: &Value, out: &mut Exposition) {
+    let mut outcomes = out.counters("tillsync_requests_total", "Requests of devices by outcome since the start.");
+    for outcome in ["accepted", "partial", "duplicates", "qos2_repeats"] {
+        outcomes.sample(&[("outcome", outcome)], &requests[outcome]);
+    }
+    let help = "Refusals of requests and of single lines by code since the start.";
+    out.counters("tillsync_refusals_total", help).samples("code", &requests["refused"], CODES_MAX);
+}
+
+/// What people see of it first.
+pub(crate) fn lines(status: &Value) -> Vec<(String, String)> {
+    let (ledger, uplink) = (&status["ledger"], &status["uplink"]);
+    let link = match (&uplink["connected"], &uplink["turned_away"]) {
+        (Value::Bool(true), _) => "connected".to_owned(),
+        _ if uplink["configured"] == Value::Bool(false) => "none configured: this store works for itself".to_owned(),
+        (_, Value::Null) => "AWAY: selling goes on, records are kept".to_owned(),
+        (_, turned) => format!("TURNED AWAY: {}", show::number(&turned["advice"])),
+    };
+    let refused: Vec<String> = status["requests"]["refused"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(code, count)| format!("{code} {}", show::number(count)))
+        .collect();
+    vec![
+        ("site".into(), format!("{} (ledger {})", show::number(&status["site"]), show::number(&status["epoch"]))),
+        ("hub".into(), link),
+        (
+            "waiting".into(),
+            format!(
+                "{} records, {}, applied at HQ up to {}",
+                show::number(&uplink["backlog_records"]),
+                show::bytes(&ledger["backlog_bytes"]),
+                show::number(&uplink["applied_seq"])
+            ),
+        ),
+        (
+            "ledger".into(),
+            format!(
+                "{} records, journal {}, state {}{}",
+                show::number(&ledger["last_seq"]),
+                show::bytes(&ledger["journal_bytes"]),
+                show::bytes(&ledger["state_bytes"]),
+                if ledger["full"] == Value::Bool(true) { ", FULL: publishes are refused" } else { "" }
+            ),
+        ),
+        ("disk".into(), show::disk(&status["disk"])),
+        (
+            "requests".into(),
+            format!(
+                "{} accepted, {} partial, {} duplicates since the start",
+                show::number(&status["requests"]["accepted"]),
+                show::number(&status["requests"]["partial"]),
+                show::number(&status["requests"]["duplicates"])
+            ),
+        ),
+        ("refused".into(), if refused.is_empty() { "nothing".into() } else { refused.join(", ") }),
+        ("devices".into(), show::number(&status["front"]["connections"])),
+        (
+            "clock".into(),
+            format!(
+                "{}, hub is {} ms ahead",
+                if status["clock"]["synced"] == Value::Bool(true) { "believed" } else { "NOT SET" },
+                show::number(&status["clock"]["skew_ms"])
+            ),
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn requests_are_shown_by_outcome_and_code() {
+        let status = json!({
+            "uplink": { "connected": true, "turned_away": null, "backlog_records": 5, "backlog_age_ms": 2500 },
+            "ledger": { "backlog_bytes": 90 },
+            "requests": { "accepted": 3, "partial": 1, "duplicates": 2, "refused": { "qty_zero": 4 } },
+        });
+        let mut out = Exposition::default();
+        metrics(&status, &mut out);
+        let text = out.into_text();
+        for line in [
+            "tillsync_uplink_connected 1",
+            "tillsync_uplink_turned_away 0",
+            "tillsync_backlog_records 5",
+            "tillsync_backlog_bytes 90",
+            "tillsync_backlog_age_seconds 2.5",
+            "tillsync_requests_total{outcome=\"duplicates\"} 2",
+            "tillsync_refusals_total{code=\"qty_zero\"} 4",
+        ] {
+            assert!(text.lines().any(|found| found == line), "no {line:?} in\n{text}");
+        }
+    }
+}
