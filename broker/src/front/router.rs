@@ -13,7 +13,7 @@ use std::time::Duration;
 use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
 use rumqttd::protocol::{Disconnect, DisconnectReasonCode, Packet, Publish, PublishProperties};
 use rumqttd::{Notification, RouterConfig};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::config::FrontConfig;
@@ -118,14 +118,23 @@ impl Router {
             let build = self.build.read().unwrap_or_else(PoisonError::into_inner);
             (build.clone(), self.generation.subscribe())
         };
-        // Building waits for the router's answer on the thread that asks. Should we stop waiting, the link is
-        // dropped, and so disconnected, where it arrives.
-        let built = tokio::task::spawn_blocking(move || {
-            let (tx, rx, notification) = build(&id)?;
-            Ok((Link { tx, rx, replaced, _number: number }, notification))
-        });
-        let (link, notification) =
-            tokio::time::timeout(self.timeout, built).await.map_err(|_| RouterGone)?.map_err(|_| RouterGone)??;
+        // Building waits for the router's answer on the thread that asks, and for ever if the router dies before it
+        // gives one: so on a thread that nobody waits for, not even the end of the process. Should we stop waiting,
+        // the link is dropped, and so disconnected, where it arrives.
+        let (give, built) = oneshot::channel();
+        let mut overtaken = replaced.clone();
+        let wait = move || {
+            let built = build(&id).map(|(tx, rx, said)| (Link { tx, rx, replaced, _number: number }, said));
+            // Whoever asked may have given up.
+            let _ = give.send(built);
+        };
+        std::thread::Builder::new().name("link".into()).spawn(wait).map_err(|_| RouterGone)?;
+        let (link, notification) = tokio::select! {
+            built = tokio::time::timeout(self.timeout, built) => {
+                built.map_err(|_| RouterGone)?.map_err(|_| RouterGone)??
+            }
+            _ = overtaken.changed() => return Err(RouterGone),
+        };
         let Some(Packet::ConnAck(..)) = Option::<Packet>::from(notification) else { return Err(RouterGone) };
         Ok(link)
     }

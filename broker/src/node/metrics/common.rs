@@ -10,6 +10,7 @@ pub fn common(status: &Value, out: &mut Exposition) {
     disk(&status["disk"], out);
     recovery(&status["recovery"], out);
     front(&status["front"], out);
+    mailboxes(&status["front"]["mailboxes"], out);
 }
 
 fn ledger(ledger: &Value, out: &mut Exposition) {
@@ -65,11 +66,11 @@ fn recovery(recovery: &Value, out: &mut Exposition) {
 }
 
 /// Numbers of the front that also fall.
-const FRONT_GAUGES: [&str; 4] = ["connections", "retained", "retained_bytes", "sessions_kept"];
+const FRONT_GAUGES: [&str; 5] = ["connections", "retained", "retained_bytes", "sessions_kept", "unread_bytes"];
 
 /// All of the front's counts, by their own names; a new one is shown from the day it is counted.
 fn front(front: &Value, out: &mut Exposition) {
-    for (key, value) in front.as_object().into_iter().flatten() {
+    for (key, value) in front.as_object().into_iter().flatten().filter(|(_, value)| value.is_number()) {
         let help = format!("MQTT front: {}.", front_help(key));
         match FRONT_GAUGES.contains(&key.as_str()) {
             true => out.gauge(&format!("tillsync_front_{key}"), &help, value),
@@ -78,6 +79,24 @@ fn front(front: &Value, out: &mut Exposition) {
                 out.counter(&format!("tillsync_front_{name}_total"), &help, value);
             }
         }
+    }
+}
+
+fn mailboxes(mail: &Value, out: &mut Exposition) {
+    for (key, help) in [
+        ("sessions", "Persistent sessions."),
+        ("restored", "Persistent sessions that the start found."),
+        ("messages", "Messages that persistent sessions have not acknowledged."),
+        ("bytes", "Bytes of them."),
+    ] {
+        out.gauge(&format!("tillsync_mailbox_{key}"), help, &mail[key]);
+    }
+    for (key, help) in [
+        ("queued", "Messages that were put into mailboxes."),
+        ("dropped", "Messages that persistent sessions lost because their mailbox was full."),
+        ("redelivered", "Messages that were sent again."),
+    ] {
+        out.counter(&format!("tillsync_mailbox_{key}_total"), help, &mail[key]);
     }
 }
 
@@ -140,7 +159,7 @@ mod tests {
         }
         assert!(!text.contains("written_bytes"), "what is unknown is left out");
         let counts = text.lines().filter(|line| line.starts_with("tillsync_front_")).count();
-        assert_eq!(counts, front.as_object().unwrap().len(), "one sample for each count");
+        assert_eq!(counts, front.as_object().unwrap().len() - 1, "mailboxes apart, one sample for each count");
         let mut names: Vec<_> = text.lines().filter(|line| line.starts_with("# TYPE")).collect();
         let all = names.len();
         names.sort_unstable();
