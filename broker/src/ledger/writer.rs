@@ -126,6 +126,7 @@ impl<C: Core> Writer<C> {
             if self.sabotage == Some(Sabotage::AckEarly) && self.last_commit.elapsed() < Duration::from_secs(8) {
                 // A kill now finds records that were acknowledged and answered but never written.
                 std::mem::take(&mut self.pending.effects).into_iter().for_each(&mut *perform);
+                self.post.committed();
                 continue;
             }
             self.commit(perform)?;
