@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use rumqttd::protocol::Packet;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use super::attach::next_of;
 use super::codec::{Codec, Version};
@@ -33,6 +33,8 @@ use crate::mailbox::Change;
 pub(super) const OUT_BYTES_HIGH: usize = 16 * 1024;
 /// What one read asks for: from the first, up to the second for a client that fills it.
 const READ_BYTES: std::ops::RangeInclusive<usize> = 2 * 1024..=64 * 1024;
+/// A write that takes longer is to a client that does not read: until it does, nothing is fanned out for it alone.
+const REST_AFTER: Duration = Duration::from_millis(300);
 /// What a DISCONNECT may take to be written. It is a courtesy.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -71,6 +73,8 @@ pub(super) struct Connection<S, I> {
     /// The client used QoS 2, so the intake may keep packet ids of it.
     pub(super) exactly_once: bool,
     heard: Instant,
+    /// Since when the client has acknowledged nothing of all it may have.
+    full_since: Option<Instant>,
     keepalive: Option<Duration>,
     expiry: Duration,
     will: Option<Will>,
@@ -156,6 +160,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
             aliases: HashMap::new(),
             exactly_once: false,
             heard: Instant::now(),
+            full_since: None,
             keepalive: admitted.keepalive,
             expiry: admitted.expiry,
             will: admitted.will,
@@ -181,6 +186,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
             let behind = self.hand_over() | self.collect_mail().await?;
             self.replay_page();
             self.flush().await?;
+            self.watch_acks();
             if std::mem::take(&mut self.asleep)
                 && let Some(link) = &self.link
                 && link.wake().await.is_err()
@@ -208,6 +214,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
                 // After reading: whoever was kept waiting by us must not be taken for silent.
                 () = alarm.as_mut(), if can_read && self.keepalive.is_some() => self.check_heard(alarm.as_mut())?,
                 () = std::future::ready(()), if again => {}
+                () = rest_of(self.full_since.filter(|_| !self.live.resting())) => self.live.rest(),
                 () = mail_of(self.mail.as_ref()) => {}
                 from_router = next_of(self.link.as_mut()) => self.deliver_or_lose(from_router),
             }
@@ -223,6 +230,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
         Ok(())
     }
 
+    /// A client that has all it may have and acknowledges nothing is one that does not read, too.
+    fn watch_acks(&mut self) {
+        if self.outbound.full() {
+            self.full_since.get_or_insert_with(Instant::now);
+        } else if self.full_since.take().is_some() && self.live.resting() {
+            self.rise();
+        }
+    }
+
+    fn rise(&mut self) {
+        self.live.rise();
+        // What was retained meanwhile is what it would show last.
+        self.replay_all();
+    }
+
     /// Writes all of `out`. A takeover interrupts it, a stop of the process does not.
     pub(super) async fn flush(&mut self) -> Result<(), End> {
         if self.out.is_empty() {
@@ -230,10 +252,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
         }
         let _unread = Unread::new(&self.shared.stats, self.out.len());
         let write = timeout(self.shared.config.write_timeout, self.stream.write_all_buf(&mut self.out));
-        tokio::select! {
-            biased;
-            written = write => written.map_err(|_| End::Stalled)?.map_err(End::Io)?,
-            kick = unless_stopping(&mut self.claim.kicked) => return Err(End::Kicked(kick)),
+        let (mut write, mut rests) = (std::pin::pin!(write), std::pin::pin!(sleep(REST_AFTER)));
+        let mut resting = false;
+        loop {
+            tokio::select! {
+                biased;
+                written = &mut write => {
+                    written.map_err(|_| End::Stalled)?.map_err(End::Io)?;
+                    break;
+                }
+                kick = unless_stopping(&mut self.claim.kicked) => return Err(End::Kicked(kick)),
+                () = &mut rests, if !resting => {
+                    self.live.rest();
+                    resting = true;
+                }
+            }
+        }
+        if resting {
+            self.rise();
         }
         // A burst must not stay in memory for as long as the client does.
         if self.out.capacity() > 2 * OUT_BYTES_HIGH {
@@ -321,6 +357,14 @@ pub(super) async fn end_session<I: Intake>(claim: &mut Claim, shared: &Arc<Share
     if kept || exactly_once {
         // Fails only if the writer stopped; a clean start tells it again.
         shared.forget(&claim.client).await;
+    }
+}
+
+/// Ready when a client that is stuck since then is taken to be one that does not read.
+async fn rest_of(stuck_since: Option<Instant>) {
+    match stuck_since {
+        Some(since) => sleep_until(since + REST_AFTER).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -19,6 +19,9 @@ const IDS_OF_A_LINK: u16 = 128;
 /// How often the ids may move on before they begin again: as often as they fit into 1 to 65,535.
 const LINKS: u16 = 511;
 
+/// What the router lets be in flight to one link.
+const ROUTER_IN_FLIGHT_MAX: usize = 100;
+
 /// The router has at most 100 messages in flight per link, which bounds every queue here.
 pub(super) struct Outbound {
     /// v5 Receive Maximum of the client.
@@ -139,6 +142,11 @@ impl Outbound {
             (true, _) => self.held.push_back(out.split_off(start).freeze()),
         }
         Delivered::Yes
+    }
+
+    /// The router sends nothing more before the client acknowledges.
+    pub(super) fn full(&self) -> bool {
+        self.unacked.len() + self.released.len() >= ROUTER_IN_FLIGHT_MAX
     }
 
     pub(super) fn fits(&self, packet_bytes: usize) -> bool {

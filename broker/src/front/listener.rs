@@ -25,6 +25,9 @@ use super::watchdog;
 /// What accept waits after an error, which is most often a lack of file descriptors that others must give back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What the kernel keeps for a client that does not read.
+const SEND_BUFFER_BYTES: usize = 128 << 10;
+
 /// The MQTT listener, bound but not yet accepting.
 pub struct Front<I> {
     listener: TcpListener,
@@ -154,8 +157,10 @@ async fn secure_and_serve<I: Intake>(stream: TcpStream, peer: SocketAddr, shared
 
 /// Acknowledgements are small and waited for: they must not wait for more to join them.
 fn prepare(stream: &TcpStream) {
-    // Fails only on a socket that is closed already.
+    // Both fail only on a socket that is closed already.
     let _ = stream.set_nodelay(true);
+    // The kernel would take megabytes for each subscriber that does not read.
+    let _ = rustix::net::sockopt::set_socket_send_buffer_size(stream, SEND_BUFFER_BYTES);
 }
 
 /// Publishes delayed wills and ends sessions whose time is over.

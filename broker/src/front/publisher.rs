@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use rumqttd::protocol::{Packet, Publish, PublishProperties};
 use tokio::sync::{Notify, mpsc};
 
+use super::live::Wanted;
 use super::retained::Retained;
 use super::router::{FromRouter, LinkFor, Router, RouterGone};
 use super::stats::FrontStats;
@@ -64,8 +65,8 @@ struct Late {
 }
 
 impl Publisher {
-    /// Delivers to the subscribers there are in clean sessions (persistent ones get it from the ledger); with `retain` also keeps it for those to come (an empty payload
-    /// erases). When the queue is full, a retained topic goes out later with its latest value, any other message is
+    /// Delivers to the subscribers there are in clean sessions (persistent ones get it from the ledger); with `retain`
+    /// also keeps it for those to come (an empty payload erases). When the queue is full, a retained topic goes out later with its latest value, any other message is
     /// dropped and counted in [`FrontStats::replies_dropped`].
     pub fn publish(&self, topic: &str, payload: Bytes, retain: bool) {
         if topic_rules::topic(topic.as_bytes()).is_err() {
@@ -76,9 +77,8 @@ impl Publisher {
             self.retain(topic, payload.clone());
         }
         // After it was retained: who subscribes from here on finds it there.
-        if !self.router.live.wants(topic) {
-            self.stats.forwarded.inc();
-            return self.stats.unrouted.inc();
+        if let Wanted::No { lost } = self.router.live.wants(topic) {
+            return self.unrouted(lost);
         }
         let message = Message { topic: Bytes::copy_from_slice(topic.as_bytes()), payload, properties: None };
         match (self.queue.try_send(message), retain) {
@@ -90,6 +90,12 @@ impl Publisher {
             }
             (Err(_), false) => self.stats.replies_dropped.inc(),
         }
+    }
+
+    fn unrouted(&self, lost: u64) {
+        self.stats.forwarded.inc();
+        self.stats.unrouted.inc();
+        self.stats.unread_lost.add(lost);
     }
 
     /// Sets a retained message without telling anybody: for the start, before the front listens.
@@ -110,9 +116,8 @@ impl Publisher {
 
     /// For what clients publish: waits for room.
     pub(super) async fn forward(&self, message: Message) {
-        if !self.router.live.wants(message.topic()) {
-            self.stats.forwarded.inc();
-            return self.stats.unrouted.inc();
+        if let Wanted::No { lost } = self.router.live.wants(message.topic()) {
+            return self.unrouted(lost);
         }
         // Fails only when the process stops.
         let _ = self.forwards.send(message.into_packet()).await;

@@ -105,6 +105,8 @@ pub struct FrontStats {
     pub router_restarts: Counter,
     /// Publishes that no filter in the router matched, so that it never saw them.
     pub unrouted: Counter,
+    /// Of those, what subscribers lost because they did not read: one for each of them.
+    pub unread_lost: Counter,
     pub mail: Arc<MailStats>,
 }
 
@@ -151,6 +153,7 @@ impl FrontStats {
             "sessions_expired": self.sessions_expired.get(),
             "router_restarts": self.router_restarts.get(),
             "unrouted": self.unrouted.get(),
+            "unread_lost": self.unread_lost.get(),
             "mailboxes": self.mail.to_json(),
         })
     }

@@ -34,6 +34,22 @@ pub(super) struct Replay {
     after: Option<Arc<str>>,
 }
 
+impl<S, I> Connection<S, I> {
+    /// Sends the retained messages of all filters of a clean session again; a mailbox loses none.
+    pub(super) fn replay_all(&mut self) {
+        if self.mail.is_some() {
+            return;
+        }
+        self.replays.clear();
+        let filters = self.claim.filters.iter();
+        self.replays.extend(filters.map(|(filter, asked)| Replay {
+            filter: filter.clone(),
+            subscription: asked.id,
+            after: None,
+        }));
+    }
+}
+
 /// The packet id of what we ask in our own name; no client can use it.
 const OWN_PKID: u16 = 0;
 
