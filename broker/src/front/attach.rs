@@ -78,6 +78,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
         (self.asleep, self.unlinked) = (false, true);
     }
 
+    /// A client that did not read does so again. Its link was given up, and with it what the router held for it.
+    pub(super) fn rise(&mut self) {
+        self.live.rise();
+        if self.mail.is_none() {
+            self.lose_link();
+            // What was retained meanwhile is what it would show last.
+            self.replay_all();
+        }
+    }
+
     /// The router died. What it had for this connection is lost; its subscriptions are made again in the new one, and
     /// the client need not know.
     pub(super) async fn attach_again(&mut self) -> Result<(), End> {

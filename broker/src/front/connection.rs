@@ -214,7 +214,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
                 // After reading: whoever was kept waiting by us must not be taken for silent.
                 () = alarm.as_mut(), if can_read && self.keepalive.is_some() => self.check_heard(alarm.as_mut())?,
                 () = std::future::ready(()), if again => {}
-                () = rest_of(self.full_since.filter(|_| !self.live.resting())) => self.live.rest(),
+                () = rest_of(self.full_since.filter(|_| !self.live.resting())) => {
+                    self.live.rest();
+                    self.link = None;
+                }
                 () = mail_of(self.mail.as_ref()) => {}
                 from_router = next_of(self.link.as_mut()) => self.deliver_or_lose(from_router),
             }
@@ -239,12 +242,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
         }
     }
 
-    fn rise(&mut self) {
-        self.live.rise();
-        // What was retained meanwhile is what it would show last.
-        self.replay_all();
-    }
-
     /// Writes all of `out`. A takeover interrupts it, a stop of the process does not.
     pub(super) async fn flush(&mut self) -> Result<(), End> {
         if self.out.is_empty() {
@@ -264,6 +261,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
                 kick = unless_stopping(&mut self.claim.kicked) => return Err(End::Kicked(kick)),
                 () = &mut rests, if !resting => {
                     self.live.rest();
+                    self.link = None;
                     resting = true;
                 }
             }
