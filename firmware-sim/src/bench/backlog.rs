@@ -22,8 +22,8 @@ const IDLE_FOR: Duration = Duration::from_secs(2);
 const LOAD_SECONDS: u64 = 2;
 /// No bound that the backlog would reach.
 const ROOMY: &str = "journal_mib_max = 8192\n";
-/// A bound well below the backlog, so that what is applied is let go.
-const TIGHT: &str = "journal_mib_max = 16\n";
+/// What is applied is let go at once, room or not.
+const TIGHT: &str = "journal_mib_max = 8192\nretain_days = 0\n";
 const APPLIED_WAIT: Duration = Duration::from_secs(600);
 /// Trimming goes on in the background: the disk's use is taken when it did not change for so long.
 const STEADY_FOR: Duration = Duration::from_secs(5);

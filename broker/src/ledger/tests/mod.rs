@@ -335,6 +335,40 @@ async fn without_room_nothing_is_recorded_and_it_says_so() {
 }
 
 #[tokio::test]
+async fn a_commit_that_waits_takes_along_what_comes_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let wait = Duration::from_millis(300);
+    let ledger = Running::open(Options { commit_wait: wait, ..options(dir.path()) }).unwrap();
+    let began = Instant::now();
+    let mut all = tokio::task::JoinSet::new();
+    for n in 0..20 {
+        let handle = ledger.handle.clone();
+        all.spawn(async move {
+            let who = Arc::new(Identity { client: "c".into(), name: None });
+            let payload = Bytes::from(format!("w{n}"));
+            let publish = InboundPublish {
+                who,
+                topic: Bytes::from("t"),
+                payload,
+                properties: Bytes::new(),
+                exactly_once: None,
+                will: false,
+                denied: None,
+            };
+            let (answer, answered) = oneshot::channel();
+            handle.submit(Batch { items: vec![Inbound::Publish(publish)], answer }).await.unwrap();
+            answered.await.unwrap()
+        });
+    }
+    while let Some(verdicts) = all.join_next().await {
+        assert_eq!(verdicts.unwrap(), [Verdict::ACCEPTED]);
+    }
+    assert!(began.elapsed() >= wait, "the first of them waited for the others");
+    assert_eq!((ledger.reader.stats().records, ledger.reader.stats().groups), (20, 1));
+    ledger.stop().await;
+}
+
+#[tokio::test]
 async fn chunks_read_back_as_one_chain() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = Running::open(options(dir.path())).unwrap();
