@@ -27,8 +27,7 @@ use prost::Message;
 
 use crate::clock::Stamp;
 use crate::id::{Epoch, NameError, ReplicaId, Seq, WallMs};
-use crate::wire::record::Of;
-use crate::wire::{self, LossClass};
+use crate::wire;
 
 pub const FORMAT: u8 = 1;
 /// A body's most bytes, unpacked. A writer closes its group far below; a reader refuses to unpack more.
@@ -328,54 +327,6 @@ impl Chunk {
     }
 }
 
-/// The class that an event is evicted with; `None` for what is never evicted: movements and register writes.
-pub fn class_of(event: &wire::Event) -> Option<LossClass> {
-    let mut class = LossClass::Activity;
-    for record in &event.records {
-        match &record.of {
-            Some(Of::Refusal(_)) => {}
-            Some(Of::Note(note)) if note.kind != "feedback" => {}
-            Some(Of::Note(_) | Of::Lookup(_)) => class = LossClass::Scans,
-            _ => return None,
-        }
-    }
-    Some(class)
-}
-
-/// Takes the events of `class` and those that go before it out of a body. False if there were none.
-pub fn strip(body: &mut wire::Body, class: LossClass) -> bool {
-    let (mut skipped, mut gone) = (0, [0u64; 3]);
-    body.events = std::mem::take(&mut body.events)
-        .into_iter()
-        .filter_map(|mut event| match class_of(&event) {
-            Some(of) if of <= class => {
-                let records = event.records.len() as u64;
-                gone[of as usize] += records;
-                skipped += event.skipped + records;
-                None
-            }
-            _ => {
-                event.skipped += std::mem::take(&mut skipped);
-                Some(event)
-            }
-        })
-        .collect();
-    body.skipped_at_end += skipped;
-    for (of, records) in [LossClass::Activity, LossClass::Scans].into_iter().map(|of| (of, gone[of as usize])) {
-        lose(body, of, records);
-    }
-    gone.iter().any(|records| *records > 0)
-}
-
-/// Adds to what a remnant says is gone.
-pub fn lose(body: &mut wire::Body, class: LossClass, records: u64) {
-    match body.losses.iter_mut().find(|loss| loss.class() == class) {
-        _ if records == 0 => {}
-        Some(loss) => loss.records += records,
-        None => body.losses.push(wire::Loss { class: class.into(), records }),
-    }
-}
-
 /// An event's stamp, from the base of its chunk.
 pub fn stamp_of(base_ms: u64, event: &wire::Event) -> Stamp {
     Stamp::from_parts(WallMs(base_ms.saturating_add(event.ms)), event.tick.min(u16::MAX.into()) as u16)
@@ -402,7 +353,8 @@ fn hash(context: &str, replica: &ReplicaId, first: Seq, last: Seq, previous: &Ch
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{Event, Movement, Record, record::Of};
+    use crate::loss::strip;
+    use crate::wire::{Event, LossClass, Movement, Record, record::Of};
     use proptest::prelude::*;
 
     fn replica() -> ReplicaId {

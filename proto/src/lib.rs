@@ -9,6 +9,7 @@ pub mod counter;
 pub mod dedupe;
 pub mod gtin;
 pub mod id;
+pub mod loss;
 pub mod pack;
 pub mod register;
 pub mod topic;

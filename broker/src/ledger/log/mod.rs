@@ -8,6 +8,7 @@ mod frame;
 mod recover;
 mod rewrite;
 mod segment;
+mod survey;
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -23,9 +24,10 @@ use proto::wire;
 use super::core::Put;
 use super::error::LedgerError;
 use super::store::sync_path;
-pub(super) use recover::{End, Lost, Opening, open, owner, survey};
+pub(super) use recover::{End, Lost, Opening, open, owner};
 pub(super) use rewrite::Evicted;
 use segment::{ChunkNote, FrameAt, Segment};
+pub(super) use survey::survey;
 
 /// The log as everybody may read it: what is on disk, never more.
 #[derive(Clone)]

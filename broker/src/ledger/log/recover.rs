@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use prost::Message;
-use proto::chunk::{self, Position, Sealer};
+use proto::chunk::{Position, Sealer};
 use proto::id::{ReplicaId, Seq};
+use proto::loss;
 use proto::wire::{self, LossClass};
 
 use super::rewrite::{Rewrite, UNFINISHED};
 use super::segment::{self, ChunkNote, FrameAt, Frames, HEADER_BYTES, Segment};
-use super::{Appender, Commit, Log, Stored, create};
+use super::{Appender, Commit, Log, create};
 use crate::ledger::error::LedgerError;
 
 /// The last frame and position that something besides the log vouches for: the note of a clean stop, or the state.
@@ -116,14 +117,14 @@ fn assemble(
 
 /// Where the walk over all segments stands.
 #[derive(Debug, Clone, Copy, Default)]
-struct Chain {
+pub(super) struct Chain {
     /// `None` before the first chunk.
     at: Option<Position>,
     number: u64,
 }
 
 /// What a segment file holds, in order.
-enum Piece<'a> {
+pub(super) enum Piece<'a> {
     Frame(&'a FrameAt, Option<ChunkNote>),
     /// No chunk covers this span: it belongs before the frame that follows.
     Gap {
@@ -207,7 +208,7 @@ fn mend(
     Ok(segment)
 }
 
-fn walk(
+pub(super) fn walk(
     path: &Path,
     file: &Arc<File>,
     file_bytes: u64,
@@ -272,7 +273,7 @@ fn next_sound(frames: &mut Frames, from: u64, to: u64, after: u64) -> io::Result
 fn bridge(replica: &ReplicaId, from: Position, to: Position) -> Vec<u8> {
     let records = to.seq.0 - from.seq.0;
     let mut body = wire::Body { skipped_at_end: records, ..wire::Body::default() };
-    chunk::lose(&mut body, LossClass::Damaged, records);
+    loss::lose(&mut body, LossClass::Damaged, records);
     Sealer::default().remnant(replica, from, to, &body)
 }
 
@@ -284,7 +285,7 @@ fn set_aside(path: &Path, aside: &Path) -> io::Result<PathBuf> {
     Ok(copy)
 }
 
-fn files(dir: &Path) -> Result<Vec<PathBuf>, LedgerError> {
+pub(super) fn files(dir: &Path) -> Result<Vec<PathBuf>, LedgerError> {
     let listed = match fs::read_dir(dir) {
         Ok(listed) => listed,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
@@ -326,78 +327,10 @@ fn drop_unborn(files: &mut Vec<PathBuf>) -> Result<(), LedgerError> {
     Ok(())
 }
 
-fn reading(error: io::Error) -> LedgerError {
+pub(super) fn reading(error: io::Error) -> LedgerError {
     LedgerError::Io { doing: "read the journal", why: error.to_string() }
 }
 
 fn rewriting(error: io::Error) -> LedgerError {
     LedgerError::Io { doing: "mend the journal", why: error.to_string() }
-}
-
-/// Something that is not a sound frame.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::ledger) struct Fault {
-    pub(in crate::ledger) path: PathBuf,
-    pub(in crate::ledger) from: u64,
-    pub(in crate::ledger) to: u64,
-}
-
-/// What a log holds, read without changing anything.
-#[derive(Debug, Default)]
-pub(in crate::ledger) struct Survey {
-    pub(in crate::ledger) segments: u64,
-    pub(in crate::ledger) bytes: u64,
-    pub(in crate::ledger) frames: u64,
-    pub(in crate::ledger) last_frame: u64,
-    pub(in crate::ledger) faults: Vec<Fault>,
-    pub(in crate::ledger) lost: Vec<Lost>,
-    /// At the end: a commit that was under way when the node died.
-    pub(in crate::ledger) torn_bytes: u64,
-}
-
-/// Reads a whole log, giving every sound chunk away.
-pub(in crate::ledger) fn survey(
-    dir: &Path,
-    replica: &ReplicaId,
-    each: &mut dyn FnMut(Stored) -> Result<(), LedgerError>,
-) -> Result<Survey, LedgerError> {
-    let (mut survey, mut chain) = (Survey::default(), Chain::default());
-    let files = files(dir)?;
-    let count = files.len();
-    for (n, path) in files.into_iter().enumerate() {
-        let file = Arc::new(File::open(&path).map_err(reading)?);
-        let bytes = file.metadata().map_err(reading)?.len();
-        match segment::read_header(&file)? {
-            Some((owner, _)) if owner != *replica => {
-                return Err(LedgerError::Stranger { path, found: owner.to_string(), wanted: replica.to_string() });
-            }
-            Some(_) => {}
-            None if n + 1 == count && bytes <= HEADER_BYTES => {
-                survey.torn_bytes += bytes;
-                continue;
-            }
-            None => survey.faults.push(Fault { path: path.clone(), from: 0, to: HEADER_BYTES }),
-        }
-        survey.segments += 1;
-        survey.bytes += bytes;
-        walk(&path, &file, bytes, &mut chain, &mut |piece| {
-            match piece {
-                Piece::Frame(frame, _) => {
-                    survey.frames += 1;
-                    survey.last_frame = frame.number;
-                    if let Some(stored) = super::decode(frame)?.0 {
-                        each(stored)?;
-                    }
-                }
-                Piece::Gap { from, to, .. } => {
-                    survey.lost.push(Lost { first: from.seq.next(), last: to.seq });
-                    survey.faults.push(Fault { path: path.clone(), from: 0, to: 0 });
-                }
-                Piece::Fault { from, to } if n + 1 == count && to == bytes => survey.torn_bytes += to - from,
-                Piece::Fault { from, to } => survey.faults.push(Fault { path: path.clone(), from, to }),
-            }
-            Ok(())
-        })?;
-    }
-    Ok(survey)
 }

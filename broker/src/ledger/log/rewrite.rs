@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use proto::chunk::{self, Sealer};
 use proto::id::ReplicaId;
+use proto::loss;
 use proto::wire::{self, LossClass};
 
 use super::segment::{self, ChunkNote, Segment};
@@ -153,7 +154,7 @@ impl Pass<'_> {
         self.powered_on_s = chunk.body.powered_on_s;
         let (before, losses) = (chunk.body.events.len(), chunk.body.losses.len());
         let records: u64 = chunk.body.events.iter().map(|event| event.records.len() as u64).sum();
-        let stripped = chunk::strip(&mut chunk.body, class);
+        let stripped = loss::strip(&mut chunk.body, class);
         let left: u64 = chunk.body.events.iter().map(|event| event.records.len() as u64).sum();
         self.evicted += records - left;
         debug_assert!(stripped == (chunk.body.events.len() < before) && losses <= chunk.body.losses.len());
@@ -174,7 +175,7 @@ impl Pass<'_> {
             Some((last, held, held_puts)) if held.head.records() + chunk.head.records() <= MERGED_RECORDS_MAX => {
                 held.body.skipped_at_end += chunk.body.skipped_at_end;
                 for loss in &chunk.body.losses {
-                    chunk::lose(&mut held.body, loss.class(), loss.records);
+                    loss::lose(&mut held.body, loss.class(), loss.records);
                 }
                 (held.head.last, held.head.hash) = (chunk.head.last, chunk.head.hash);
                 held.body.powered_on_s = chunk.body.powered_on_s;

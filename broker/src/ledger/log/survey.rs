@@ -1,0 +1,80 @@
+//! Reading a whole log without changing anything: for those who look into a stopped ledger.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use proto::id::ReplicaId;
+
+use super::Stored;
+use super::recover::{Chain, Lost, Piece, files, reading, walk};
+use super::segment::{self, HEADER_BYTES};
+use crate::ledger::error::LedgerError;
+
+/// Something that is not a sound frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::ledger) struct Fault {
+    pub(in crate::ledger) path: PathBuf,
+    pub(in crate::ledger) from: u64,
+    pub(in crate::ledger) to: u64,
+}
+
+/// What a log holds, read without changing anything.
+#[derive(Debug, Default)]
+pub(in crate::ledger) struct Survey {
+    pub(in crate::ledger) segments: u64,
+    pub(in crate::ledger) bytes: u64,
+    pub(in crate::ledger) frames: u64,
+    pub(in crate::ledger) last_frame: u64,
+    pub(in crate::ledger) faults: Vec<Fault>,
+    pub(in crate::ledger) lost: Vec<Lost>,
+    /// At the end: a commit that was under way when the node died.
+    pub(in crate::ledger) torn_bytes: u64,
+}
+
+/// Reads a whole log, giving every sound chunk away.
+pub(in crate::ledger) fn survey(
+    dir: &Path,
+    replica: &ReplicaId,
+    each: &mut dyn FnMut(Stored) -> Result<(), LedgerError>,
+) -> Result<Survey, LedgerError> {
+    let (mut survey, mut chain) = (Survey::default(), Chain::default());
+    let files = files(dir)?;
+    let count = files.len();
+    for (n, path) in files.into_iter().enumerate() {
+        let file = Arc::new(File::open(&path).map_err(reading)?);
+        let bytes = file.metadata().map_err(reading)?.len();
+        match segment::read_header(&file)? {
+            Some((owner, _)) if owner != *replica => {
+                return Err(LedgerError::Stranger { path, found: owner.to_string(), wanted: replica.to_string() });
+            }
+            Some(_) => {}
+            None if n + 1 == count && bytes <= HEADER_BYTES => {
+                survey.torn_bytes += bytes;
+                continue;
+            }
+            None => survey.faults.push(Fault { path: path.clone(), from: 0, to: HEADER_BYTES }),
+        }
+        survey.segments += 1;
+        survey.bytes += bytes;
+        walk(&path, &file, bytes, &mut chain, &mut |piece| {
+            match piece {
+                Piece::Frame(frame, _) => {
+                    survey.frames += 1;
+                    survey.last_frame = frame.number;
+                    if let Some(stored) = super::decode(frame)?.0 {
+                        each(stored)?;
+                    }
+                }
+                Piece::Gap { from, to, .. } => {
+                    survey.lost.push(Lost { first: from.seq.next(), last: to.seq });
+                    survey.faults.push(Fault { path: path.clone(), from: 0, to: 0 });
+                }
+                Piece::Fault { from, to } if n + 1 == count && to == bytes => survey.torn_bytes += to - from,
+                Piece::Fault { from, to } => survey.faults.push(Fault { path: path.clone(), from, to }),
+            }
+            Ok(())
+        })?;
+    }
+    Ok(survey)
+}
