@@ -210,7 +210,8 @@ async fn what_is_evicted_reaches_hq_as_a_loss_and_sales_never_go() {
     hub.stop().await;
     let sold = |rows: Vec<Row>| requests(&rows.into_iter().filter(|row| row.movement().is_some()).collect::<Vec<_>>());
     assert_eq!(sold(Hq::read(hub.dir()).rows), sales);
-    assert_eq!(sold(ledgers::of_gateway(gateway.dir())), sales);
+    // Once HQ has them, the oldest may go there too.
+    assert!(sales.ends_with(&sold(ledgers::of_gateway(gateway.dir()))));
     // And the hub still knows after its own restart.
     hub.restart().await;
     let lost = hub.status().await["sites"][SITE]["lost"]["activity"].clone();
