@@ -188,6 +188,8 @@ impl Session {
             }
             (Some(DownOf::Turned(Turned { code, advice })), _) => Ok(self.turn(code, advice)),
             _ if down.incarnation != self.incarnation => Ok(Heard::Ignored),
+            // Nobody can have applied what is not written: what is applied may be trimmed.
+            (Some(DownOf::Applied(applied)), _) if applied.seq > chain.end().seq.0 => Ok(Heard::Ignored),
             (Some(DownOf::Applied(applied)), Phase::Streaming) => Ok(self.applied_to(&applied, now_ms)),
             (Some(DownOf::Feed(feed)), Phase::Streaming) => {
                 Ok(Heard::Said(FromHub::Feed { incarnation: self.incarnation, feed }))

@@ -188,7 +188,7 @@ impl Sealer {
     /// # Panics
     /// If the body holds no record or is larger than [`BODY_BYTES_MAX`]: the writer closes its groups before that.
     pub fn seal(&mut self, replica: &ReplicaId, before: Position, body: &wire::Body) -> Sealed {
-        let records = count_records(body);
+        let records = count_records(body).unwrap_or(0);
         let plain = body.encode_to_vec();
         assert!(records > 0 && plain.len() <= BODY_BYTES_MAX, "{records} records in {} bytes", plain.len());
         let (first, last) = (before.seq.next(), before.seq.plus(records));
@@ -201,7 +201,7 @@ impl Sealer {
     /// # Panics
     /// If the body does not account for every record of the span, or is larger than [`BODY_BYTES_MAX`].
     pub fn remnant(&mut self, replica: &ReplicaId, before: Position, after: Position, body: &wire::Body) -> Vec<u8> {
-        let (records, plain) = (count_records(body), body.encode_to_vec());
+        let (records, plain) = (count_records(body).unwrap_or(0), body.encode_to_vec());
         assert!(before.seq.plus(records) == after.seq && records > 0, "{records} records from {before:?} to {after:?}");
         assert!(plain.len() <= BODY_BYTES_MAX, "{} bytes", plain.len());
         let mut bytes = self.lay_out(REMNANT, replica, before, after, &plain);
@@ -254,7 +254,7 @@ pub fn head(bytes: &[u8]) -> Result<Head, ChunkError> {
     let u64_at = |at: usize| u64::from_le_bytes(std::array::from_fn(|n| fixed[at + n]));
     let u32_at = |at: usize| u32::from_le_bytes(std::array::from_fn(|n| fixed[at + n])) as usize;
     let (first, last) = (u64_at(4), u64_at(12));
-    if first == 0 || last < first {
+    if first == 0 || last < first || last == u64::MAX {
         return Err(ChunkError::Span { first, last });
     }
     let (body_bytes, stored_bytes) = (u32_at(60), u32_at(64));
@@ -304,7 +304,7 @@ pub fn open(bytes: &[u8]) -> Result<Chunk, ChunkError> {
         return Err(ChunkError::Checksum);
     }
     let body = wire::Body::decode(plain).map_err(|e| ChunkError::Body(e.to_string()))?;
-    let held = count_records(&body);
+    let held = count_records(&body).ok_or(ChunkError::TooLarge)?;
     let skips = body.skipped_at_end > 0 || body.events.iter().any(|event| event.skipped > 0);
     if held != head.records() || (skips && !head.remnant) {
         return Err(ChunkError::Records { named: head.records(), held });
@@ -332,9 +332,10 @@ pub fn stamp_of(base_ms: u64, event: &wire::Event) -> Stamp {
     Stamp::from_parts(WallMs(base_ms.saturating_add(event.ms)), event.tick.min(u16::MAX.into()) as u16)
 }
 
-fn count_records(body: &wire::Body) -> u64 {
-    let counts = body.events.iter().map(|event| event.skipped.saturating_add(event.records.len() as u64));
-    counts.fold(body.skipped_at_end, u64::saturating_add)
+/// `None` if there are more than can be counted.
+fn count_records(body: &wire::Body) -> Option<u64> {
+    let mut counts = body.events.iter().map(|event| event.skipped.checked_add(event.records.len() as u64));
+    counts.try_fold(body.skipped_at_end, |sum, count| sum.checked_add(count?))
 }
 
 fn remnant_checksum(replica: &ReplicaId, before: Position, after: Position, plain: &[u8]) -> [u8; HASH_BYTES] {

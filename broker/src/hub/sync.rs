@@ -183,7 +183,7 @@ impl Hub {
                 continue;
             }
             // What a remnant stands for may have been applied in part while it was whole.
-            let covers = chunk.head.remnant && chunk.head.first <= held.seq.next();
+            let covers = chunk.head.remnant && chunk.head.first <= held.seq;
             if chunk.head.before() == held || covers {
                 session.watermark = chunk.head.after();
                 session.owes_applied = true;

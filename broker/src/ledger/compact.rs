@@ -27,16 +27,39 @@ fn old(dir: &Path) -> PathBuf {
     dir.join("ledger.old")
 }
 
-pub(super) fn if_mostly_empty(dir: &Path, store: Store, recovery: &mut Recovery) -> Result<Store, LedgerError> {
+/// `Ok(Err(why))` if the database turns out to be damaged. One that cannot be compacted stays as it is.
+pub(super) fn if_mostly_empty(
+    dir: &Path,
+    store: Store,
+    recovery: &mut Recovery,
+) -> Result<Result<Store, String>, LedgerError> {
     let before = store.disk_bytes();
     if before < COMPACT_FROM_BYTES {
-        return Ok(store);
+        return Ok(Ok(store));
     }
-    let (cells, bytes) = store.verify().map_err(StoreFault::into_error)?;
+    let (cells, bytes) = match store.verify() {
+        Ok(found) => found,
+        Err(StoreFault::Damaged(why)) => return Ok(Err(why)),
+        Err(StoreFault::Final(error)) => return Err(error),
+    };
     if bytes.saturating_mul(MOSTLY_EMPTY) > before {
-        return Ok(store);
+        return Ok(Ok(store));
     }
     tracing::info!(cells, bytes, file = before, "the database is mostly empty: compacting it");
+    if let Err(error) = copy(dir, &store) {
+        tracing::warn!(%error, "the database is not compacted");
+        remove(&unfinished(dir))?;
+        return Ok(Ok(store));
+    }
+    drop(store);
+    fs::rename(unfinished(dir), finished(dir)).and_then(|()| sync_path(dir)).map_err(io)?;
+    finish(dir)?;
+    let store = Store::open(&database_dir(dir)).map_err(StoreFault::into_error)?;
+    recovery.compacted = Some((before, store.disk_bytes()));
+    Ok(Ok(store))
+}
+
+fn copy(dir: &Path, store: &Store) -> Result<(), LedgerError> {
     let fresh = Store::create(&unfinished(dir), &store.replica)?;
     let mut batch = Vec::with_capacity(BATCH);
     for cell in store.cells() {
@@ -47,18 +70,11 @@ pub(super) fn if_mostly_empty(dir: &Path, store: Store, recovery: &mut Recovery)
         }
     }
     write(&fresh, &batch, store.folded())?;
-    let same = fresh.digest() == store.digest();
     fresh.close()?;
-    drop(fresh);
-    if !same {
-        return Err(LedgerError::State("its compacted copy differs".into()));
+    match fresh.digest() == store.digest() {
+        true => Ok(()),
+        false => Err(LedgerError::State("its compacted copy differs".into())),
     }
-    drop(store);
-    fs::rename(unfinished(dir), finished(dir)).and_then(|()| sync_path(dir)).map_err(io)?;
-    finish(dir)?;
-    let store = Store::open(&database_dir(dir)).map_err(StoreFault::into_error)?;
-    recovery.compacted = Some((before, store.disk_bytes()));
-    Ok(store)
 }
 
 fn write(to: &Store, cells: &[(sled::IVec, sled::IVec)], folded: Folded) -> Result<(), LedgerError> {

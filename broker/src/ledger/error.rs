@@ -31,6 +31,9 @@ pub enum LedgerError {
              damage aside and goes on from what is sound"
     )]
     Damaged { path: PathBuf, offset: u64 },
+    /// What sled was given may not be what is on disk.
+    #[error("cannot {doing}: {why}; the next start makes the state anew from the journal")]
+    StateWrite { doing: &'static str, why: String },
     #[error("the state is damaged: {0}; the next start makes it anew from the journal")]
     State(String),
     #[error("frame {number} of the journal cannot be read: {why}: a newer tillsync may have written it")]

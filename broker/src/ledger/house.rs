@@ -22,6 +22,8 @@ const REPLAY_BYTES_MAX: u64 = 8 << 20;
 const DIRTY_CELLS_MAX: usize = 65_536;
 const DIRTY_BYTES_MAX: usize = 16 << 20;
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
+/// After making room failed.
+const TRY_AGAIN: Duration = Duration::from_secs(10);
 /// Room is looked after whenever so much was written, and after every piece of work.
 const LOOK_EVERY_BYTES: u64 = 64 << 10;
 
@@ -46,6 +48,8 @@ pub(super) struct House {
     /// What was written when room was last looked after.
     looked_at: Option<u64>,
     measured: Option<Instant>,
+    /// Making room failed: not before then again.
+    rests_until: Option<Instant>,
     pub(super) store_bytes: u64,
     free_bytes: Option<u64>,
     pub(super) evicted: EvictedStats,
@@ -72,6 +76,7 @@ impl House {
             written: 0,
             looked_at: None,
             measured: None,
+            rests_until: None,
             store_bytes: 0,
             free_bytes: None,
             evicted: EvictedStats::default(),
@@ -163,6 +168,9 @@ impl House {
             sealed: &sealed,
         };
         self.room.admit(held.journal_bytes, held.free_bytes);
+        if self.rests_until.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
         match self.room.next(&held) {
             Step::Nothing => {}
             Step::Checkpoint => self.checkpoint(state),
@@ -196,6 +204,7 @@ impl House {
             }
             Done::Snapshot(folded) => self.snapshot = folded,
             Done::Dropped => {}
+            Done::NotNow => self.rests_until = Some(Instant::now() + TRY_AGAIN),
             Done::Evicted(first, class, evicted) => {
                 self.room.thinned(first, class);
                 self.evicted.records += evicted.records;

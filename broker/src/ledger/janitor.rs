@@ -28,6 +28,8 @@ pub(super) enum Done {
     Checkpoint,
     Snapshot(Folded),
     Dropped,
+    /// There was no room to make room: to be tried again later.
+    NotNow,
     Evicted(u64, LossClass, Evicted),
     /// Bytes of the store, and of the whole file system that are free.
     Measured {
@@ -117,16 +119,29 @@ fn carry_out(job: Job, dir: &std::path::Path, store: &Store, log: &Log) -> Resul
             store.checkpoint(cells, folded)?;
             Ok(Done::Checkpoint)
         }
-        Job::Snapshot => snapshot::write(dir, store).map(Done::Snapshot),
+        Job::Snapshot => not_now(snapshot::write(dir, store).map(Done::Snapshot)),
         Job::Drop(first) => {
             let fail = |e: std::io::Error| LedgerError::Io { doing: "drop an old segment", why: e.to_string() };
             log.drop_oldest(first).map_err(fail)?;
             Ok(Done::Dropped)
         }
-        Job::Evict(first, class) => Ok(Done::Evicted(first, class, log.evict(first, class)?)),
+        Job::Evict(first, class) => {
+            not_now(log.evict(first, class).map(|evicted| Done::Evicted(first, class, evicted)))
+        }
         Job::Measure => {
             let free = rustix::fs::statvfs(dir).map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize));
             Ok(Done::Measured { store_bytes: store.disk_bytes(), free_bytes: free.ok() })
         }
+    }
+}
+
+/// Both write beside what there is and change nothing before they are done, so a failure costs nothing but time.
+fn not_now(outcome: Result<Done, LedgerError>) -> Result<Done, LedgerError> {
+    match outcome {
+        Err(error @ LedgerError::Io { .. }) => {
+            tracing::warn!(%error, "cannot make room now");
+            Ok(Done::NotNow)
+        }
+        outcome => outcome,
     }
 }

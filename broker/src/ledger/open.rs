@@ -60,7 +60,14 @@ pub(super) struct Closed {
 
 impl Closed {
     pub(super) fn read(dir: &Path) -> Option<End> {
-        let closed: Closed = serde_json::from_slice(&fs::read(closed_path(dir)).ok()?).ok()?;
+        let text = fs::read(closed_path(dir)).ok()?;
+        // One line, and its checksum on the next.
+        let (line, sum) = text.split_at(text.iter().position(|byte| *byte == b'\n')?);
+        if sum[1..] != *blake3::hash(line).to_hex().as_bytes() {
+            tracing::warn!("the note of the last stop is not what was written");
+            return None;
+        }
+        let closed: Closed = serde_json::from_slice(line).ok()?;
         Some(End { frame: closed.frame, position: Position { seq: Seq(closed.seq), hash: ChainHash(closed.hash) } })
     }
 }
@@ -113,6 +120,11 @@ pub(super) fn open(options: &Options, epoch: Epoch) -> Result<Opened, LedgerErro
     recovery.lost = found.lost.iter().map(|Lost { first, last }| (first.0, last.0)).collect();
 
     let store = match store {
+        Some(Ok(store)) if store.folded().frame + 1 < log.numbers().0 => {
+            let why = "it lacks what the journal no longer holds".to_owned();
+            drop(store);
+            remake(dir, &replica, &log, why, &mut recovery)?
+        }
         Some(Ok(store)) => store,
         Some(Err(why)) => remake(dir, &replica, &log, why, &mut recovery)?,
         None if log.numbers().1 > 0 => remake(dir, &replica, &log, "it is gone".into(), &mut recovery)?,
@@ -123,7 +135,10 @@ pub(super) fn open(options: &Options, epoch: Epoch) -> Result<Opened, LedgerErro
             Store::create(&database, &replica)?
         }
     };
-    let store = compact::if_mostly_empty(dir, store, &mut recovery)?;
+    let store = match compact::if_mostly_empty(dir, store, &mut recovery)? {
+        Ok(store) => store,
+        Err(why) => remake(dir, &replica, &log, why, &mut recovery)?,
+    };
     write_marker(dir, &replica)?;
     forget_closed(dir)?;
     report(&recovery);
@@ -190,7 +205,8 @@ fn damage(fault: StoreFault) -> Result<String, LedgerError> {
     }
 }
 
-/// A state from the last snapshot; what the log holds after it is folded by whoever opens the ledger.
+/// A state from the last snapshot; what the log holds after it is folded by whoever opens the ledger. It is made beside
+/// the old one and takes its place when it is whole: until then every start begins it again.
 fn remake(
     dir: &Path,
     replica: &ReplicaId,
@@ -198,18 +214,11 @@ fn remake(
     why: String,
     recovery: &mut Recovery,
 ) -> Result<Store, LedgerError> {
-    let database = database_dir(dir);
-    let set_aside = |e: io::Error| cannot("set the damaged state aside", &e);
-    if database.exists() {
-        let aside = damaged_dir(dir).join("ledger");
-        fs::create_dir_all(damaged_dir(dir)).map_err(set_aside)?;
-        if aside.exists() {
-            fs::remove_dir_all(&aside).map_err(set_aside)?;
-        }
-        fs::rename(&database, &aside).map_err(set_aside)?;
-        recovery.damaged.push(aside);
-    }
-    let store = Store::create(&database, replica)?;
+    let (database, beside) = (database_dir(dir), dir.join("ledger.remaking"));
+    let cannot_remake = |e: io::Error| cannot("make the state anew", &e);
+    fs::write(distrust_path(dir), b"").and_then(|()| sync_path(dir)).map_err(cannot_remake)?;
+    remove_unborn(&beside)?;
+    let store = Store::create(&beside, replica)?;
     // Read to its end before any of it is used.
     let whole = snapshot::read(dir, &mut |_| Ok(()))?;
     if let Some(folded) = whole {
@@ -219,11 +228,19 @@ fn remake(
         store.checkpoint(std::iter::empty(), folded)?;
     }
     recovery.state_incomplete = store.folded().frame + 1 < log.numbers().0;
-    recovery.state_remade = Some(why);
-    match fs::remove_file(distrust_path(dir)) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(set_aside(e)),
-        _ => Ok(store),
+    store.close()?;
+    drop(store);
+    if database.exists() {
+        let aside = damaged_dir(dir).join("ledger");
+        fs::create_dir_all(damaged_dir(dir)).map_err(cannot_remake)?;
+        remove_unborn(&aside)?;
+        fs::rename(&database, &aside).map_err(cannot_remake)?;
+        recovery.damaged.push(aside);
     }
+    fs::rename(&beside, &database).and_then(|()| sync_path(dir)).map_err(cannot_remake)?;
+    fs::remove_file(distrust_path(dir)).and_then(|()| sync_path(dir)).map_err(cannot_remake)?;
+    recovery.state_remade = Some(why);
+    Store::open(&database).map_err(StoreFault::into_error)
 }
 
 /// After an error of the store: the next start must not trust it.
@@ -238,7 +255,8 @@ pub(super) fn distrust_state(dir: &Path) {
 pub(super) fn note_closed(dir: &Path, end: End) -> io::Result<()> {
     let closed = Closed { frame: end.frame, seq: end.position.seq.0, hash: end.position.hash.0 };
     let unfinished = dir.join("ledger.closing");
-    fs::write(&unfinished, serde_json::to_vec(&closed)?)?;
+    let line = serde_json::to_string(&closed)?;
+    fs::write(&unfinished, format!("{line}\n{}", blake3::hash(line.as_bytes()).to_hex()))?;
     sync_path(&unfinished)?;
     fs::rename(&unfinished, closed_path(dir))?;
     sync_path(dir)

@@ -1,6 +1,7 @@
 //! Brings a state up to date with its log.
 
 use proto::id::Seq;
+use proto::wire::LossClass;
 
 use super::core::{Core, Placed};
 use super::error::LedgerError;
@@ -10,16 +11,32 @@ use super::store::{Folded, Store};
 
 /// More dirty cells are written out on the way: a state that is made anew must fit into memory.
 const DIRTY_CELLS_MAX: usize = 16_384;
+const DIRTY_BYTES_MAX: usize = 8 << 20;
 
-/// Folds every frame that the state on disk does not hold. Returns how many records that were.
-pub(super) fn replay<C: Core>(log: &Log, store: &Store, core: &mut C, state: &mut State) -> Result<u64, LedgerError> {
-    let mut records = 0;
+/// What a replay came to.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Replayed {
+    pub(super) records: u64,
+    /// Commits were missing among those that the state does not hold: it lacks what they changed.
+    pub(super) holes: bool,
+}
+
+/// Folds every frame that the state on disk does not hold.
+pub(super) fn replay<C: Core>(
+    log: &Log,
+    store: &Store,
+    core: &mut C,
+    state: &mut State,
+) -> Result<Replayed, LedgerError> {
+    let mut replayed = Replayed::default();
     let mut folded = store.folded();
     log.frames_after(folded.frame, &mut |frame, stored, puts| {
         let mut position = folded.position;
+        replayed.holes |= frame > folded.frame + 1;
         if let Some(stored) = stored {
             let chunk = stored.open()?;
-            records += chunk.head.records();
+            replayed.records += chunk.head.records();
+            replayed.holes |= chunk.body.losses.iter().any(|loss| loss.class() == LossClass::Damaged);
             let powered_on_s = chunk.body.powered_on_s;
             for (first, stamp, event) in chunk.events() {
                 let placed = Placed { replica: &store.replica, first, stamp, event, powered_on_s };
@@ -35,7 +52,7 @@ pub(super) fn replay<C: Core>(log: &Log, store: &Store, core: &mut C, state: &mu
             state.put(frame, put);
         }
         folded = Folded { frame, position };
-        while state.dirty() > DIRTY_CELLS_MAX {
+        while state.dirty() > DIRTY_CELLS_MAX || state.dirty_bytes() > DIRTY_BYTES_MAX {
             let (cells, written_to) = state.take(frame);
             // Only the last of them may say that this frame is folded.
             let upto = if written_to == frame { folded } else { store.folded() };
@@ -45,5 +62,5 @@ pub(super) fn replay<C: Core>(log: &Log, store: &Store, core: &mut C, state: &mu
         }
         Ok(())
     })?;
-    Ok(records)
+    Ok(replayed)
 }

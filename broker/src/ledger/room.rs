@@ -121,6 +121,7 @@ impl Room {
         let aged = || waiting().find(|s| old(s, self.limits.backlog_s_max) && unthinned(s, LossClass::Scans));
         match evict.or_else(|| aged().map(|segment| (segment, LossClass::Scans))) {
             Some((segment, _)) if segment.last > held.folded => Step::Checkpoint,
+            Some((segment, _)) if segment.last > held.snapshot => Step::Snapshot,
             Some((segment, class)) => Step::Evict(segment.first, class),
             None => Step::Nothing,
         }

@@ -1,7 +1,8 @@
 //! A copy of the state in one file, from which it is made anew if the database is damaged and the journal no longer
 //! reaches back to its beginning. Written before any segment is dropped that only the state remembers.
 //!
-//! zstd over: magic, a Folded message, then every cell, each length-delimited; at the end an empty cell.
+//! zstd over: magic, a Folded message and its blake3 hash, then every cell, each length-delimited; at the end an empty
+//! cell.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -30,23 +31,40 @@ pub(super) fn write(dir: &Path, store: &Store) -> Result<Folded, LedgerError> {
     let fail = |e: io::Error| LedgerError::Io { doing: "write a snapshot of the state", why: e.to_string() };
     let (to, unfinished) = (path(dir), dir.join("state.unfinished"));
     let folded = store.folded();
-    let file = File::create(&unfinished).map_err(fail)?;
-    let mut out = zstd::stream::write::Encoder::new(BufWriter::new(file), 1).map_err(fail)?;
-    out.write_all(MAGIC).map_err(fail)?;
+    match write_beside(store, folded, &unfinished)
+        .map_err(fail)
+        .and_then(|()| put_in_place(&unfinished, &to, dir).map_err(fail))
+    {
+        Ok(()) => Ok(folded),
+        Err(error) => {
+            let _ = fs::remove_file(&unfinished);
+            Err(error)
+        }
+    }
+}
+
+fn put_in_place(unfinished: &Path, to: &Path, dir: &Path) -> io::Result<()> {
+    fs::rename(unfinished, to)?;
+    sync_path(dir)
+}
+
+fn write_beside(store: &Store, folded: Folded, unfinished: &Path) -> io::Result<()> {
+    let file = File::create(unfinished)?;
+    let mut out = zstd::stream::write::Encoder::new(BufWriter::new(file), 1)?;
     let Folded { frame, position } = folded;
     let (hash, digest) = (position.hash.0.to_vec().into(), store.digest().0);
-    let head = wire::Folded { frame, seq: position.seq.0, hash, digest };
-    out.write_all(&head.encode_length_delimited_to_vec()).map_err(fail)?;
+    let head = wire::Folded { frame, seq: position.seq.0, hash, digest }.encode_length_delimited_to_vec();
+    out.write_all(MAGIC)?;
+    out.write_all(&head)?;
+    out.write_all(blake3::hash(&head).as_bytes())?;
     for cell in store.cells() {
-        let (key, value) = cell?;
-        let cell =
-            wire::Cell { table: key[0].into(), key: key[1..].to_vec().into(), value: Some(value.to_vec().into()) };
-        out.write_all(&cell.encode_length_delimited_to_vec()).map_err(fail)?;
+        let (key, value) = cell.map_err(|e| io::Error::other(e.to_string()))?;
+        let (table, key, value) = (key[0].into(), key[1..].to_vec().into(), Some(value.to_vec().into()));
+        out.write_all(&wire::Cell { table, key, value }.encode_length_delimited_to_vec())?;
     }
-    out.write_all(&wire::Cell::default().encode_length_delimited_to_vec()).map_err(fail)?;
-    let file = out.finish().and_then(|file| file.into_inner().map_err(|e| e.into_error())).map_err(fail)?;
-    file.sync_all().and_then(|()| fs::rename(&unfinished, &to)).and_then(|()| sync_path(dir)).map_err(fail)?;
-    Ok(folded)
+    out.write_all(&wire::Cell::default().encode_length_delimited_to_vec())?;
+    let file = out.finish()?.into_inner().map_err(|e| e.into_error())?;
+    file.sync_all()
 }
 
 /// Reads a snapshot, giving its cells away a few at a time, and says where it stands. `Ok(None)` if there is none or it
@@ -90,6 +108,11 @@ fn head(input: &mut impl Read) -> Result<(Folded, Digest), Fault> {
     let mut magic = [0; MAGIC.len()];
     input.read_exact(&mut magic)?;
     let head: wire::Folded = message(input)?;
+    let mut sum = [0; 32];
+    input.read_exact(&mut sum)?;
+    if sum != *blake3::hash(&head.encode_length_delimited_to_vec()).as_bytes() {
+        return Err(Fault::Not("its head is not what was written".into()));
+    }
     match ChainHash::from_slice(&head.hash) {
         Some(hash) if magic == *MAGIC => {
             let position = Position { seq: Seq(head.seq), hash };

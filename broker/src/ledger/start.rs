@@ -28,8 +28,10 @@ impl<C: Core> Writer<C> {
     pub fn open(options: Options, epoch: Epoch, mut core: C) -> Result<(Writer<C>, Handle<C>, Reader), LedgerError> {
         let Opened { store, log, appender, snapshot, mut recovery, lock } = open::open(&options, epoch)?;
         let mut state = State::default();
-        recovery.replayed_records = super::replay::replay(&log, &store, &mut core, &mut state)?;
-        recovery.clean &= recovery.replayed_records == 0;
+        let replayed = super::replay::replay(&log, &store, &mut core, &mut state)?;
+        recovery.replayed_records = replayed.records;
+        recovery.state_incomplete |= replayed.holes;
+        recovery.clean &= replayed.records == 0;
         let (last_stamp, powered_on_s) = newest(&log)?;
         if options.limits.evict {
             log.date()?;

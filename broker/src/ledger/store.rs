@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use prost::Message;
 use proto::chunk::{ChainHash, Position};
@@ -20,6 +21,8 @@ use super::error::{FORMAT, LedgerError};
 pub(super) const SEGMENT_BYTES: usize = 8 << 20;
 /// The page cache. sled's default is 1 GiB.
 pub(super) const CACHE_BYTES: u64 = 8 << 20;
+
+const LOCK_WAIT: Duration = Duration::from_secs(5);
 
 /// The store's own cells. They are no part of the state, and of its digest.
 const OWN: Table = Table(0);
@@ -174,8 +177,9 @@ impl Store {
 
     /// sled's flush is pwrite and sync_file_range: it orders the writes, only the fdatasync makes them last.
     fn sync(&self) -> Result<(), LedgerError> {
-        self.db.flush().map_err(|e| LedgerError::Io { doing: "flush the state", why: e.to_string() })?;
-        self.data.sync_data().map_err(|e| io_error("sync the state to disk", &e))
+        let failed = |doing| move |why: String| LedgerError::StateWrite { doing, why };
+        self.db.flush().map_err(|e| failed("flush the state")(e.to_string()))?;
+        self.data.sync_data().map_err(|e| failed("sync the state to disk")(e.to_string()))
     }
 
     pub(super) fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, LedgerError> {
@@ -279,13 +283,21 @@ fn open_db(database: &Path) -> Result<sled::Db, StoreFault> {
     let io = |doing: &'static str| move |e: io::Error| StoreFault::Final(io_error(doing, &e));
     fs::create_dir_all(database).map_err(io("create the database's folder"))?;
     remove_torn_snapshots(database).map_err(io("remove unfinished snapshots"))?;
-    let db = sled::Config::new()
+    let config = sled::Config::new()
         .path(database)
         .segment_size(SEGMENT_BYTES)
         .cache_capacity(CACHE_BYTES)
-        .flush_every_ms(Some(500))
-        .open()
-        .map_err(fault)?;
+        .flush_every_ms(Some(500));
+    // sled lets go of its file some time after its last handle is gone. The folder is ours: nobody else can have it.
+    let deadline = Instant::now() + LOCK_WAIT;
+    let db = loop {
+        match config.open() {
+            Err(sled::Error::Io(error)) if error.to_string().contains("lock") && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            opened => break opened.map_err(fault)?,
+        }
+    };
     check_segment_size(database).map_err(StoreFault::Damaged)?;
     Ok(db)
 }
@@ -296,6 +308,12 @@ fn fault(error: sled::Error) -> StoreFault {
             let why =
                 format!("{error}. Another process has it open; stop that one, or ask it through its admin socket");
             StoreFault::Final(LedgerError::Io { doing: "lock the state", why })
+        }
+        // A full disk or a missing right is no damage. A sector that cannot be read is.
+        sled::Error::Io(error)
+            if error.raw_os_error().is_some_and(|code| code != rustix::io::Errno::IO.raw_os_error()) =>
+        {
+            StoreFault::Final(io_error("open the state", &error))
         }
         error => StoreFault::Damaged(error.to_string()),
     }
@@ -326,7 +344,7 @@ fn transaction_error(error: TransactionError<()>) -> LedgerError {
         TransactionError::Abort(()) => "the transaction was aborted".to_owned(),
         TransactionError::Storage(e) => e.to_string(),
     };
-    LedgerError::Io { doing: "write the state", why }
+    LedgerError::StateWrite { doing: "write the state", why }
 }
 
 fn read_error(error: sled::Error) -> LedgerError {

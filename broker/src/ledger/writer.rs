@@ -82,7 +82,7 @@ impl<C: Core> Writer<C> {
             let outcome = self.run(&mut perform, &runtime);
             if let Err(error) = &outcome {
                 tracing::error!(%error, "the ledger failed: stopping without another word");
-                if matches!(error, LedgerError::State(_)) || error.to_string().contains("the state") {
+                if matches!(error, LedgerError::State(_) | LedgerError::StateWrite { .. }) {
                     open::distrust_state(&dir);
                 }
             }

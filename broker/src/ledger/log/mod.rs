@@ -24,6 +24,7 @@ use proto::wire;
 use super::core::Put;
 use super::error::LedgerError;
 use super::store::sync_path;
+use frame::Key;
 pub(super) use recover::{End, Lost, Opening, open, owner};
 pub(super) use rewrite::Evicted;
 use segment::{ChunkNote, FrameAt, Segment};
@@ -271,6 +272,7 @@ pub(super) struct Appender {
     len: u64,
     next: u64,
     segment_bytes: u64,
+    key: Key,
     buffer: Vec<u8>,
     /// Written since the start, headers included.
     pub(super) written_bytes: u64,
@@ -305,7 +307,11 @@ impl Appender {
             None => (None, Vec::new()),
         };
         let puts = puts.into_iter().map(frame::cell).collect();
-        frame::encode(number, &wire::Frame { chunk: bytes.into(), puts }, &mut self.buffer);
+        frame::encode(self.key, number, &wire::Frame { chunk: bytes.into(), puts }, &mut self.buffer);
+        if self.buffer.len() > frame::HEAD_BYTES + frame::BODY_BYTES_MAX {
+            let why = format!("a commit of {} bytes would not be believed when it is read", self.buffer.len());
+            return Err(LedgerError::Io { doing: "write to the journal", why });
+        }
         let write = || {
             (&self.file).write_all(&self.buffer)?;
             self.file.sync_data()
@@ -313,7 +319,8 @@ impl Appender {
         write().map_err(|e| LedgerError::Io { doing: "write to the journal", why: e.to_string() })?;
         self.len += self.buffer.len() as u64;
         self.written_bytes += self.buffer.len() as u64;
-        self.next += 1;
+        self.next =
+            number.checked_add(1).ok_or_else(|| LedgerError::Frame { number, why: "no number follows".into() })?;
         let frame_bytes = self.buffer.len();
         self.log.change(|segments| {
             if let Some(newest) = segments.last_mut() {
@@ -342,8 +349,8 @@ impl Appender {
 fn create(dir: &Path, replica: &ReplicaId, first: u64, before: Position) -> io::Result<(Segment, File)> {
     let path = segment::path(dir, first);
     let mut file = File::options().read(true).append(true).create_new(true).open(&path)?;
-    file.write_all(&segment::header(replica, first))?;
+    file.write_all(&segment::header(replica, first, before))?;
     file.sync_all()?;
     sync_path(dir)?;
-    Ok((Segment::new(path, first, before), file))
+    Ok((Segment::new(path, Key::of(replica), first, before), file))
 }

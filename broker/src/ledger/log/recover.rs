@@ -15,6 +15,7 @@ use proto::id::{ReplicaId, Seq};
 use proto::loss;
 use proto::wire::{self, LossClass};
 
+use super::frame::{HEAD_BYTES, Key};
 use super::rewrite::{Rewrite, UNFINISHED};
 use super::segment::{self, ChunkNote, FrameAt, Frames, HEADER_BYTES, Segment};
 use super::{Appender, Commit, Log, create};
@@ -58,8 +59,8 @@ pub(in crate::ledger) struct Opening<'a> {
 /// Whose log it is. `None` if there is no segment with a sound header.
 pub(in crate::ledger) fn owner(dir: &Path) -> Result<Option<ReplicaId>, LedgerError> {
     for path in files(dir)? {
-        if let Some((replica, _)) = segment::read_header(&File::open(&path).map_err(reading)?)? {
-            return Ok(Some(replica));
+        if let Some(header) = segment::read_header(&File::open(&path).map_err(reading)?)? {
+            return Ok(Some(header.replica));
         }
     }
     Ok(None)
@@ -96,7 +97,9 @@ fn assemble(
     mut segments: Vec<Segment>,
     chain: &Chain,
 ) -> Result<(Log, Appender), LedgerError> {
-    let next = (chain.number + 1).max(opening.end.frame);
+    // Above all that is here, all that something else knows of, and the name of a segment that nothing was written to.
+    let newest = segments.last().map_or(1, |newest| newest.first);
+    let next = chain.number.max(opening.end.frame).saturating_add(1).max(newest);
     let file = match segments.last() {
         Some(newest) if newest.len < opening.segment_bytes => {
             File::options().read(true).append(true).open(&newest.path).map_err(reading)?
@@ -111,7 +114,8 @@ fn assemble(
     let len = segments.last().map_or(HEADER_BYTES, |newest| newest.len);
     let log = Log::new(opening.dir.into(), replica.clone(), segments);
     let segment_bytes = opening.segment_bytes;
-    let appender = Appender { log: log.clone(), file, len, next, segment_bytes, buffer: Vec::new(), written_bytes: 0 };
+    let (key, buffer) = (Key::of(replica), Vec::new());
+    let appender = Appender { log: log.clone(), file, len, next, segment_bytes, key, buffer, written_bytes: 0 };
     Ok((log, appender))
 }
 
@@ -120,7 +124,7 @@ fn assemble(
 pub(super) struct Chain {
     /// `None` before the first chunk.
     at: Option<Position>,
-    number: u64,
+    pub(super) number: u64,
 }
 
 /// What a segment file holds, in order.
@@ -151,33 +155,61 @@ fn open_segment(
     let file = Arc::new(File::open(&path).map_err(reading)?);
     let file_bytes = file.metadata().map_err(reading)?.len();
     let header = segment::read_header(&file)?;
-    if let Some((owner, _)) = header.as_ref().filter(|(owner, _)| owner != replica) {
-        return Err(LedgerError::Stranger { path, found: owner.to_string(), wanted: replica.to_string() });
+    let named = number_of(&path);
+    if let Some(other) = header.as_ref().filter(|header| header.replica != *replica) {
+        return Err(LedgerError::Stranger { path, found: other.replica.to_string(), wanted: replica.to_string() });
     }
-    let named = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok()).unwrap_or(1);
-    let (began, mut segment) = (*chain, Segment::new(path.clone(), named, chain.at.unwrap_or_default()));
-    let (mut damaged, mut torn) = (header.is_none(), 0);
-    walk(&path, &file, file_bytes, chain, &mut |piece| {
+    // No frame of it has a lower number than its name says.
+    chain.number = chain.number.max(named.saturating_sub(1));
+    // The oldest segment says itself where the journal stands before it.
+    if let Some(header) = &header {
+        chain.begin_at(header.before);
+    }
+    let key = Key::of(replica);
+    let (began, mut segment) = (*chain, Segment::new(path.clone(), key, named, chain.at.unwrap_or_default()));
+    let (mut damaged, mut torn) = (header.is_none(), None);
+    walk(&path, key, &file, file_bytes, chain, &mut |piece| {
         match piece {
             Piece::Frame(frame, note) => segment.grew(frame.number, frame.bytes, note),
             Piece::Gap { from, to, .. } => {
                 found.lost.push(Lost { first: from.seq.next(), last: to.seq });
                 damaged = true;
             }
-            Piece::Fault { from, to } if newest && !opening.clean && to == file_bytes => torn = to - from,
+            Piece::Fault { from, to } if newest && !opening.clean && to == file_bytes => torn = Some(from),
             Piece::Fault { .. } => damaged = true,
         }
         Ok(())
     })?;
-    found.torn_bytes += torn;
+    // What something else vouches for was whole once.
+    damaged |= torn.is_some() && opening.end.frame > chain.number;
     if damaged {
         found.damaged.push(set_aside(&path, opening.aside).map_err(rewriting)?);
+        return mend(&path, &file, file_bytes, replica, named, &mut began.clone());
     }
-    if damaged || (newest && !opening.clean) {
-        let mut again = began;
-        return mend(&path, &file, file_bytes, replica, named, &mut again);
+    if newest && !opening.clean {
+        found.torn_bytes += torn.map_or(0, |from| file_bytes - from);
+        return match mend(&path, &file, file_bytes, replica, named, &mut began.clone()) {
+            Ok(mended) => Ok(mended),
+            Err(error) => cut_in_place(&path, torn, &error).map(|()| segment),
+        };
     }
     Ok(segment)
+}
+
+/// Number of the first frame, by the file's name.
+pub(super) fn number_of(path: &Path) -> u64 {
+    path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok()).unwrap_or(1)
+}
+
+/// For a disk that has no room for a copy: the torn end is cut off where it is, which needs none.
+fn cut_in_place(path: &Path, torn: Option<u64>, error: &LedgerError) -> Result<(), LedgerError> {
+    tracing::warn!(%error, "the newest segment is used as it is");
+    let cut = || {
+        let file = File::options().write(true).open(path)?;
+        torn.map_or(Ok(()), |from| file.set_len(from))?;
+        file.sync_all()
+    };
+    cut().map_err(rewriting)
 }
 
 /// Writes a segment anew from its sound frames, with remnants where chunks are missing.
@@ -190,8 +222,8 @@ fn mend(
     chain: &mut Chain,
 ) -> Result<Segment, LedgerError> {
     let before = chain.at.unwrap_or_default();
-    let mut rewrite = Rewrite::begin(path, replica, named).map_err(rewriting)?;
-    walk(path, file, file_bytes, chain, &mut |piece| match piece {
+    let mut rewrite = Rewrite::begin(path, replica, named, before).map_err(rewriting)?;
+    walk(path, Key::of(replica), file, file_bytes, chain, &mut |piece| match piece {
         Piece::Frame(frame, note) => rewrite.push(frame.number, &frame.body, note).map_err(rewriting),
         Piece::Gap { from, to, number } => {
             let chunk = bridge(replica, from, to);
@@ -210,16 +242,18 @@ fn mend(
 
 pub(super) fn walk(
     path: &Path,
+    key: Key,
     file: &Arc<File>,
     file_bytes: u64,
     chain: &mut Chain,
     each: &mut dyn FnMut(Piece<'_>) -> Result<(), LedgerError>,
 ) -> Result<(), LedgerError> {
-    let mut frames = Frames::new(path.into(), file.clone(), HEADER_BYTES, file_bytes);
+    let mut frames = Frames::new(path.into(), key, file.clone(), HEADER_BYTES, file_bytes);
     while let Some(step) = frames.step().map_err(reading)? {
         let from = match step {
-            // A frame with an older number belongs to what the disk kept of another file.
-            Ok(found) if found.number > chain.number => {
+            // A frame with an older number belongs to what the disk kept of another file. A remnant may have had to take
+            // the number of the frame before it.
+            Ok(found) if found.number > chain.number || chain.bridged_by(&found)? => {
                 let note = chain.take(&found, each)?;
                 each(Piece::Frame(&found, note))?;
                 continue;
@@ -235,6 +269,14 @@ pub(super) fn walk(
 }
 
 impl Chain {
+    pub(super) fn begin_at(&mut self, before: Position) {
+        self.at.get_or_insert(before);
+    }
+
+    fn bridged_by(&self, found: &FrameAt) -> Result<bool, LedgerError> {
+        Ok(found.number == self.number && super::decode(found)?.0.is_some_and(|stored| stored.head.remnant))
+    }
+
     /// Goes on by a frame, telling of the gap before it if there is one.
     fn take(
         &mut self,
@@ -261,8 +303,10 @@ impl Chain {
 fn next_sound(frames: &mut Frames, from: u64, to: u64, after: u64) -> io::Result<u64> {
     for offset in from + 1..to {
         frames.skip_to(offset);
+        // What was skipped had room for so many numbers and no more.
+        let most = after.saturating_add(1 + (offset - from) / HEAD_BYTES as u64);
         if let Some(Ok(found)) = frames.step()?
-            && found.number > after
+            && (after + 1..=most).contains(&found.number)
         {
             return Ok(offset);
         }
@@ -281,7 +325,12 @@ fn bridge(replica: &ReplicaId, from: Position, to: Position) -> Vec<u8> {
 fn set_aside(path: &Path, aside: &Path) -> io::Result<PathBuf> {
     fs::create_dir_all(aside)?;
     let copy = aside.join(path.file_name().unwrap_or_default());
-    fs::copy(path, &copy)?;
+    let _ = fs::remove_file(&copy);
+    // The mended one takes its name; a second name needs no room.
+    if fs::hard_link(path, &copy).is_err() {
+        fs::copy(path, &copy)?;
+    }
+    crate::ledger::store::sync_path(aside)?;
     Ok(copy)
 }
 

@@ -4,11 +4,13 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use proto::chunk::{self, Sealer};
+use bytes::Bytes;
+use proto::chunk::{self, Position, Sealer};
 use proto::id::ReplicaId;
 use proto::loss;
 use proto::wire::{self, LossClass};
 
+use super::frame::Key;
 use super::segment::{self, ChunkNote, Segment};
 use super::{Log, Stored, frame};
 use crate::ledger::error::LedgerError;
@@ -25,20 +27,22 @@ pub(super) struct Rewrite {
     unfinished: PathBuf,
     file: BufWriter<File>,
     segment: Segment,
+    key: Key,
     buffer: Vec<u8>,
 }
 
 impl Rewrite {
-    pub(super) fn begin(path: &Path, replica: &ReplicaId, first: u64) -> io::Result<Rewrite> {
+    pub(super) fn begin(path: &Path, replica: &ReplicaId, first: u64, before: Position) -> io::Result<Rewrite> {
         let unfinished = path.with_extension(UNFINISHED);
         let mut file = BufWriter::new(File::create(&unfinished)?);
-        file.write_all(&segment::header(replica, first))?;
-        let segment = Segment::new(path.into(), first, Default::default());
-        Ok(Rewrite { to: path.into(), unfinished, file, segment, buffer: Vec::new() })
+        file.write_all(&segment::header(replica, first, before))?;
+        let key = Key::of(replica);
+        let segment = Segment::new(path.into(), key, first, before);
+        Ok(Rewrite { to: path.into(), unfinished, file, segment, key, buffer: Vec::new() })
     }
 
     pub(super) fn push(&mut self, number: u64, body: &[u8], chunk: Option<ChunkNote>) -> io::Result<()> {
-        frame::assemble(number, body, &mut self.buffer);
+        frame::assemble(self.key, number, body, &mut self.buffer);
         self.file.write_all(&self.buffer)?;
         self.segment.grew(number, self.buffer.len(), chunk);
         Ok(())
@@ -81,28 +85,32 @@ pub(in crate::ledger) struct Evicted {
 }
 
 impl Log {
-    /// Takes the records of `class`, and of those that go before it, out of a sealed segment. Remnants stay.
+    /// Takes the records of `class`, and of those that go before it, out of a sealed segment, and what its commits put
+    /// besides, which a snapshot must hold. Remnants stay.
     pub(in crate::ledger) fn evict(&self, first: u64, class: LossClass) -> Result<Evicted, LedgerError> {
         let fail = |e: io::Error| LedgerError::Io { doing: "rewrite a segment of the journal", why: e.to_string() };
-        let (path, frames, before_bytes) = {
+        let (path, frames, before_bytes, before) = {
             let segments = self.segments();
             let sealed = segments.split_last().map_or(&[][..], |(_, sealed)| sealed);
             let Some(segment) = sealed.iter().find(|segment| segment.first == first) else {
                 return Ok(Evicted::default());
             };
-            (segment.path.clone(), segment.all_frames()?, segment.len)
+            (segment.path.clone(), segment.all_frames()?, segment.len, segment.before)
         };
-        let mut rewrite = Rewrite::begin(&path, self.replica(), first).map_err(fail)?;
+        let mut rewrite = Rewrite::begin(&path, self.replica(), first, before).map_err(fail)?;
         let mut pass =
-            Pass { rewrite: &mut rewrite, sealer: Sealer::default(), bare: None, evicted: 0, powered_on_s: 0 };
+            Pass { rewrite: &mut rewrite, sealer: Sealer::default(), bare: None, evicted: 0, puts: 0, powered_on_s: 0 };
         for found in frames {
             let found = found?;
             let (chunk, puts) = super::decode(&found)?;
-            pass.frame(found.number, chunk, puts.into_iter().map(frame::cell).collect(), class)?;
+            pass.puts += puts.len();
+            if let Some(stored) = chunk {
+                pass.chunk(found.number, stored, class)?;
+            }
         }
         pass.flush()?;
-        let (evicted, powered_on_s) = (pass.evicted, pass.powered_on_s);
-        if evicted == 0 {
+        let (evicted, puts, powered_on_s) = (pass.evicted, pass.puts, pass.powered_on_s);
+        if evicted == 0 && puts == 0 {
             rewrite.abandon().map_err(fail)?;
             return Ok(Evicted::default());
         }
@@ -122,70 +130,51 @@ impl Log {
     }
 }
 
-/// One walk over a segment's frames.
+/// One walk over a segment's chunks.
 struct Pass<'a> {
     rewrite: &'a mut Rewrite,
     sealer: Sealer,
-    /// A remnant with nothing left, which the next one may join: its frame's number, chunk and puts.
-    bare: Option<(u64, chunk::Chunk, Vec<wire::Cell>)>,
+    /// A remnant with nothing left, which the next one may join, and its frame's number.
+    bare: Option<(u64, chunk::Chunk)>,
     evicted: u64,
+    puts: usize,
     powered_on_s: u64,
 }
 
 impl Pass<'_> {
-    fn frame(
-        &mut self,
-        number: u64,
-        stored: Option<Stored>,
-        puts: Vec<wire::Cell>,
-        class: LossClass,
-    ) -> Result<(), LedgerError> {
-        let Some(stored) = stored else {
-            return match &mut self.bare {
-                Some((last, _, held)) => {
-                    *last = number;
-                    held.extend(puts);
-                    Ok(())
-                }
-                None => self.write(number, None, puts),
-            };
-        };
+    fn chunk(&mut self, number: u64, stored: Stored, class: LossClass) -> Result<(), LedgerError> {
         let mut chunk = stored.open()?;
         self.powered_on_s = chunk.body.powered_on_s;
-        let (before, losses) = (chunk.body.events.len(), chunk.body.losses.len());
-        let records: u64 = chunk.body.events.iter().map(|event| event.records.len() as u64).sum();
+        let records = |chunk: &chunk::Chunk| chunk.body.events.iter().map(|e| e.records.len() as u64).sum::<u64>();
+        let before = records(&chunk);
         let stripped = loss::strip(&mut chunk.body, class);
-        let left: u64 = chunk.body.events.iter().map(|event| event.records.len() as u64).sum();
-        self.evicted += records - left;
-        debug_assert!(stripped == (chunk.body.events.len() < before) && losses <= chunk.body.losses.len());
+        self.evicted += before - records(&chunk);
         if !stripped && !chunk.head.remnant {
             self.flush()?;
-            let note = note(&chunk.head);
-            return self.write(number, Some((stored.bytes.to_vec(), note)), puts);
+            return self.write(number, stored.bytes, note(&chunk.head));
         }
         if chunk.body.events.is_empty() && chunk.body.totals.is_empty() {
-            return self.join(number, chunk, puts);
+            return self.join(number, chunk);
         }
         self.flush()?;
-        self.remnant(number, &chunk, puts)
+        self.remnant(number, &chunk)
     }
 
-    fn join(&mut self, number: u64, chunk: chunk::Chunk, puts: Vec<wire::Cell>) -> Result<(), LedgerError> {
+    fn join(&mut self, number: u64, chunk: chunk::Chunk) -> Result<(), LedgerError> {
         match &mut self.bare {
-            Some((last, held, held_puts)) if held.head.records() + chunk.head.records() <= MERGED_RECORDS_MAX => {
+            Some((last, held)) if held.head.records() + chunk.head.records() <= MERGED_RECORDS_MAX => {
                 held.body.skipped_at_end += chunk.body.skipped_at_end;
                 for loss in &chunk.body.losses {
                     loss::lose(&mut held.body, loss.class(), loss.records);
                 }
                 (held.head.last, held.head.hash) = (chunk.head.last, chunk.head.hash);
                 held.body.powered_on_s = chunk.body.powered_on_s;
-                held_puts.extend(puts);
                 *last = number;
                 Ok(())
             }
             _ => {
                 self.flush()?;
-                self.bare = Some((number, chunk, puts));
+                self.bare = Some((number, chunk));
                 Ok(())
             }
         }
@@ -193,28 +182,21 @@ impl Pass<'_> {
 
     fn flush(&mut self) -> Result<(), LedgerError> {
         match self.bare.take() {
-            Some((number, chunk, puts)) => self.remnant(number, &chunk, puts),
+            Some((number, chunk)) => self.remnant(number, &chunk),
             None => Ok(()),
         }
     }
 
-    fn remnant(&mut self, number: u64, chunk: &chunk::Chunk, puts: Vec<wire::Cell>) -> Result<(), LedgerError> {
+    fn remnant(&mut self, number: u64, chunk: &chunk::Chunk) -> Result<(), LedgerError> {
         let head = &chunk.head;
         let bytes = self.sealer.remnant(&head.replica, head.before(), head.after(), &chunk.body);
-        let note = note(head);
-        self.write(number, Some((bytes, note)), puts)
+        self.write(number, bytes.into(), note(head))
     }
 
-    fn write(
-        &mut self,
-        number: u64,
-        chunk: Option<(Vec<u8>, ChunkNote)>,
-        puts: Vec<wire::Cell>,
-    ) -> Result<(), LedgerError> {
-        let (bytes, note) = chunk.map_or((Vec::new(), None), |(bytes, note)| (bytes, Some(note)));
-        let body = prost::Message::encode_to_vec(&wire::Frame { chunk: bytes.into(), puts });
+    fn write(&mut self, number: u64, chunk: Bytes, note: ChunkNote) -> Result<(), LedgerError> {
+        let body = prost::Message::encode_to_vec(&wire::Frame { chunk, puts: vec![] });
         self.rewrite
-            .push(number, &body, note)
+            .push(number, &body, Some(note))
             .map_err(|e| LedgerError::Io { doing: "rewrite a segment of the journal", why: e.to_string() })
     }
 }

@@ -8,7 +8,9 @@
 //!     16     8  epoch
 //!     24     8  number of its first frame, which is the file's name as well
 //!     32    64  site's name, then zeros
-//!     96    32  checksum: blake3 over the 96 bytes before
+//!     96    40  where the journal stands before it: seq, hash
+//!    136    24  zeros
+//!    160    32  checksum: blake3 over the 160 bytes before
 //! ```
 
 use std::fs::File;
@@ -18,13 +20,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use proto::chunk::Position;
+use proto::chunk::{ChainHash, Position};
 use proto::id::{Epoch, ReplicaId, Seq};
 
-use super::frame::{self, HEAD_BYTES};
+use super::frame::{self, HEAD_BYTES, Key};
 use crate::ledger::error::{FORMAT, LedgerError};
 
-pub(super) const HEADER_BYTES: u64 = 128;
+pub(super) const HEADER_BYTES: u64 = 192;
+const SUMMED_BYTES: usize = 160;
 pub(super) const EXTENSION: &str = "log";
 const MAGIC: &[u8; 8] = b"TILLSYNC";
 /// A place to begin reading at is remembered every so many bytes.
@@ -36,6 +39,7 @@ const READ_BYTES: usize = 64 << 10;
 #[derive(Debug, Clone)]
 pub(super) struct Segment {
     pub(super) path: PathBuf,
+    key: Key,
     /// Number of its first frame, and of its last; the last is below the first while it has none.
     pub(super) first: u64,
     pub(super) last: u64,
@@ -58,9 +62,10 @@ struct Mark {
 }
 
 impl Segment {
-    pub(super) fn new(path: PathBuf, first: u64, before: Position) -> Segment {
+    pub(super) fn new(path: PathBuf, key: Key, first: u64, before: Position) -> Segment {
         Segment {
             path,
+            key,
             first,
             last: first - 1,
             before,
@@ -107,7 +112,7 @@ impl Segment {
         let file = Arc::new(self.open()?);
         let starts = std::iter::once(HEADER_BYTES).chain(self.marks.iter().map(|mark| mark.offset).skip(1));
         let ends = self.marks.iter().map(|mark| mark.offset).skip(1).chain(std::iter::once(self.len));
-        let part = |(from, to)| Frames::new(self.path.clone(), file.clone(), from, to);
+        let part = |(from, to)| Frames::new(self.path.clone(), self.key, file.clone(), from, to);
         let mut parts: Vec<_> = starts.zip(ends).map(part).collect();
         parts.reverse();
         Ok(parts)
@@ -118,7 +123,7 @@ impl Segment {
     }
 
     fn frames(&self, from: u64, to: u64) -> Result<Frames, LedgerError> {
-        Ok(Frames::new(self.path.clone(), Arc::new(self.open()?), from, to))
+        Ok(Frames::new(self.path.clone(), self.key, Arc::new(self.open()?), from, to))
     }
 
     fn open(&self) -> Result<File, LedgerError> {
@@ -148,6 +153,7 @@ pub(super) struct FrameAt {
 /// Reads frames one after the other.
 pub(super) struct Frames {
     path: PathBuf,
+    key: Key,
     file: Arc<File>,
     /// The next frame.
     offset: u64,
@@ -158,8 +164,8 @@ pub(super) struct Frames {
 }
 
 impl Frames {
-    pub(super) fn new(path: PathBuf, file: Arc<File>, from: u64, to: u64) -> Frames {
-        Frames { path, file, offset: from, to, buffer: Vec::new(), buffered: from }
+    pub(super) fn new(path: PathBuf, key: Key, file: Arc<File>, from: u64, to: u64) -> Frames {
+        Frames { path, key, file, offset: from, to, buffer: Vec::new(), buffered: from }
     }
 
     /// Goes on reading at another place.
@@ -176,7 +182,7 @@ impl Frames {
         self.fill(HEAD_BYTES)?;
         let Some(head) = frame::Head::read(self.here()) else { return Ok(Some(Err(offset))) };
         self.fill(head.bytes())?;
-        let Some((head, body)) = frame::whole(self.here()) else { return Ok(Some(Err(offset))) };
+        let Some((head, body)) = frame::whole(self.key, self.here()) else { return Ok(Some(Err(offset))) };
         let found = FrameAt { number: head.number, offset, bytes: head.bytes(), body: Bytes::copy_from_slice(body) };
         self.offset += head.bytes() as u64;
         Ok(Some(Ok(found)))
@@ -237,7 +243,7 @@ pub(super) fn path(dir: &Path, first: u64) -> PathBuf {
     dir.join(format!("{first:020}.{EXTENSION}"))
 }
 
-pub(super) fn header(replica: &ReplicaId, first: u64) -> Vec<u8> {
+pub(super) fn header(replica: &ReplicaId, first: u64, before: Position) -> Vec<u8> {
     let site = replica.site.as_str().as_bytes();
     let mut bytes = Vec::with_capacity(HEADER_BYTES as usize);
     bytes.extend_from_slice(MAGIC);
@@ -247,20 +253,30 @@ pub(super) fn header(replica: &ReplicaId, first: u64) -> Vec<u8> {
     bytes.extend_from_slice(&first.to_le_bytes());
     bytes.extend_from_slice(site);
     bytes.resize(96, 0);
+    bytes.extend_from_slice(&before.seq.0.to_le_bytes());
+    bytes.extend_from_slice(&before.hash.0);
+    bytes.resize(SUMMED_BYTES, 0);
     let checksum = *blake3::hash(&bytes).as_bytes();
     bytes.extend_from_slice(&checksum);
     bytes
 }
 
-/// Whose segment it is. `Ok(None)` if the header is damaged.
-pub(super) fn read_header(file: &File) -> Result<Option<(ReplicaId, u64)>, LedgerError> {
+/// What a segment says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) replica: ReplicaId,
+    pub(super) before: Position,
+}
+
+/// `Ok(None)` if the header is damaged.
+pub(super) fn read_header(file: &File) -> Result<Option<Header>, LedgerError> {
     let mut bytes = [0; HEADER_BYTES as usize];
     match file.read_exact_at(&mut bytes, 0) {
         Ok(()) => {}
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         Err(e) => return Err(LedgerError::Io { doing: "read a segment's header", why: e.to_string() }),
     }
-    if bytes[..8] != *MAGIC || bytes[96..] != *blake3::hash(&bytes[..96]).as_bytes() {
+    if bytes[..8] != *MAGIC || bytes[SUMMED_BYTES..] != *blake3::hash(&bytes[..SUMMED_BYTES]).as_bytes() {
         return Ok(None);
     }
     let u32_at = |at: usize| u32::from_le_bytes(std::array::from_fn(|n| bytes[at + n]));
@@ -271,5 +287,7 @@ pub(super) fn read_header(file: &File) -> Result<Option<(ReplicaId, u64)>, Ledge
     }
     let site = bytes.get(32..32 + u32_at(12) as usize).and_then(|name| std::str::from_utf8(name).ok());
     let site = site.and_then(|name| name.parse().ok());
-    Ok(site.map(|site| (ReplicaId { site, epoch: Epoch(u64_at(16)) }, u64_at(24))))
+    let hash = ChainHash(std::array::from_fn(|n| bytes[104 + n]));
+    let before = Position { seq: Seq(u64_at(96)), hash };
+    Ok(site.map(|site| Header { replica: ReplicaId { site, epoch: Epoch(u64_at(16)) }, before }))
 }

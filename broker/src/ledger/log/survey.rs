@@ -7,7 +7,8 @@ use std::sync::Arc;
 use proto::id::ReplicaId;
 
 use super::Stored;
-use super::recover::{Chain, Lost, Piece, files, reading, walk};
+use super::frame::Key;
+use super::recover::{Chain, Lost, Piece, files, number_of, reading, walk};
 use super::segment::{self, HEADER_BYTES};
 use crate::ledger::error::LedgerError;
 
@@ -45,19 +46,21 @@ pub(in crate::ledger) fn survey(
         let file = Arc::new(File::open(&path).map_err(reading)?);
         let bytes = file.metadata().map_err(reading)?.len();
         match segment::read_header(&file)? {
-            Some((owner, _)) if owner != *replica => {
-                return Err(LedgerError::Stranger { path, found: owner.to_string(), wanted: replica.to_string() });
+            Some(other) if other.replica != *replica => {
+                let (found, wanted) = (other.replica.to_string(), replica.to_string());
+                return Err(LedgerError::Stranger { path, found, wanted });
             }
-            Some(_) => {}
+            Some(header) => chain.begin_at(header.before),
             None if n + 1 == count && bytes <= HEADER_BYTES => {
                 survey.torn_bytes += bytes;
                 continue;
             }
             None => survey.faults.push(Fault { path: path.clone(), from: 0, to: HEADER_BYTES }),
         }
+        chain.number = chain.number.max(number_of(&path).saturating_sub(1));
         survey.segments += 1;
         survey.bytes += bytes;
-        walk(&path, &file, bytes, &mut chain, &mut |piece| {
+        walk(&path, Key::of(replica), &file, bytes, &mut chain, &mut |piece| {
             match piece {
                 Piece::Frame(frame, _) => {
                     survey.frames += 1;

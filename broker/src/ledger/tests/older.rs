@@ -72,8 +72,8 @@ async fn a_newer_format_is_refused_with_advice() {
     let path = dir.path().join("journal/00000000000000000001.log");
     let mut bytes = fs::read(&path).unwrap();
     bytes[8] = 3;
-    let sum = *blake3::hash(&bytes[..96]).as_bytes();
-    bytes[96..128].copy_from_slice(&sum);
+    let sum = *blake3::hash(&bytes[..160]).as_bytes();
+    bytes[160..192].copy_from_slice(&sum);
     fs::write(&path, bytes).unwrap();
     let error = Running::open(options(dir.path())).err().unwrap();
     assert!(matches!(error, LedgerError::Format(3)) && error.to_string().contains("newer tillsync"), "{error}");
