@@ -19,6 +19,9 @@ use crate::ledger::{Put, Table};
 /// The number is on disk, in both cores' ledgers: far from those that they give.
 pub const TABLE: Table = Table(32);
 
+/// More than all messages' bytes allow, at any size: a slot beyond it is damage, and would make the start count up to it.
+const SLOTS_MAX: u32 = 1 << 20;
+
 /// A cell of the table.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Cell<'a> {
@@ -143,7 +146,7 @@ pub(super) fn read<'a>(key: &'a [u8], value: &'a [u8]) -> Option<Cell<'a>> {
         }
         b'm' => {
             let (number, body) = value.split_first_chunk()?;
-            let slot = u32::from_be_bytes(key.try_into().ok()?);
+            let slot = Some(u32::from_be_bytes(key.try_into().ok()?)).filter(|slot| *slot < SLOTS_MAX)?;
             text(parts(body)?.0)?;
             Some(Cell::Message { slot, number: u64::from_be_bytes(*number), body })
         }
@@ -220,7 +223,8 @@ mod tests {
             (b"", b""),
             (b"la\x0012345678", b"\xff"),
             (b"m12345678", b"12345678\0\x01a\0\0"),
-            (b"m1234", b"12345678\0\x09a"),
+            (b"m\0\0\0\x01", b"12345678\0\x09a"),
+            (b"m1234", b"12345678\0\x01a\0\0"),
             (b"fa\0t", b"\x01"),
             (b"da", b"12345678\0\0\0\0\0\0\0\x01"),
         ] {

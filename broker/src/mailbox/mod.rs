@@ -1,6 +1,6 @@
 //! What persistent sessions have subscribed to and not received yet, kept in the ledger.
 //!
-//! Messages are kept by filter, not by session: a [`Ring`](ring::Ring) holds what came for one filter, once for all
+//! Messages are kept by filter, not by session: a ring (`ring.rs`) holds what came for one filter, once for all
 //! sessions that have it, and a session is a place in its rings. So a message costs the same for one session as for a
 //! thousand, and one that stands still costs nothing.
 //!

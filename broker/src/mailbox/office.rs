@@ -31,6 +31,8 @@ pub(super) struct Office {
     pub(super) restored: u64,
     /// Of all messages that are in a ring, each once.
     bytes: usize,
+    /// Of what is held for QoS 0.
+    live_bytes: usize,
     /// Who was sent which QoS 2 message and did not answer: dropping it wants a release.
     exactly_once: HashMap<u64, BTreeSet<u64>>,
     pub(super) slots: Slots,
@@ -135,7 +137,7 @@ impl Office {
         ring.users -= 1;
         ring.waiters.remove(&id);
         if held.grant.qos == 0 && session.attached {
-            ring.remove_reader();
+            ring.remove_reader(&mut self.live_bytes);
         }
         if ring.members.remove(&id) {
             let numbers = ring.from(held.from).map(|message| message.number);
@@ -174,7 +176,7 @@ impl Office {
                 ring.push(&message, ring.members.len());
             }
             if ring.has_readers() {
-                ring.push_live(&message);
+                ring.push_live(&message, &mut self.live_bytes);
             }
             if !std::mem::replace(&mut ring.filled, true) {
                 self.filled.push(*id);
@@ -298,7 +300,7 @@ impl Office {
             let Some(ring) = self.rings.get_mut(&held.ring).filter(|_| held.grant.qos == 0) else { continue };
             match attached {
                 true => held.seen = ring.add_reader(),
-                false => ring.remove_reader(),
+                false => ring.remove_reader(&mut self.live_bytes),
             }
         }
     }

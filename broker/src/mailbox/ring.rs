@@ -9,6 +9,8 @@ use super::letters::Message;
 /// What is held for those who subscribed at QoS 0 and are there: beyond it the oldest goes.
 const LIVE_MAX: usize = 100;
 const LIVE_BYTES_MAX: usize = 64 << 10;
+/// The same for all rings: beyond it a ring's own oldest goes, and at last the new one.
+const LIVE_BYTES_TOTAL_MAX: usize = 4 << 20;
 
 /// Sessions come and go at their own pace; none of them holds a message of its own.
 #[derive(Debug)]
@@ -106,26 +108,35 @@ impl Ring {
         self.live_end
     }
 
-    pub(super) fn remove_reader(&mut self) {
+    /// `total` are the bytes that all rings hold for readers.
+    pub(super) fn remove_reader(&mut self, total: &mut usize) {
         self.readers -= 1;
-        if self.readers == 0 {
-            self.live.clear();
-            self.live_bytes = 0;
-        }
+        while self.readers == 0 && self.forget_live(total) {}
     }
 
     pub(super) fn has_readers(&self) -> bool {
         self.readers > 0
     }
 
-    pub(super) fn push_live(&mut self, message: &Arc<Message>) {
+    pub(super) fn push_live(&mut self, message: &Arc<Message>, total: &mut usize) {
+        // Readers count what they miss from it.
+        self.live_end += 1;
         self.live.push_back(message.clone());
         self.live_bytes += message.cost();
-        self.live_end += 1;
-        while self.live.len() > LIVE_MAX || (self.live_bytes > LIVE_BYTES_MAX && self.live.len() > 1) {
-            let Some(oldest) = self.live.pop_front() else { break };
-            self.live_bytes -= oldest.cost();
+        *total += message.cost();
+        while self.live.len() > LIVE_MAX
+            || (self.live_bytes > LIVE_BYTES_MAX && self.live.len() > 1)
+            || (*total > LIVE_BYTES_TOTAL_MAX && !self.live.is_empty())
+        {
+            self.forget_live(total);
         }
+    }
+
+    fn forget_live(&mut self, total: &mut usize) -> bool {
+        let Some(oldest) = self.live.pop_front() else { return false };
+        self.live_bytes -= oldest.cost();
+        *total -= oldest.cost();
+        true
     }
 
     /// The message at a reader's place above `cursor`, after moving the place over those that are below it. Adds to

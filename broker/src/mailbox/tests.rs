@@ -504,6 +504,16 @@ fn qos_0_is_for_those_who_are_there() {
 }
 
 #[test]
+fn who_does_not_take_qos_0_loses_the_oldest_counted() {
+    let mut world = World::start(0, MailLimits::default());
+    world.connect();
+    fill(&mut world, 300, 10);
+    let link = world.link.as_mut().unwrap();
+    let got = std::iter::from_fn(|| link.next()).count() as u64;
+    assert_eq!((got, got + world.mail.mailboxes().stats().dropped.get()), (100, 300));
+}
+
+#[test]
 fn overlapping_subscriptions_get_one_letter() {
     let mut world = World::start(1, MailLimits::default());
     world.tell(Change::Subscribed(vec![
