@@ -10,10 +10,7 @@ use super::connection::{Connection, End, OUT_BYTES_HIGH};
 use super::encode;
 use super::intake::{Batch, Inbound, Intake};
 use super::publish::{Ack, Due, Gathered, is_refusal};
-use crate::mailbox::{Attached, Change, Delivery};
-
-/// Letters in flight per connection, if its client does not want fewer.
-const IN_FLIGHT_MAX: usize = 100;
+use crate::mailbox::{Attached, Change, Delivery, IN_FLIGHT_MAX};
 
 pub(super) struct MailDrop {
     attached: Attached,

@@ -2,53 +2,44 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `f`, client, 0, filter | granted QoS, subscription identifier if any |
-//! | `l`, client, 0, index | QoS, message number, subscription identifiers; one byte 255 once released |
-//! | `m`, message number | topic and properties, each after its length, then the payload |
+//! | `d`, client | number up to which all is done; how many done ones above it, and they; released ones |
+//! | `f`, client, 0, filter | granted QoS, number from which it counts, subscription identifier if any |
+//! | `m`, slot | message number; topic and properties, each after its length; the payload |
 //! | `s`, client | expiry in seconds, then 1 and the owner's name if it has one |
 //!
-//! Numbers are big-endian, so keys are in order.
+//! Numbers are big-endian. A slot is used again once its message is gone, so that however many messages pass, few
+//! cells change.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::Grant;
 use super::letters::Message;
-use crate::ledger::{LedgerError, Put, Table};
+use crate::ledger::{Put, Table};
 
 /// The number is on disk, in both cores' ledgers: far from those that they give.
 pub const TABLE: Table = Table(32);
 
-const RELEASED: u8 = 255;
+/// More than all messages' bytes allow, at any size: a slot beyond it is damage, and would make the start count up to it.
+const SLOTS_MAX: u32 = 1 << 20;
 
 /// A cell of the table.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Cell<'a> {
-    Filter {
-        client: &'a str,
-        filter: &'a str,
-        grant: Grant,
-    },
-    /// `None`: released.
-    Letter {
-        client: &'a str,
-        index: u64,
-        of: Option<Stored>,
-    },
-    Message {
-        number: u64,
-    },
-    Session {
-        client: &'a str,
-        owner: Option<&'a str>,
-        expiry_s: u32,
-    },
+    Filter { client: &'a str, filter: &'a str, grant: Grant, from: u64 },
+    Message { slot: u32, number: u64, body: &'a [u8] },
+    Progress { client: &'a str, progress: Progress },
+    Session { client: &'a str, owner: Option<&'a str>, expiry_s: u32 },
 }
 
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Stored {
-    pub(super) qos: u8,
-    pub(super) number: u64,
-    pub(super) ids: Box<[u32]>,
+/// How far a session is.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// Nothing up to here is to be sent again.
+    pub(super) floor: u64,
+    /// Nor are these, above it.
+    pub(super) done: Vec<u64>,
+    /// The client has these, and waits for PUBREL or did not answer it.
+    pub(super) released: Vec<u64>,
 }
 
 pub(super) fn session(client: &str, owner: Option<&str>, expiry_s: u32) -> Put {
@@ -64,8 +55,9 @@ pub(super) fn no_session(client: &str) -> Put {
     Put::delete(TABLE, session_key(client))
 }
 
-pub(super) fn filter(client: &str, filter: &str, grant: Grant) -> Put {
+pub(super) fn filter(client: &str, filter: &str, grant: Grant, from: u64) -> Put {
     let mut value = vec![grant.qos];
+    value.extend(from.to_be_bytes());
     value.extend(grant.id.into_iter().flat_map(u32::to_be_bytes));
     Put::set(TABLE, key(b'f', client, filter.as_bytes()), value)
 }
@@ -74,27 +66,28 @@ pub(super) fn no_filter(client: &str, filter: &str) -> Put {
     Put::delete(TABLE, key(b'f', client, filter.as_bytes()))
 }
 
-pub(super) fn letter(client: &str, index: u64, qos: u8, number: u64, ids: &[u32]) -> Put {
-    let mut value = vec![qos];
-    value.extend(number.to_be_bytes());
-    value.extend(ids.iter().flat_map(|id| id.to_be_bytes()));
-    Put::set(TABLE, key(b'l', client, &index.to_be_bytes()), value)
+pub(super) fn progress(client: &str, progress: &Progress) -> Put {
+    let Progress { floor, done, released } = progress;
+    let count = done.len() as u64;
+    let numbers = [*floor, count].into_iter().chain(done.iter().chain(released).copied());
+    Put::set(TABLE, progress_key(client), numbers.flat_map(u64::to_be_bytes).collect::<Vec<u8>>())
 }
 
-pub(super) fn released(client: &str, index: u64) -> Put {
-    Put::set(TABLE, key(b'l', client, &index.to_be_bytes()), [RELEASED])
+pub(super) fn no_progress(client: &str) -> Put {
+    Put::delete(TABLE, progress_key(client))
 }
 
-pub(super) fn no_letter(client: &str, index: u64) -> Put {
-    Put::delete(TABLE, key(b'l', client, &index.to_be_bytes()))
+pub(super) fn message(slot: u32, message: &Message) -> Put {
+    Put::set(TABLE, message_key(slot), [&message.number.to_be_bytes()[..], &message.body].concat())
 }
 
-pub(super) fn message(message: &Message) -> Put {
-    Put::set(TABLE, message_key(message.number), &message.body[..])
+pub(super) fn no_message(slot: u32) -> Put {
+    Put::delete(TABLE, message_key(slot))
 }
 
-pub(super) fn no_message(number: u64) -> Put {
-    Put::delete(TABLE, message_key(number))
+/// For a cell that nobody can read.
+pub(super) fn nothing(key: &[u8]) -> Put {
+    Put::delete(TABLE, key)
 }
 
 /// One copy of exact size: the parts may be views of a large read buffer.
@@ -137,40 +130,26 @@ pub(super) fn parts(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     Some((topic, properties, payload))
 }
 
-/// What a cell says: what cannot be read is damage, since this software wrote it.
-pub(super) fn read<'a>(key: &'a [u8], value: &'a [u8]) -> Result<Cell<'a>, LedgerError> {
-    cell(key, value)
-        .ok_or_else(|| LedgerError::Value { table: TABLE.0, why: format!("the cell {}", key.escape_ascii()) })
-}
-
-fn cell<'a>(key: &'a [u8], value: &'a [u8]) -> Option<Cell<'a>> {
+/// What a cell says. `None`: this software did not write it.
+pub(super) fn read<'a>(key: &'a [u8], value: &'a [u8]) -> Option<Cell<'a>> {
     let (&kind, key) = key.split_first()?;
     let text = |bytes| std::str::from_utf8(bytes).ok();
-    let of_client = || {
-        let at = key.iter().position(|&byte| byte == 0)?;
-        Some((text(&key[..at])?, &key[at + 1..]))
-    };
-    let number = |bytes: &[u8]| Some(u64::from_be_bytes(bytes.try_into().ok()?));
     match kind {
+        b'd' => Some(Cell::Progress { client: text(key)?, progress: read_progress(value)? }),
         b'f' => {
-            let (client, filter) = of_client()?;
-            let (&qos, id) = value.split_first()?;
-            let grant = Grant { qos, id: ids(id)?.first().copied() };
-            Some(Cell::Filter { client, filter: text(filter)?, grant })
+            let at = key.iter().position(|&byte| byte == 0)?;
+            let (&qos, rest) = value.split_first()?;
+            let (from, id) = rest.split_first_chunk()?;
+            let grant = Grant { qos, id: read_id(id)? };
+            let (client, filter) = (text(&key[..at])?, text(&key[at + 1..])?);
+            Some(Cell::Filter { client, filter, grant, from: u64::from_be_bytes(*from) })
         }
-        b'l' => {
-            let (client, index) = of_client()?;
-            let of = match value {
-                [RELEASED] => None,
-                [qos, stored @ ..] => {
-                    let (at, rest) = stored.split_at_checked(8)?;
-                    Some(Stored { qos: *qos, number: number(at)?, ids: ids(rest)? })
-                }
-                [] => return None,
-            };
-            Some(Cell::Letter { client, index: number(index)?, of })
+        b'm' => {
+            let (number, body) = value.split_first_chunk()?;
+            let slot = Some(u32::from_be_bytes(key.try_into().ok()?)).filter(|slot| *slot < SLOTS_MAX)?;
+            text(parts(body)?.0)?;
+            Some(Cell::Message { slot, number: u64::from_be_bytes(*number), body })
         }
-        b'm' => parts(value).and(Some(Cell::Message { number: number(key)? })),
         b's' => {
             let (expiry, owner) = value.split_first_chunk()?;
             let owner = match owner {
@@ -184,17 +163,32 @@ fn cell<'a>(key: &'a [u8], value: &'a [u8]) -> Option<Cell<'a>> {
     }
 }
 
-fn ids(bytes: &[u8]) -> Option<Box<[u32]>> {
-    let (ids, rest) = bytes.as_chunks::<4>();
-    rest.is_empty().then(|| ids.iter().map(|id| u32::from_be_bytes(*id)).collect())
+fn read_progress(value: &[u8]) -> Option<Progress> {
+    let (numbers, rest) = value.as_chunks::<8>();
+    let mut numbers = numbers.iter().map(|number| u64::from_be_bytes(*number));
+    let (floor, count) = (numbers.next()?, usize::try_from(numbers.next()?).ok()?);
+    let mut done: Vec<u64> = numbers.collect();
+    let released = (rest.is_empty() && count <= done.len()).then(|| done.split_off(count))?;
+    Some(Progress { floor, done, released })
+}
+
+fn read_id(bytes: &[u8]) -> Option<Option<u32>> {
+    match bytes {
+        [] => Some(None),
+        id => Some(Some(u32::from_be_bytes(id.try_into().ok()?))),
+    }
 }
 
 fn session_key(client: &str) -> Vec<u8> {
     [b"s", client.as_bytes()].concat()
 }
 
-fn message_key(number: u64) -> Vec<u8> {
-    [&b"m"[..], &number.to_be_bytes()].concat()
+fn progress_key(client: &str) -> Vec<u8> {
+    [b"d", client.as_bytes()].concat()
+}
+
+fn message_key(slot: u32) -> Vec<u8> {
+    [&b"m"[..], &slot.to_be_bytes()].concat()
 }
 
 /// Client ids have no NUL.
@@ -209,22 +203,32 @@ mod tests {
     #[test]
     fn every_cell_is_read_as_it_was_written() {
         let grant = Grant { qos: 2, id: Some(7) };
-        let stored = Stored { qos: 1, number: 9, ids: [3, 4].into() };
+        let progress = Progress { floor: 4, done: vec![6, 7], released: vec![2, 7] };
+        let again = Progress { floor: 4, done: vec![6, 7], released: vec![2, 7] };
+        let text = Message::new(9, Some(5), body("t", b"pp", b"payload"));
         let written = [
             (session("a", Some("owner"), 60), Cell::Session { client: "a", owner: Some("owner"), expiry_s: 60 }),
             (session("a", None, 0), Cell::Session { client: "a", owner: None, expiry_s: 0 }),
-            (filter("a", "t/#", grant), Cell::Filter { client: "a", filter: "t/#", grant }),
-            (letter("a", 5, 1, 9, &[3, 4]), Cell::Letter { client: "a", index: 5, of: Some(stored) }),
-            (released("a", 5), Cell::Letter { client: "a", index: 5, of: None }),
+            (filter("a", "t/#", grant, 3), Cell::Filter { client: "a", filter: "t/#", grant, from: 3 }),
+            (super::progress("a", &progress), Cell::Progress { client: "a", progress: again }),
+            (message(5, &text), Cell::Message { slot: 5, number: 9, body: &text.body }),
         ];
         for (put, cell) in &written {
             assert_eq!(read(&put.key, put.value.as_ref().unwrap()).unwrap(), *cell);
         }
         assert_eq!(parts(&body("t", b"pp", b"payload")), Some((&b"t"[..], &b"pp"[..], &b"payload"[..])));
-        for (key, value) in
-            [(&b"x"[..], &b"1"[..]), (b"", b""), (b"la\x001234567", b"\xff"), (b"m12345678", b"\0\x09a")]
-        {
-            assert!(read(key, value).is_err(), "{key:?}");
+        // Kinds and lengths that this layout does not have, a progress that promises more than it holds, a short body.
+        for (key, value) in [
+            (&b"x"[..], &b"1"[..]),
+            (b"", b""),
+            (b"la\x0012345678", b"\xff"),
+            (b"m12345678", b"12345678\0\x01a\0\0"),
+            (b"m\0\0\0\x01", b"12345678\0\x09a"),
+            (b"m1234", b"12345678\0\x01a\0\0"),
+            (b"fa\0t", b"\x01"),
+            (b"da", b"12345678\0\0\0\0\0\0\0\x01"),
+        ] {
+            assert!(read(key, value).is_none(), "{key:?}");
         }
     }
 }

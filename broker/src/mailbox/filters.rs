@@ -139,24 +139,24 @@ fn split_hash(filter: &str) -> (Option<&str>, bool) {
     }
 }
 
+/// MQTT's rule for one filter, level by level, as it is told.
+pub(super) fn matches(filter: &str, topic: &str) -> bool {
+    let (mut wanted, mut levels) = (filter.split('/'), topic.split('/'));
+    loop {
+        match (wanted.next(), levels.next()) {
+            (Some("#"), _) | (None, None) => return true,
+            (Some("+"), Some(_)) => {}
+            (Some(a), Some(b)) if a == b => {}
+            _ => return false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    /// MQTT's rule, level by level, as it is told.
-    fn matches(filter: &str, topic: &str) -> bool {
-        let (mut wanted, mut levels) = (filter.split('/'), topic.split('/'));
-        loop {
-            match (wanted.next(), levels.next()) {
-                (Some("#"), _) | (None, None) => return true,
-                (Some("+"), Some(_)) => {}
-                (Some(a), Some(b)) if a == b => {}
-                _ => return false,
-            }
-        }
-    }
 
     fn filter() -> impl Strategy<Value = String> {
         let level = prop_oneof![Just("a"), Just("b"), Just(""), Just("+")];

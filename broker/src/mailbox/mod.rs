@@ -1,33 +1,49 @@
 //! What persistent sessions have subscribed to and not received yet, kept in the ledger.
 //!
-//! A [`Mail`] belongs to the writer: it finds who wants a message and says what must be written for it, in the same
-//! commit as what caused it. A [`Mailbox`] is shared with the session's connection, which sees a letter only once it
-//! is durable. `filters.rs` finds filters by topic, `disk.rs` is the table, `mail.rs` fills, `letters.rs` is one
-//! queue. Pure but for two locks: no disk, no clock, no socket.
+//! Messages are kept by filter, not by session: a ring (`ring.rs`) holds what came for one filter, once for all
+//! sessions that have it, and a session is a place in its rings. So a message costs the same for one session as for a
+//! thousand, and one that stands still costs nothing.
+//!
+//! A [`Mail`] belongs to the writer: it finds the rings of a message and says what must be written for it, in the same
+//! commit as what caused it. A [`Mailbox`] belongs to the session's connection, which sees a message only once it is
+//! durable. `filters.rs` finds rings by topic, `disk.rs` is the table, `recover.rs` reads it, `office.rs` is what the
+//! two share. Pure but for two locks: no disk, no clock, no socket.
 //!
 //! The rules that keep delivery exactly once:
 //!
-//! - A letter's packet id follows from its index, which is on disk: sent again, it has the same one.
+//! - A letter's packet id follows from its message's number, which is on disk: sent again, it has the same one.
 //! - QoS 1 is forgotten lazily after its PUBACK. If that is lost with a crash, the letter comes again, with DUP.
-//! - QoS 2 is marked released, durably, before its PUBREL. From then on only the PUBREL is ever sent.
-//! - A QoS 2 letter that may have been sent is never dropped whole: its release stays, so that the client forgets
-//!   the packet id before it means another message.
+//! - QoS 2 is marked released, durably, before its PUBREL. From then on only the PUBREL is ever sent. The mark and what
+//!   is done are one cell, so none can be lost without the other.
+//! - A QoS 2 letter that may have been sent is never dropped whole: it is marked released with what drops it, so that
+//!   the client forgets the packet id before it means another message.
 
 mod disk;
 mod filters;
 mod letters;
 mod mail;
+mod office;
+mod recover;
+mod ring;
+mod session;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 pub use self::disk::TABLE;
 pub(crate) use self::filters::FilterTree;
 pub(crate) use self::letters::{Attached, Delivery, Mailbox, Message};
 pub use self::mail::{Changes, Mail};
+use self::office::{Office, lock};
 use crate::front::Counter;
+
+/// Letters in flight per connection, if its client does not want fewer. After a start, as many of a session's QoS 2
+/// letters count as sent.
+pub(crate) const IN_FLIGHT_MAX: usize = 100;
+/// Packet ids of MQTT: 1 to 65,535.
+const PACKET_IDS: u64 = 65_535;
 
 /// A change of a persistent session, made durable by the writer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +56,7 @@ pub enum Change {
     },
     Subscribed(Vec<(String, Grant)>),
     Unsubscribed(Vec<String>),
-    /// PUBREC: the letter with this index is with the client and must never be sent again.
+    /// PUBREC: the letter with this number is with the client and must never be sent again.
     Received(u64),
     /// PUBACK or PUBCOMP.
     Done(u64),
@@ -57,11 +73,11 @@ pub struct Grant {
 /// Bounds of mailboxes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MailLimits {
-    /// Undelivered messages of one session. Past it the oldest goes, counted.
+    /// Undelivered messages of one filter. Past it the oldest goes, counted for each session that did not get it.
     pub messages_max: usize,
     /// Bytes of them, with 64 for each message's own keeping. Past it the oldest goes, counted.
     pub bytes_max: usize,
-    /// Bytes of all sessions' messages. At it, a session pays for a new message with its own oldest; if it has none,
+    /// Bytes of all messages, each once. At it, a filter pays for a new message with its own oldest; if it has none,
     /// the new one is dropped. Counted.
     pub bytes_total_max: usize,
     /// A message longer than this is not kept for persistent sessions but dropped, counted: it would not fit well
@@ -82,13 +98,13 @@ pub struct MailStats {
     pub sessions: Counter,
     /// Sessions found in the ledger at the start.
     pub restored: Counter,
-    /// Gauge: messages that persistent sessions have not acknowledged.
+    /// Gauge: messages that some persistent session has not acknowledged, each once.
     pub messages: Counter,
-    /// Gauge: their bytes, shared ones counted for each session.
+    /// Gauge: their bytes.
     pub bytes: Counter,
-    /// Messages put into mailboxes.
+    /// Messages kept for persistent sessions, each once.
     pub queued: Counter,
-    /// Messages that a session lost because of a bound: oldest first.
+    /// Messages that a session lost because of a bound, oldest first: counted for each session.
     pub dropped: Counter,
     /// Messages sent again to a session that came back.
     pub redelivered: Counter,
@@ -112,7 +128,7 @@ impl MailStats {
 /// All mailboxes, as the front sees them.
 #[derive(Debug, Default)]
 pub struct Mailboxes {
-    by_client: Mutex<HashMap<Arc<str>, Arc<Mailbox>>>,
+    office: Arc<Mutex<Office>>,
     restored: Mutex<Vec<Restored>>,
     limits: OnceLock<MailLimits>,
     stats: Arc<MailStats>,
@@ -130,7 +146,7 @@ pub(crate) struct Restored {
 impl Mailboxes {
     /// The mailbox of a session that is open.
     pub(crate) fn of(&self, client: &str) -> Option<Arc<Mailbox>> {
-        self.by_client.lock().unwrap_or_else(PoisonError::into_inner).get(client).cloned()
+        lock(&self.office).mailbox(client)
     }
 
     /// The sessions that were found at the start, once.

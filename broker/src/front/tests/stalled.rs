@@ -49,7 +49,7 @@ async fn a_hundred_stalled_subscribers_have_a_bound() {
         assert!(rig.stats.mail.bytes.get() as usize <= FrontConfig::default().mail.bytes_total_max);
     }
     assert!(worst > 0 && rig.stats.mail.dropped.get() > 0, "they were not stalled: {worst}");
-    // In a mailbox a message is shared by all; the bound counts it for each. The router's log has four segments.
+    // A ring's messages are shared by all. The router's log has four segments.
     let shared = 1 << 20;
     let log = 4 * FrontConfig::default().segment_bytes;
     assert!(STALLED * 2 * OUT_BYTES_HIGH + shared + log <= COST_MAX);
