@@ -413,6 +413,13 @@ mod tests {
             flipped[at] ^= 4;
             assert!(open(&flipped).is_err() || open(&flipped) == open(&bytes), "byte {at}");
         }
+        for count in [u64::MAX, u64::MAX - 1] {
+            let mut lying = bare.clone();
+            lying.events[0].skipped = count;
+            let after = Position { seq: Seq(u64::MAX), ..chunk.after };
+            let bytes = sealer.lay_out(REMNANT, &replica(), Position::default(), after, &lying.encode_to_vec());
+            assert!(open(&bytes).is_err(), "more than can be counted");
+        }
         whole.skipped_at_end = 1;
         let lying = sealer.seal(&replica(), Position::default(), &whole);
         assert!(open(&lying.bytes).is_err(), "only a remnant may have gaps");

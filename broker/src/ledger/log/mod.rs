@@ -265,6 +265,14 @@ fn decode(frame: &FrameAt) -> Result<(Option<Stored>, Vec<Put>), LedgerError> {
     Ok((chunk, puts.ok_or_else(|| strange("a table that cannot be".into()))?))
 }
 
+/// A frame as whoever knows the layout could make it for another ledger.
+#[cfg(test)]
+pub(super) fn forged_frame(of: &ReplicaId, number: u64, frame: &wire::Frame) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    frame::encode(Key::of(of), number, frame, &mut bytes);
+    bytes
+}
+
 /// The one end that grows. Owned by the writer.
 pub(super) struct Appender {
     log: Log,

@@ -1,5 +1,6 @@
 //! The ledger with a small core of its own: notes are journalled, and counted by sender in the state.
 
+mod attacks;
 mod eviction;
 mod faults;
 mod older;
