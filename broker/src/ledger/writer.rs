@@ -113,7 +113,7 @@ impl<C: Core> Writer<C> {
                 }
                 next = match self.pending.full() {
                     true => None,
-                    false => self.inbox.try_recv().ok().or_else(|| {
+                    false => self.waiting().or_else(|| {
                         let left = joined_until.saturating_duration_since(Instant::now());
                         if left.is_zero() { None } else { self.next_within(left, runtime) }
                     }),
@@ -131,6 +131,14 @@ impl<C: Core> Writer<C> {
             }
             self.commit(perform)?;
         }
+    }
+
+    /// What waits, or is about to: others may be ready to send and only lack a processor.
+    fn waiting(&mut self) -> Option<Work<C>> {
+        self.inbox.try_recv().ok().or_else(|| {
+            std::thread::yield_now();
+            self.inbox.try_recv().ok()
+        })
     }
 
     /// The next item if it comes in time; a closed inbox is told as a request to stop.
