@@ -151,7 +151,9 @@ fn perform(publisher: Publisher, to_hub: mpsc::Sender<ToHub>) -> Perform<Effect>
     Box::new(move |effect| match effect {
         Effect::Publish { topic, payload, retain } => publisher.publish(&topic, payload, retain),
         Effect::Restore { topic, payload } => publisher.restore(&topic, payload),
-        Effect::FeedAck { cursor, resend } => tell_hub(ToHub::FeedAck { cursor, resend }),
+        Effect::FeedAck(ack) => tell_hub(ToHub::FeedAck(ack)),
+        Effect::Present { parts, looked } => tell_hub(ToHub::Present { parts, looked }),
+        Effect::Say(of) => tell_hub(ToHub::Say(of)),
         Effect::Beat(beat) => tell_hub(ToHub::Beat(beat)),
         Effect::Answer(answer, value) => {
             // The asker may have left.

@@ -37,6 +37,8 @@ pub struct Config {
     pub requests: Limits,
     pub devices: Accounts,
     pub modes: HashMap<DeviceName, ScanMode>,
+    /// Streams of the hub's feed besides the registers.
+    pub follow: Vec<String>,
 }
 
 /// Flags of `run` that stand in for keys of the file.
@@ -69,6 +71,7 @@ impl Default for Config {
             requests: Limits::default(),
             devices: Accounts::default(),
             modes: HashMap::new(),
+            follow: Vec::new(),
         }
     }
 }
@@ -102,6 +105,8 @@ impl Config {
             retain_s: settings.number("retain_days", 14, 0..=36_500) * DAY_S,
             evict: true,
         };
+        let must_be = "\"*\" for every other site, or sites' names with commas between them";
+        let Follow(follow) = settings.parsed("follow", must_be).unwrap_or_default();
         let commit_wait = Duration::from_millis(settings.number("commit_wait_ms", 0, 0..=1_000));
         let connections_max = settings.number("connections_max", 200, 1..=100_000) as usize;
         let requests = Limits {
@@ -124,11 +129,17 @@ impl Config {
             requests,
             devices,
             modes,
+            follow,
         }))
     }
 
     pub fn rules(&self) -> Rules {
-        Rules { limits: self.requests, modes: self.modes.clone(), has_hub: self.hub.is_some() }
+        Rules {
+            limits: self.requests,
+            modes: self.modes.clone(),
+            has_hub: self.hub.is_some(),
+            follow: self.follow.clone(),
+        }
     }
 
     /// Where the uplink goes, if anywhere. Reads the TLS files.
@@ -179,6 +190,25 @@ fn devices(settings: &mut Settings, open: bool) -> (Accounts, HashMap<DeviceName
         }
     }
     (accounts, modes)
+}
+
+/// Streams of the hub's feed.
+#[derive(Default)]
+struct Follow(Vec<String>);
+
+impl std::str::FromStr for Follow {
+    type Err = proto::id::NameError;
+    fn from_str(text: &str) -> Result<Follow, Self::Err> {
+        let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let stream = |name: &str| match name {
+            "*" => Ok("sites".to_owned()),
+            name => Ok(format!("site/{}", name.parse::<SiteName>()?)),
+        };
+        let mut streams = names.map(stream).collect::<Result<Vec<_>, _>>()?;
+        streams.sort();
+        streams.dedup();
+        Ok(Follow(if streams.iter().any(|stream| stream == "sites") { vec!["sites".into()] } else { streams }))
+    }
 }
 
 /// `host:port`; the host may be a name, an IPv4 address or an IPv6 address in brackets.

@@ -1,6 +1,6 @@
 //! The uplink's task: connects, drives one [`Session`] for each connection, and waits between two.
 //!
-//! Nothing is carried from one connection to the next but the feed's cursor. What was sent is sent again from the
+//! Nothing is carried from one connection to the next but the feed's cursors. What was sent is sent again from the
 //! watermark that the hub names.
 
 use std::time::{Duration, Instant};
@@ -8,33 +8,35 @@ use std::time::{Duration, Instant};
 use broker::front::Closed;
 use broker::ledger::{Handle, LedgerError, Reader, Standing};
 use broker::node;
+use bytes::Bytes;
 use prost::Message;
 use proto::backoff::Backoff;
-use proto::chunk::Position;
+use proto::chunk::{Head, Position};
 use proto::id::{Seq, SiteName, WallMs};
 use proto::topic::{self, Outbound};
 use proto::wire::up::Of as UpOf;
-use proto::wire::{Batch, Beat, Bye, Chunks, Down, FeedAck, FeedCursor, Up};
+use proto::wire::{Beat, Bye, Down, FeedAck, Present, Up};
 use tokio::sync::{mpsc, watch};
 
 use crate::core::{Gateway, Input, LinkState};
-use crate::sync::{Chain, Heard, Session};
+use crate::sync::{Ack, Chain, Cursors, Heard, PresentAsk, Session};
 use crate::wire::{HubAddress, Said, Testament, Wire};
 
-/// Publishes that the hub has not acknowledged; far below what the wire queues.
-const IN_FLIGHT_MAX: usize = 8;
-/// Chunks are gathered into one message up to this; one chunk always fits. Small enough for one commit of the hub.
-const BATCH_BYTES_MAX: usize = 32 << 10;
-/// Smaller messages are not worth packing.
-const PACK_FROM_BYTES: usize = 512;
 const TICK: Duration = Duration::from_millis(500);
 const TURNED_WAIT: Duration = Duration::from_secs(30);
 
 /// What the core wants the hub to hear.
 #[derive(Debug)]
 pub enum Command {
-    FeedAck { cursor: FeedCursor, resend: bool },
+    FeedAck(Ack),
     Beat(Beat),
+    /// The answer to [`Input::Present`].
+    Present {
+        parts: Vec<Present>,
+        looked: u64,
+    },
+    /// Only makes sense within a session: lost if there is none, and then said again by whoever needs it.
+    Say(UpOf),
 }
 
 /// The uplink's task.
@@ -73,9 +75,9 @@ impl From<LedgerError> for Ended {
 impl Uplink {
     pub async fn run(mut self) {
         let mut backoff = Backoff::new(Duration::from_millis(200), self.hub.reconnect_max);
-        let mut cursor = FeedCursor::default();
+        let mut cursors = Cursors::default();
         loop {
-            let ended = match self.connection(&mut cursor, &mut backoff).await {
+            let ended = match self.connection(&mut cursors, &mut backoff).await {
                 Ok(()) => return,
                 Err(ended) => ended,
             };
@@ -99,14 +101,14 @@ impl Uplink {
                     backoff.next_wait(node::random().unwrap_or(0))
                 }
             };
-            if !self.rest(wait, &mut cursor).await {
+            if !self.rest(wait, &mut cursors).await {
                 return;
             }
         }
     }
 
     /// Waits between two connections; false if the process is stopping.
-    async fn rest(&mut self, wait: Duration, cursor: &mut FeedCursor) -> bool {
+    async fn rest(&mut self, wait: Duration, cursors: &mut Cursors) -> bool {
         let over = tokio::time::sleep(wait);
         tokio::pin!(over);
         loop {
@@ -114,15 +116,15 @@ impl Uplink {
                 () = &mut over => return true,
                 _ = self.stopping.changed() => return false,
                 command = self.commands.recv() => match command {
-                    Some(Command::FeedAck { cursor: at, .. }) => *cursor = at,
-                    Some(Command::Beat(_)) => {}
+                    Some(Command::FeedAck(ack)) => cursors.set(&ack),
+                    Some(Command::Beat(_) | Command::Present { .. } | Command::Say(_)) => {}
                     None => return false,
                 },
             }
         }
     }
 
-    async fn connection(&mut self, cursor: &mut FeedCursor, backoff: &mut Backoff) -> Result<(), Ended> {
+    async fn connection(&mut self, cursors: &mut Cursors, backoff: &mut Backoff) -> Result<(), Ended> {
         let nonce = node::random().map_err(|e| Ended::Lost(e.to_string()))?;
         let site = self.reader.replica().site.clone();
         let bye = Up { session: nonce, of: Some(UpOf::Bye(Bye {})) }.encode_to_vec();
@@ -133,7 +135,6 @@ impl Uplink {
             wire,
             site,
             reader: self.reader.clone(),
-            in_flight: 0,
             started: Instant::now(),
         };
         let mut tick = tokio::time::interval(TICK);
@@ -141,10 +142,10 @@ impl Uplink {
             tokio::select! {
                 said = live.wire.next() => {
                     let said = said.map_err(Ended::Lost)?;
-                    self.on_said(said, &mut live, *cursor, backoff).await?;
+                    self.on_said(said, &mut live, cursors, backoff).await?;
                 }
                 command = self.commands.recv() => match command {
-                    Some(command) => live.on_command(command, cursor)?,
+                    Some(command) => live.on_command(command, cursors)?,
                     None => return Err(Ended::Stop),
                 },
                 alive = self.reader.changed() => if !alive { return Err(Ended::Stop) },
@@ -152,7 +153,7 @@ impl Uplink {
                     let now = live.now_ms();
                     live.session.tick(now);
                     if live.session.greet_again(now) {
-                        live.greet(*cursor)?;
+                        live.greet(cursors)?;
                     }
                 }
                 _ = self.stopping.changed() => {
@@ -162,6 +163,9 @@ impl Uplink {
                 }
             }
             live.pump()?;
+            if let Some(ask) = live.present_due() {
+                self.writer.input(Input::Present(ask)).await?;
+            }
         }
     }
 
@@ -169,18 +173,18 @@ impl Uplink {
         &mut self,
         said: Said,
         live: &mut Live,
-        cursor: FeedCursor,
+        cursors: &Cursors,
         backoff: &mut Backoff,
     ) -> Result<(), Ended> {
         match said {
             Said::Accepted => live.wire.subscribe(live.inbox()).map_err(Ended::Lost),
-            Said::Subscribed => live.greet(cursor),
+            Said::Subscribed => live.greet(cursors),
             Said::SubscriptionRefused => {
                 let topic = live.inbox();
                 Err(Ended::Lost(format!("the hub does not let us read {topic}: check the site's name there")))
             }
             Said::Acked => {
-                live.in_flight = live.in_flight.saturating_sub(1);
+                live.session.acked();
                 Ok(())
             }
             Said::Message(payload) => {
@@ -217,7 +221,6 @@ struct Live {
     wire: Wire,
     site: SiteName,
     reader: Reader,
-    in_flight: usize,
     started: Instant,
 }
 
@@ -231,9 +234,9 @@ impl Live {
         Outbound::Down(&self.site).to_string()
     }
 
-    fn greet(&mut self, cursor: FeedCursor) -> Result<(), Ended> {
+    fn greet(&mut self, cursors: &Cursors) -> Result<(), Ended> {
         let software = concat!("tillsync-gateway ", env!("CARGO_PKG_VERSION"));
-        let hello = self.session.hello(&OurChain(&self.reader), cursor, software)?;
+        let hello = self.session.hello(&OurChain(&self.reader), cursors, software)?;
         self.send(&hello)
     }
 
@@ -246,20 +249,27 @@ impl Live {
         Ok(self.session.receive(down, &OurChain(&self.reader), now)?)
     }
 
-    fn on_command(&mut self, command: Command, cursor: &mut FeedCursor) -> Result<(), Ended> {
+    fn on_command(&mut self, command: Command, cursors: &mut Cursors) -> Result<(), Ended> {
         match command {
-            Command::FeedAck { cursor: at, resend } => {
-                *cursor = at;
-                if at.incarnation != self.session.incarnation() {
+            Command::FeedAck(ack) => {
+                cursors.set(&ack);
+                if ack.cursor.incarnation != self.session.incarnation() {
                     // A position in the feed of a hub that is no more; the Hello has said so.
                     return Ok(());
                 }
-                self.say(UpOf::FeedAck(FeedAck { cursor: at.position, resend }))
+                self.say(UpOf::FeedAck(FeedAck { cursor: ack.cursor.position, resend: ack.resend, stream: ack.stream }))
             }
             Command::Beat(beat) => {
                 let beat = self.with_backlog(beat)?;
                 self.say(UpOf::Beat(beat))
             }
+            Command::Present { parts, looked } => {
+                let now = self.now_ms();
+                self.session.ahead(parts, looked, now);
+                Ok(())
+            }
+            Command::Say(of) if self.session.protocol() > 1 => self.say(of),
+            Command::Say(_) => Ok(()),
         }
     }
 
@@ -277,20 +287,16 @@ impl Live {
         })
     }
 
-    /// Sends as many batches as the hub and the window allow.
+    fn present_due(&mut self) -> Option<PresentAsk> {
+        let now = self.now_ms();
+        self.session.present_due(&OurChain(&self.reader), now)
+    }
+
+    /// Sends as much as the hub and the window allow.
     fn pump(&mut self) -> Result<(), Ended> {
-        while self.in_flight < IN_FLIGHT_MAX {
-            let Some((first, last)) = self.session.sendable(self.reader.stats().durable.seq) else { return Ok(()) };
-            // One always fits.
-            let bytes_max = if self.session.one_by_one() { 0 } else { BATCH_BYTES_MAX };
-            let chunks = self.reader.chunks(first, last, bytes_max)?;
-            let Some((head, _)) = chunks.last() else { return Ok(()) };
-            let (last, hash) = (head.last, head.hash);
-            let chunks = chunks.into_iter().map(|(_, bytes)| bytes).collect();
-            let batch = batch(first, Position { seq: last, hash }, chunks, !self.session.one_by_one());
-            self.say(UpOf::Batch(batch))?;
-            let now = self.now_ms();
-            self.session.sent(last, now);
+        let now = self.now_ms();
+        while let Some(up) = self.session.next(&OurChain(&self.reader), now)? {
+            self.send(&up)?;
         }
         Ok(())
     }
@@ -301,22 +307,21 @@ impl Live {
             return Ok(());
         }
         let up = self.session.wrap(of);
+        self.session.said();
         self.send(&up)
     }
 
     fn send(&mut self, up: &Up) -> Result<(), Ended> {
         // What did not fit is said again: batches by the watermark, the rest by the next of its kind.
-        self.wire.publish(topic::up(&self.site), up.encode_to_vec()).map_err(Ended::Lost)?;
-        self.in_flight += 1;
-        Ok(())
+        self.wire.publish(topic::up(&self.site), up.encode_to_vec()).map_err(Ended::Lost)
     }
 
     /// Gives the farewell a moment to leave.
     async fn leave(&mut self) {
         let farewell = async {
-            while self.in_flight > 0 {
+            while self.session.in_flight() > 0 {
                 match self.wire.next().await {
-                    Ok(Said::Acked) => self.in_flight -= 1,
+                    Ok(Said::Acked) => self.session.acked(),
                     Ok(_) => {}
                     Err(_) => return,
                 }
@@ -324,24 +329,6 @@ impl Live {
         };
         // Whoever does not take it in time hears it from the broker, as our will.
         let _ = tokio::time::timeout(Duration::from_millis(500), farewell).await;
-    }
-}
-
-fn batch(first: Seq, after: Position, chunk: Vec<bytes::Bytes>, may_pack: bool) -> Batch {
-    let chunks = chunk.len() as u32;
-    let plain = Chunks { chunk }.encode_to_vec();
-    let packed = if may_pack && plain.len() >= PACK_FROM_BYTES { proto::pack::pack(&plain) } else { None };
-    let (body, chunks_bytes) = match packed {
-        Some(packed) => (packed, plain.len() as u32),
-        None => (plain, 0),
-    };
-    Batch {
-        first_seq: first.0,
-        last_seq: after.seq.0,
-        body: body.into(),
-        chunks_bytes,
-        last_hash: after.hash.0.to_vec().into(),
-        chunks,
     }
 }
 
@@ -361,21 +348,8 @@ impl Chain for OurChain<'_> {
     fn standing_at(&self, seq: Seq) -> Result<Standing, LedgerError> {
         self.0.standing_at(seq)
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proto::chunk::ChainHash;
-
-    #[test]
-    fn a_batch_says_where_it_ends_and_is_packed_unless_it_must_not_be() {
-        let after = Position { seq: Seq(9), hash: ChainHash([7; 32]) };
-        let chunk = || bytes::Bytes::from(vec![1; 4_000]);
-        let packed = batch(Seq(3), after, vec![chunk(), chunk()], true);
-        assert!(packed.body.len() < 4_000 && packed.chunks_bytes > 8_000);
-        let plain = batch(Seq(3), after, vec![chunk()], false);
-        assert_eq!((plain.first_seq, plain.last_seq, plain.chunks, plain.chunks_bytes), (3, 9, 1, 0));
-        assert_eq!((&plain.last_hash[..], Chunks::decode(plain.body).unwrap().chunk.len()), (&[7; 32][..], 1));
+    fn chunks(&self, first: Seq, last: Seq, bytes_max: usize) -> Result<Vec<(Head, Bytes)>, LedgerError> {
+        self.0.chunks(first, last, bytes_max)
     }
 }

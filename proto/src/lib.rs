@@ -22,4 +22,4 @@ pub mod wire {
 }
 
 /// The version of the sync protocol that this code speaks. A peer that offers a higher one is answered with this.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;

@@ -100,6 +100,8 @@ pub enum Outbound<'a> {
     Reply(&'a DeviceName),
     StoreStock(Gtin),
     StoreItem(Gtin),
+    /// Another site's stock of an item.
+    StoreElsewhere(&'a SiteName, Gtin),
     StoreStatus,
     Down(&'a SiteName),
     HqSite(&'a SiteName),
@@ -115,6 +117,7 @@ impl fmt::Display for Outbound<'_> {
             Outbound::Reply(device) => write!(f, "dev/{device}/reply"),
             Outbound::StoreStock(gtin) => write!(f, "store/stock/{gtin}"),
             Outbound::StoreItem(gtin) => write!(f, "store/item/{gtin}"),
+            Outbound::StoreElsewhere(site, gtin) => write!(f, "store/elsewhere/{site}/{gtin}"),
             Outbound::StoreStatus => write!(f, "store/status"),
             Outbound::Down(site) => write!(f, "down/{site}"),
             Outbound::HqSite(site) => write!(f, "hq/sites/{site}/status"),

@@ -3,12 +3,12 @@
 use bytes::Bytes;
 use prost::Message;
 use proto::chunk::Chunk;
-use proto::id::{NAME_LEN_MAX, SiteName};
-use proto::wire::SiteChunk;
+use proto::id::{NAME_LEN_MAX, Seq, SiteName};
 use proto::wire::record::Of;
+use proto::wire::{LossClass, SiteChunk};
 
 use super::merge::MergedWrite;
-use super::{Effect, Hub, merge, views};
+use super::{Effect, Hub, merge, present, views};
 use crate::ledger::{LedgerError, Now, Read, Step};
 
 /// Bytes of merged registers after which the next event begins.
@@ -27,10 +27,9 @@ impl Hub {
         ledger: &dyn Read,
         step: &mut Step<Effect>,
     ) -> Result<(), LedgerError> {
-        let merges = merge::merge(&chunk, now.wall, ledger, &mut self.unfolded)?;
-        for total in &chunk.body.totals {
-            self.stock.touched(total.gtin);
-        }
+        let replica = chunk.head.replica.clone();
+        let merges = merge::merge(&replica, merge::writes_of(&chunk), now.wall, ledger, &mut self.unfolded)?;
+        let overtaken = self.overtaken(site, &chunk, ledger)?;
         self.note_refusals(site, &chunk, step);
         self.note_losses(site, &chunk, now, step);
         if let Some(view) = self.sites.get_mut(site) {
@@ -39,16 +38,46 @@ impl Hub {
         }
         self.site_changed.insert(site.clone());
 
-        self.leave_out(site, &chunk.head.replica, merges.left_out, now, step);
+        self.leave_out(site, &replica, merges.left_out, now, step);
         self.journal_merges(merges.outcomes, now, ledger, step);
-        let draft = self.draft(vec![Of::SiteChunk(SiteChunk { chunk: bytes, received_ms: now.wall.0 })], now);
+        let position = step.next_seq(ledger);
+        for (n, total) in (0..).zip(&chunk.body.totals) {
+            if !overtaken.contains(&n) {
+                self.stock.touched(total.gtin);
+                self.feed.moved(&replica, total.gtin, position.0);
+            }
+        }
+        let site_chunk = SiteChunk { chunk: bytes, received_ms: now.wall.0, overtaken };
+        let draft = self.draft(vec![Of::SiteChunk(site_chunk)], now);
         step.events.push(draft);
         Ok(())
     }
 
-    fn journal_merges(&mut self, outcomes: Vec<MergedWrite>, now: &Now, ledger: &dyn Read, step: &mut Step<Effect>) {
-        let before: u64 = step.events.iter().map(|draft| draft.event.records.len() as u64).sum();
-        let (mut seq, mut records, mut bytes) = (ledger.next_seq().plus(before), Vec::new(), 0);
+    /// Totals of the chunk that the site said newer ones than, ahead of its journal.
+    fn overtaken(&self, site: &SiteName, chunk: &Chunk, ledger: &dyn Read) -> Result<Vec<u32>, LedgerError> {
+        let newest = self.sessions.get(site).map_or(0, |session| session.present.newest);
+        let mut overtaken = Vec::new();
+        if chunk.head.first.0 > newest {
+            return Ok(overtaken);
+        }
+        for (n, total) in (0..).zip(&chunk.body.totals) {
+            let seq = chunk.head.first.0 + u64::from(total.seq_offset);
+            let held = present::held(total.gtin, &chunk.head.replica, ledger)?;
+            if held.is_some_and(|held| held.seq >= seq) {
+                overtaken.push(n);
+            }
+        }
+        Ok(overtaken)
+    }
+
+    pub(super) fn journal_merges(
+        &mut self,
+        outcomes: Vec<MergedWrite>,
+        now: &Now,
+        ledger: &dyn Read,
+        step: &mut Step<Effect>,
+    ) {
+        let (mut seq, mut records, mut bytes) = (step.next_seq(ledger), Vec::new(), 0);
         for MergedWrite { merged, conflict } in outcomes {
             if bytes >= MERGED_BYTES {
                 bytes = 0;
@@ -97,6 +126,12 @@ impl Hub {
     fn note_losses(&mut self, site: &SiteName, chunk: &Chunk, now: &Now, step: &mut Step<Effect>) {
         let Some(view) = self.sites.get_mut(site).filter(|_| !chunk.body.losses.is_empty()) else { return };
         view.losses.add(&chunk.body.losses);
+        if chunk.body.losses.iter().any(|loss| loss.class() == LossClass::Trimmed)
+            && let Some(session) = self.sessions.get_mut(site)
+        {
+            // What moved in the span is in the totals that the site still has.
+            session.tell_since = Some(Seq::ZERO);
+        }
         let say = format!(
             "{site} lost records between seq {} and {}: {}; since the beginning: {}",
             chunk.head.first,

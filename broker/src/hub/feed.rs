@@ -1,23 +1,68 @@
-//! The down-feed: which registers changed, only the latest entry of each key, in commit order. Rebuilt from the
-//! registers at every start; 100 bytes or so a register.
+//! The down-feed: what changed, only the latest entry of each key, in commit order. A gateway follows streams of it:
+//! the registers, what earlier lives of its own ledger left, and other sites' stock if it wants to. Rebuilt from the
+//! state at every start; 100 bytes or so a key.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Reverse;
+use std::collections::btree_set::Range;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::ops::{Bound, ControlFlow};
 
 use prost::Message;
-use proto::wire::{Feed, FeedEntry, RegisterCell};
+use proto::id::{Epoch, ReplicaId, SiteName};
+use proto::wire::{CounterCell, Feed, FeedEntry, RegisterCell, StockEntry};
 
-use super::tables::{REGISTER, decode};
+use super::tables::{COUNTER, REGISTER, counter_key, decode, replica_of_counter};
 use crate::ledger::{LedgerError, Read};
 
-/// What one message carries at most.
+/// What one message carries at most. Entries of one position stay together: a site's chunk has about a thousand.
 const ENTRIES_MAX: usize = 200;
 const BYTES_MAX: usize = 48 << 10;
+
+/// What a gateway may follow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Stream {
+    Registers,
+    /// What earlier lives of this site's ledger left.
+    Own,
+    /// Another site's stock.
+    Site(SiteName),
+    /// Every other site's stock.
+    Sites,
+}
+
+impl Stream {
+    pub(super) fn named(name: &str) -> Option<Stream> {
+        match name {
+            "" => Some(Stream::Registers),
+            "own" => Some(Stream::Own),
+            "sites" => Some(Stream::Sites),
+            name => name.strip_prefix("site/")?.parse().ok().map(Stream::Site),
+        }
+    }
+
+    pub(super) fn name(&self) -> String {
+        match self {
+            Stream::Registers => String::new(),
+            Stream::Own => "own".into(),
+            Stream::Sites => "sites".into(),
+            Stream::Site(site) => format!("site/{site}"),
+        }
+    }
+}
 
 #[derive(Debug, Default)]
 pub(super) struct FeedIndex {
     by_position: BTreeMap<u64, String>,
     position_of: HashMap<String, u64>,
+    stock: BTreeMap<(SiteName, Epoch), Life>,
+    stock_head: u64,
+}
+
+/// The stock that one life of a site's ledger moved: (position, gtin), and each item's position.
+#[derive(Debug, Default)]
+struct Life {
+    by_position: BTreeSet<(u64, u64)>,
+    position_of: HashMap<u64, u64>,
 }
 
 impl FeedIndex {
@@ -33,9 +78,19 @@ impl FeedIndex {
                 ControlFlow::Break(())
             }
         })?;
+        ledger.scan_prefix(COUNTER, &[], &mut |key, value| {
+            match (replica_of_counter(key), decode::<CounterCell>(COUNTER, value)) {
+                // Cells of an older version have no position; no cursor is before 1.
+                (Some((gtin, replica)), Ok(cell)) => index.moved(&replica, gtin, cell.feed_position.max(1)),
+                (_, Err(error)) => damaged = Some(error),
+                _ => {}
+            }
+            ControlFlow::Continue(())
+        })?;
         damaged.map_or(Ok(index), Err)
     }
 
+    /// A register changed.
     pub(super) fn changed(&mut self, key: &str, position: u64) {
         if let Some(old) = self.position_of.insert(key.to_owned(), position) {
             self.by_position.remove(&old);
@@ -43,13 +98,53 @@ impl FeedIndex {
         self.by_position.insert(position, key.to_owned());
     }
 
-    pub(super) fn head(&self) -> u64 {
-        self.by_position.last_key_value().map_or(0, |(position, _)| *position)
+    /// A replica's component of an item changed.
+    pub(super) fn moved(&mut self, replica: &ReplicaId, gtin: u64, position: u64) {
+        let life = self.stock.entry((replica.site.clone(), replica.epoch)).or_default();
+        if let Some(old) = life.position_of.insert(gtin, position) {
+            life.by_position.remove(&(old, gtin));
+        }
+        life.by_position.insert((position, gtin));
+        self.stock_head = self.stock_head.max(position);
     }
 
-    /// What comes after `cursor`, as much as fits in one message. `None` if nothing does.
-    pub(super) fn after(&self, cursor: u64, ledger: &dyn Read) -> Result<Option<Feed>, LedgerError> {
-        let mut feed = Feed { prev: cursor, upto: cursor, entries: Vec::new() };
+    /// The newest position of all streams of this kind; nothing comes after it.
+    pub(super) fn head(&self, stream: &Stream) -> u64 {
+        match stream {
+            Stream::Registers => self.by_position.last_key_value().map_or(0, |(position, _)| *position),
+            _ => self.stock_head,
+        }
+    }
+
+    /// What comes after `cursor`, as much as fits in one message. `None` if nothing does. `to` is the life that asks.
+    pub(super) fn after(
+        &self,
+        stream: &Stream,
+        to: &ReplicaId,
+        cursor: u64,
+        ledger: &dyn Read,
+    ) -> Result<Option<Feed>, LedgerError> {
+        let feed = match stream {
+            Stream::Registers => self.registers_after(cursor, ledger)?,
+            Stream::Own => {
+                let lives = self.lives_of(&to.site).filter(|((_, epoch), _)| *epoch != to.epoch);
+                stock_after(lives, cursor, ledger)?
+            }
+            Stream::Site(site) => stock_after(self.lives_of(site), cursor, ledger)?,
+            Stream::Sites => {
+                let lives = self.stock.iter().filter(|((site, _), _)| *site != to.site);
+                stock_after(lives, cursor, ledger)?
+            }
+        };
+        Ok((feed.upto > cursor).then(|| Feed { stream: stream.name(), ..feed }))
+    }
+
+    fn lives_of(&self, site: &SiteName) -> impl Iterator<Item = (&(SiteName, Epoch), &Life)> {
+        self.stock.range((site.clone(), Epoch(0))..=(site.clone(), Epoch(u64::MAX)))
+    }
+
+    fn registers_after(&self, cursor: u64, ledger: &dyn Read) -> Result<Feed, LedgerError> {
+        let mut feed = Feed { prev: cursor, upto: cursor, ..Feed::default() };
         let mut bytes = 0;
         for (position, key) in self.by_position.range((Bound::Excluded(cursor), Bound::Unbounded)) {
             if feed.entries.len() == ENTRIES_MAX || bytes > BYTES_MAX {
@@ -61,6 +156,38 @@ impl FeedIndex {
             bytes += entry.encoded_len();
             feed.entries.push(entry);
         }
-        Ok((feed.upto > cursor).then_some(feed))
+        Ok(feed)
     }
+}
+
+/// Merges the lives by position.
+fn stock_after<'a>(
+    lives: impl Iterator<Item = (&'a (SiteName, Epoch), &'a Life)>,
+    cursor: u64,
+    ledger: &dyn Read,
+) -> Result<Feed, LedgerError> {
+    let mut feed = Feed { prev: cursor, upto: cursor, ..Feed::default() };
+    let mut sources: Vec<(ReplicaId, Range<'a, (u64, u64)>)> = lives
+        .map(|((site, epoch), life)| {
+            let replica = ReplicaId { site: site.clone(), epoch: *epoch };
+            (replica, life.by_position.range((cursor.saturating_add(1), 0)..))
+        })
+        .collect();
+    let mut next: BinaryHeap<Reverse<(u64, u64, usize)>> = BinaryHeap::new();
+    for (n, (_, range)) in sources.iter_mut().enumerate() {
+        next.extend(range.next().map(|(position, gtin)| Reverse((*position, *gtin, n))));
+    }
+    while let Some(Reverse((position, gtin, n))) = next.pop() {
+        if feed.stock.len() >= ENTRIES_MAX && position > feed.upto {
+            break;
+        }
+        feed.upto = position;
+        let (replica, range) = &mut sources[n];
+        next.extend(range.next().map(|(position, gtin)| Reverse((*position, *gtin, n))));
+        let Some(value) = ledger.get(COUNTER, &counter_key(gtin, replica))? else { continue };
+        let cell: CounterCell = decode(COUNTER, &value)?;
+        let (site, epoch) = (replica.site.to_string(), replica.epoch.0);
+        feed.stock.push(StockEntry { gtin, site, epoch, units: cell.units, seq: cell.seq });
+    }
+    Ok(feed)
 }

@@ -2,16 +2,16 @@
 
 use prost::Message;
 use proto::chunk;
-use proto::id::{Epoch, Seq};
+use proto::id::{Epoch, ReplicaId, Seq};
 use proto::wire::record::Of;
 use proto::wire::{
-    Conflict, ConflictCell, CounterCell, LostCell, RegisterCell, RegisterMerged, SetAside, SiteCell, SiteChunk,
-    SiteJoined, Watermark,
+    Conflict, ConflictCell, CounterCell, LostCell, PresentCell, RegisterCell, RegisterMerged, SetAside, SiteCell,
+    SiteChunk, SiteJoined, SitePresent, Watermark,
 };
 
 use super::aside;
 use super::tables::{
-    ASIDE, CONFLICT, COUNTER, EPOCH, LOST, REGISTER, SITE, WATERMARK, counter_key, lost_key, replica_key,
+    ASIDE, CONFLICT, COUNTER, EPOCH, LOST, PRESENT, REGISTER, SITE, WATERMARK, counter_key, lost_key, replica_key,
 };
 use crate::ledger::{Placed, Put};
 
@@ -19,7 +19,8 @@ pub(super) fn event(placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
     for (offset, record) in (0..).zip(&placed.event.records) {
         let seq = placed.first.plus(offset);
         match &record.of {
-            Some(Of::SiteChunk(site_chunk)) => applied(site_chunk, put),
+            Some(Of::SiteChunk(site_chunk)) => applied(site_chunk, seq, put),
+            Some(Of::SitePresent(present)) => self::present(present, seq, put),
             Some(Of::Merged(merged)) => register(merged, seq, put),
             Some(Of::Conflict(conflict)) => self::conflict(conflict, seq, placed.stamp.ms().0, put),
             Some(Of::SiteJoined(joined)) => site_joined(joined, seq, put),
@@ -30,15 +31,19 @@ pub(super) fn event(placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
 }
 
 /// A site's counters are replaced by the totals at its chunk's end; deltas are never added up.
-fn applied(site_chunk: &SiteChunk, put: &mut dyn FnMut(Put)) {
+fn applied(site_chunk: &SiteChunk, seq: Seq, put: &mut dyn FnMut(Put)) {
     // It was opened and checked before it was journalled, and the hub's own checksum covers it.
     let Ok(chunk) = chunk::open(&site_chunk.chunk) else {
         tracing::error!("a site's chunk in the hub's journal cannot be opened");
         return;
     };
     let head = &chunk.head;
-    for total in &chunk.body.totals {
-        let cell = CounterCell { units: total.units, seq: head.first.0 + u64::from(total.seq_offset) };
+    for (n, total) in (0..).zip(&chunk.body.totals) {
+        if site_chunk.overtaken.contains(&n) {
+            continue;
+        }
+        let of = head.first.0 + u64::from(total.seq_offset);
+        let cell = CounterCell { units: total.units, seq: of, feed_position: seq.0 };
         put(Put::set(COUNTER, counter_key(total.gtin, &head.replica), cell.encode_to_vec()));
     }
     if !chunk.body.losses.is_empty() {
@@ -48,6 +53,17 @@ fn applied(site_chunk: &SiteChunk, put: &mut dyn FnMut(Put)) {
     let after = head.after();
     let mark = Watermark { seq: after.seq.0, hash: after.hash.0.to_vec().into(), applied_ms: site_chunk.received_ms };
     put(Put::set(WATERMARK, replica_key(head.replica.site.as_str(), head.replica.epoch), mark.encode_to_vec()));
+}
+
+fn present(present: &SitePresent, seq: Seq, put: &mut dyn FnMut(Put)) {
+    let Ok(site) = present.site.parse() else { return };
+    let replica = ReplicaId { site, epoch: Epoch(present.epoch) };
+    for total in &present.totals {
+        let cell = CounterCell { units: total.units, seq: total.seq, feed_position: seq.0 };
+        put(Put::set(COUNTER, counter_key(total.gtin, &replica), cell.encode_to_vec()));
+    }
+    let cell = PresentCell { complete: present.complete, newest: present.newest };
+    put(Put::set(PRESENT, replica_key(&present.site, replica.epoch), cell.encode_to_vec()));
 }
 
 fn register(merged: &RegisterMerged, seq: Seq, put: &mut dyn FnMut(Put)) {

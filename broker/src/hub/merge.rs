@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use prost::Message;
 use proto::chunk::Chunk;
 use proto::clock::{Stamp, effective};
-use proto::id::{Dot, NAME_LEN_MAX, WallMs};
+use proto::id::{Dot, NAME_LEN_MAX, ReplicaId, Seq, WallMs};
 use proto::register::{Register, RegisterKey, VALUE_BYTES_MAX};
 use proto::version::VersionVector;
 use proto::wire::record::Of;
@@ -35,59 +35,78 @@ pub(super) struct MergedWrite {
     pub(super) conflict: Option<Conflict>,
 }
 
+/// A site's write, as its journal or its present has it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SiteWrite<'a> {
+    pub(super) seq: Seq,
+    pub(super) device: &'a str,
+    pub(super) write: &'a RegisterWrite,
+}
+
+/// The writes of a chunk.
+pub(super) fn writes_of(chunk: &Chunk) -> Vec<SiteWrite<'_>> {
+    let mut writes = Vec::new();
+    for (first, _, event) in chunk.events() {
+        for (offset, record) in (0..).zip(&event.records) {
+            if let Some(Of::Register(write)) = &record.of {
+                writes.push(SiteWrite { seq: first.plus(offset), device: &event.device, write });
+            }
+        }
+    }
+    writes
+}
+
 /// `unfolded` holds the registers that earlier chunks of the same message touched, which the ledger does not show yet.
 pub(super) fn merge(
-    chunk: &Chunk,
+    replica: &ReplicaId,
+    writes: Vec<SiteWrite<'_>>,
     now: WallMs,
     ledger: &dyn Read,
     unfolded: &mut HashMap<String, Register>,
 ) -> Result<Merges, LedgerError> {
     let mut merges = Merges::default();
     let mut outcome_of = HashMap::new();
-    for (first, _, event) in chunk.events() {
-        for (offset, record) in (0..).zip(&event.records) {
-            let Some(Of::Register(write)) = &record.of else { continue };
-            let dot = Dot { replica: chunk.head.replica.clone(), seq: first.plus(offset) };
-            let left_out = |fault: Fault| LeftOut { seq: dot.seq, fault, bytes: aside::bytes_of(write) };
-            let written = match read(write, dot.clone(), &event.device) {
-                Ok(written) => written,
-                Err(fault) => {
-                    merges.left_out.push(left_out(fault));
-                    continue;
-                }
-            };
-            let current = match unfolded.get(&write.key) {
-                Some(register) => Some(register.clone()),
-                None => stored(&write.key, ledger)?,
-            };
-            if current.as_ref().is_some_and(|current| current.seen.covers(&written.dot)) {
+    for SiteWrite { seq, device, write } in writes {
+        let dot = Dot { replica: replica.clone(), seq };
+        let left_out = |fault: Fault| LeftOut { seq: dot.seq, fault, bytes: aside::bytes_of(write) };
+        let written = match read(write, dot.clone(), device) {
+            Ok(written) => written,
+            Err(fault) => {
+                merges.left_out.push(left_out(fault));
                 continue;
             }
-            let (register, loser) = decide(current, written, now);
-            let state = RegisterState::from(&register);
-            if state.encoded_len() > STATE_BYTES_MAX {
-                let reason = "the item and all the sites that wrote it no longer fit into one register";
-                merges.left_out.push(left_out(Fault::new("write_too_large", reason)));
-                continue;
+        };
+        let current = match unfolded.get(&write.key) {
+            Some(register) => Some(register.clone()),
+            None => stored(&write.key, ledger)?,
+        };
+        if current.as_ref().is_some_and(|current| current.seen.covers(&written.dot)) {
+            continue;
+        }
+        let (register, loser) = decide(current, written, now);
+        let state = RegisterState::from(&register);
+        if state.encoded_len() > STATE_BYTES_MAX {
+            let reason = "the item and all the sites that wrote it no longer fit into one register";
+            merges.left_out.push(left_out(Fault::new("write_too_large", reason)));
+            continue;
+        }
+        let key = write.key.clone();
+        unfolded.insert(key.clone(), register);
+        match (outcome_of.get(&key), loser) {
+            // Nobody needs the state between two writes of one chunk.
+            (Some(at), None) => {
+                let earlier: &mut MergedWrite = &mut merges.outcomes[*at];
+                earlier.merged.state = Some(state);
             }
-            let key = write.key.clone();
-            unfolded.insert(key.clone(), register);
-            match (outcome_of.get(&key), loser) {
-                // Nobody needs the state between two writes of one chunk.
-                (Some(at), None) => {
-                    let earlier: &mut MergedWrite = &mut merges.outcomes[*at];
-                    earlier.merged.state = Some(state);
-                }
-                (_, loser) => {
-                    let conflict = loser.map(|loser| Conflict {
-                        key: key.clone(),
-                        winner: Some(state.clone()),
-                        loser: Some((&loser).into()),
-                    });
-                    outcome_of.insert(key.clone(), merges.outcomes.len());
-                    let merged = RegisterMerged { key, state: Some(state) };
-                    merges.outcomes.push(MergedWrite { merged, conflict });
-                }
+            (_, loser) => {
+                let conflict = loser.map(|loser| Conflict {
+                    key: key.clone(),
+                    winner: Some(state.clone()),
+                    loser: Some((&loser).into()),
+                });
+                outcome_of.insert(key.clone(), merges.outcomes.len());
+                let merged = RegisterMerged { key, state: Some(state) };
+                merges.outcomes.push(MergedWrite { merged, conflict });
             }
         }
     }
@@ -142,7 +161,7 @@ fn read(write: &RegisterWrite, dot: Dot, device: &str) -> Result<Register, Fault
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::id::{Epoch, ReplicaId, Seq};
+    use proto::id::Epoch;
 
     fn write(site: &str, seq: u64, stamp: u64, saw: &[&Register]) -> Register {
         let dot = Dot { replica: ReplicaId { site: site.parse().unwrap(), epoch: Epoch(1) }, seq: Seq(seq) };

@@ -1,7 +1,7 @@
 //! The hub's core: what a gateway's message comes to. Pure: events in, one step out.
 //!
 //! `sync.rs` answers gateways, `apply.rs` takes their chunks, `aside.rs` what cannot be read of them, `merge.rs` decides
-//! registers, `feed.rs` tells the other sites, `views.rs` tells HQ,
+//! registers, `present.rs` what a site says ahead of its journal, `feed.rs` tells the other sites, `views.rs` tells HQ,
 //! `fold.rs` is what the journal means.
 
 mod apply;
@@ -9,6 +9,7 @@ mod aside;
 mod feed;
 mod fold;
 mod merge;
+mod present;
 mod session;
 mod sync;
 mod tables;
@@ -22,7 +23,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use prost::Message;
 use proto::clock::{Clock, Stamp};
-use proto::id::{Epoch, Seq, SiteName};
+use proto::id::{Epoch, ReplicaId, Seq, SiteName};
 use proto::register::Register;
 use proto::topic::Outbound;
 use proto::wire::{CounterTotal, Down, LostCell, SiteCell};
@@ -150,7 +151,7 @@ impl Hub {
                 "undecodable": self.tally.undecodable,
                 "set_aside": self.tally.set_aside,
                 "refused": self.tally.refused,
-                "feed_head": self.feed.head(),
+                "feed_head": self.feed.head(&feed::Stream::Registers),
             },
             "conflicts": {
                 "kept": self.conflicts.len(),
@@ -304,7 +305,9 @@ impl Hub {
             };
             let epoch = decode::<SiteCell>(SITE, &value)?.epoch;
             let applied_seq = sync::watermark(&site, Epoch(epoch), ledger)?.seq.0;
-            self.sites.insert(site, SiteView { epoch, applied_seq, ..SiteView::default() });
+            let replica = ReplicaId { site: site.clone(), epoch: Epoch(epoch) };
+            let present_seq = present::said(&replica, ledger)?.complete;
+            self.sites.insert(site, SiteView { epoch, applied_seq, present_seq, ..SiteView::default() });
         }
         let mut damaged = None;
         ledger.scan_prefix(LOST, &[], &mut |key, value| {

@@ -3,10 +3,16 @@
 use proto::chunk::Position;
 use proto::id::{Epoch, ReplicaId, Seq, SiteName};
 use proto::wire::down::Of as DownOf;
-use proto::wire::{Applied, Down};
+use proto::wire::{Applied, Down, PresentCell};
 
-/// Records that a gateway may send beyond what is applied.
+use super::feed::Stream;
+use super::present::Parts;
+
+/// Records that a gateway may send beyond what is applied, and what all those that are behind share, so that hundreds
+/// that come back at once are taken in turn.
 const WINDOW_RECORDS: u64 = 20_000;
+const WINDOW_RECORDS_ALL: u64 = 400_000;
+const WINDOW_RECORDS_LEAST: u64 = 2_048;
 /// Applied is said again after this long, so that nothing waits for a message that may have been lost.
 const REPEAT_MS: u64 = 5_000;
 /// A feed that nobody acknowledged for this long is sent again.
@@ -17,10 +23,14 @@ pub(super) struct Session {
     pub(super) nonce: u64,
     pub(super) epoch: Epoch,
     pub(super) watermark: Position,
-    /// How far the gateway has taken over the feed.
-    pub(super) cursor: u64,
-    /// A feed up to here is on its way, since this moment.
-    pub(super) feed_out: Option<(u64, u64)>,
+    /// What the gateway follows of the feed.
+    pub(super) streams: Vec<Followed>,
+    /// What was said ahead of the journal.
+    pub(super) present: PresentCell,
+    pub(super) parts: Parts,
+    /// The latest values are to be said again, of what changed after this.
+    pub(super) tell_since: Option<Seq>,
+    window: u64,
     /// Applied must be said after this commit.
     pub(super) owes_applied: bool,
     /// The watermark at which a gap was reported: once is enough.
@@ -33,13 +43,16 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(nonce: u64, epoch: Epoch, watermark: Position, cursor: u64, now_ms: u64) -> Session {
+    pub(super) fn new(nonce: u64, epoch: Epoch, watermark: Position, streams: Vec<Followed>, now_ms: u64) -> Session {
         Session {
             nonce,
             epoch,
             watermark,
-            cursor,
-            feed_out: None,
+            streams,
+            present: PresentCell::default(),
+            parts: Parts::default(),
+            tell_since: None,
+            window: WINDOW_RECORDS,
             owes_applied: false,
             gap_told: None,
             resend: false,
@@ -54,7 +67,12 @@ impl Session {
     }
 
     pub(super) fn send_up_to(&self) -> u64 {
-        self.watermark.seq.0.saturating_add(WINDOW_RECORDS)
+        self.watermark.seq.0.saturating_add(self.window)
+    }
+
+    /// So many sites are behind.
+    pub(super) fn share_window(&mut self, behind: u64) {
+        self.window = (WINDOW_RECORDS_ALL / behind.max(1)).clamp(WINDOW_RECORDS_LEAST, WINDOW_RECORDS);
     }
 
     /// Something beyond the watermark came: ask for what is missing, once per watermark.
@@ -93,25 +111,57 @@ impl Session {
             hub_ms,
             resend: std::mem::take(&mut self.resend),
             one_by_one: self.watermark.seq < self.alone_up_to,
+            present: self.present.complete,
+            tell_since: self.tell_since.map(|since| since.0),
         });
         Down { session: self.nonce, incarnation, of: Some(of) }
     }
+}
 
-    /// True if the next part of the feed may be sent.
-    pub(super) fn feed_due(&mut self, now_ms: u64) -> bool {
-        match self.feed_out {
+/// One stream of the feed, for one gateway.
+#[derive(Debug)]
+pub(super) struct Followed {
+    pub(super) stream: Stream,
+    /// How far the gateway has taken it over.
+    pub(super) cursor: u64,
+    /// Nothing of it is between the cursor and here.
+    looked: u64,
+    /// A message up to here is on its way, since this moment.
+    out: Option<(u64, u64)>,
+}
+
+impl Followed {
+    pub(super) fn new(stream: Stream, cursor: u64) -> Followed {
+        Followed { stream, cursor, looked: cursor, out: None }
+    }
+
+    /// True if the next part may be sent and there may be one.
+    pub(super) fn due(&mut self, head: u64, now_ms: u64) -> bool {
+        if self.looked >= head {
+            return false;
+        }
+        match self.out {
             Some((_, since_ms)) if now_ms < since_ms + FEED_WAIT_MS => false,
             _ => {
-                self.feed_out = None;
+                self.out = None;
                 true
             }
         }
     }
 
-    pub(super) fn feed_acknowledged(&mut self, cursor: u64, resend: bool) {
+    pub(super) fn sent(&mut self, upto: u64, now_ms: u64) {
+        self.out = Some((upto, now_ms));
+    }
+
+    pub(super) fn nothing_until(&mut self, head: u64) {
+        self.looked = head;
+    }
+
+    pub(super) fn acknowledged(&mut self, cursor: u64, resend: bool) {
         self.cursor = cursor;
-        if resend || self.feed_out.is_some_and(|(upto, _)| cursor >= upto) {
-            self.feed_out = None;
+        self.looked = cursor;
+        if resend || self.out.is_some_and(|(upto, _)| cursor >= upto) {
+            self.out = None;
         }
     }
 }

@@ -12,9 +12,11 @@ use proto::wire::up::Of as UpOf;
 use proto::wire::{Batch, Chunks, Down, Event, Hello, Record, Refusal, SiteJoined, Turned, Up, Watermark, Welcome};
 
 use super::aside::{ASIDE_BYTES_MAX, Fault};
-use super::session::Session;
+use super::feed::Stream;
+use super::session::{Followed, Session};
 use super::tables::{EPOCH, WATERMARK, decode, replica_key};
-use super::{Effect, Hub, views};
+use super::views::SiteView;
+use super::{Effect, Hub, present, views};
 use crate::front::{Denial, InboundPublish, Outcome, Verdict};
 use crate::ledger::{Draft, LedgerError, Now, Read, Step};
 
@@ -23,6 +25,9 @@ use crate::ledger::{Draft, LedgerError, Now, Read, Step};
 const SITE_CHUNK_BYTES_MAX: usize = ASIDE_BYTES_MAX;
 /// What a chunk may have around its body. A packed body that is larger than its text is none of ours.
 const ENVELOPE_BYTES_MAX: usize = 256;
+
+/// Streams of the feed that one gateway may follow; of more than these it follows `sites`.
+const STREAMS_MAX: usize = 100;
 
 /// How far a journal is applied; the origin if nothing of it is.
 pub(super) fn watermark(site: &SiteName, epoch: Epoch, ledger: &dyn Read) -> Result<Position, LedgerError> {
@@ -70,9 +75,18 @@ impl Hub {
                 Ok(Step { verdict: quiet().verdict, ..step })
             }
             UpOf::FeedAck(ack) => {
-                live.feed_acknowledged(ack.cursor, ack.resend);
+                let stream = live.streams.iter_mut().find(|followed| followed.stream.name() == ack.stream);
+                if let Some(followed) = stream {
+                    followed.acknowledged(ack.cursor, ack.resend);
+                }
                 Ok(quiet())
             }
+            UpOf::Present(present) => {
+                let step = self.present(&site, &present, now, ledger)?;
+                Ok(Step { verdict: quiet().verdict, ..step })
+            }
+            // From a later version than ours: it is told what we speak.
+            UpOf::Recall(_) | UpOf::Follows(_) | UpOf::Check(_) => Ok(quiet()),
             UpOf::Beat(beat) => {
                 if let Some(view) = self.sites.get_mut(&site) {
                     view.beat = beat;
@@ -114,25 +128,29 @@ impl Hub {
                 step.then.push(Effect::tell(views::alert(site, "new_ledger", say, now.wall.0)));
             }
         }
-        let cursor = if hello.feed_incarnation == self.incarnation { hello.feed_cursor } else { 0 };
-        let session = Session::new(nonce, epoch, held, cursor, now.mono_ms);
+        let streams = followed(hello, self.incarnation);
+        let mut session = Session::new(nonce, epoch, held, streams, now.mono_ms);
+        session.present = present::said(&session.replica(site), ledger)?;
+        session.share_window(self.behind());
         let welcome = DownOf::Welcome(Welcome {
             protocol: hello.protocol.min(PROTOCOL),
             applied_seq: held.seq.0,
             applied_hash: held.hash.0.to_vec().into(),
             send_up_to: session.send_up_to(),
             hub_ms: now.wall.0,
+            present: session.present.complete,
         });
         let down = Down { session: nonce, incarnation: self.incarnation, of: Some(welcome) };
         step.then.push(Effect::down(site, &down));
-        self.sessions.insert(site.clone(), session);
         let view = self.sites.entry(site.clone()).or_default();
         view.online = true;
         view.epoch = if fresh || view.epoch == 0 { epoch.0 } else { view.epoch };
         view.applied_seq = held.seq.0;
+        view.present_seq = session.present.complete;
         view.last_seen_ms = Some(now.wall.0);
         view.beat.journal_to = hello.journal_to;
         step.then.push(Effect::tell(views::site_status(site, view)));
+        self.sessions.insert(site.clone(), session);
         tracing::info!(%site, %epoch, applied = held.seq.0, has = hello.journal_to, "a gateway said hello");
         Ok(step)
     }
@@ -219,22 +237,35 @@ impl Hub {
     /// After a commit: watermarks that moved, and the next part of the feed.
     pub(super) fn speak_to_sites(&mut self, now: &Now, ledger: &dyn Read) -> Result<Vec<Effect>, LedgerError> {
         let mut effects = Vec::new();
-        let head = self.feed.head();
+        let behind = self.behind();
         for (site, session) in &mut self.sessions {
+            session.share_window(behind);
             if session.applied_due(now.mono_ms) {
                 let down = session.say_applied(self.incarnation, now.wall.0, now.mono_ms);
                 effects.push(Effect::down(site, &down));
             }
-            if session.cursor < head
-                && session.feed_due(now.mono_ms)
-                && let Some(feed) = self.feed.after(session.cursor, ledger)?
-            {
-                session.feed_out = Some((feed.upto, now.mono_ms));
+            let (nonce, replica) = (session.nonce, session.replica(site));
+            for followed in &mut session.streams {
+                let head = self.feed.head(&followed.stream);
+                if !followed.due(head, now.mono_ms) {
+                    continue;
+                }
+                let Some(feed) = self.feed.after(&followed.stream, &replica, followed.cursor, ledger)? else {
+                    followed.nothing_until(head);
+                    continue;
+                };
+                followed.sent(feed.upto, now.mono_ms);
                 let of = Some(DownOf::Feed(feed));
-                effects.push(Effect::down(site, &Down { session: session.nonce, incarnation: self.incarnation, of }));
+                effects.push(Effect::down(site, &Down { session: nonce, incarnation: self.incarnation, of }));
             }
         }
         Ok(effects)
+    }
+
+    /// How many sites have much to send.
+    fn behind(&self) -> u64 {
+        let behind = |site: &SiteName| self.sites.get(site).is_some_and(SiteView::far_behind);
+        self.sessions.keys().filter(|site| behind(site)).count() as u64
     }
 
     fn refuse(&mut self, publish: &InboundPublish, why: Denial, now: &Now) -> Step<Effect> {
@@ -278,7 +309,8 @@ fn disagreement(hello: &Hello, held: Position) -> Option<(&'static str, &'static
             "the hub holds more of this journal than the gateway: its box was restored from a backup or lost its end",
         ));
     }
-    if hello.journal_from > held.seq.0 + 1 {
+    // From protocol 2 on the gateway says what is gone, and goes on behind it.
+    if hello.journal_from > held.seq.0 + 1 && hello.protocol < 2 {
         return Some((
             "hub_behind",
             "the gateway no longer keeps records that the hub lacks: restore a newer backup of the hub",
@@ -286,6 +318,22 @@ fn disagreement(hello: &Hello, held: Position) -> Option<(&'static str, &'static
     }
     let differs = hello.journal_to == held.seq.0 && held.seq > Seq::ZERO && hello.hash_to != held.hash.0.as_slice();
     differs.then_some(("chain_differs", "the gateway's journal and the hub's copy of it differ"))
+}
+
+/// What the gateway follows, each once. A position in the feed of another incarnation means nothing.
+fn followed(hello: &Hello, incarnation: u64) -> Vec<Followed> {
+    let ours = hello.feed_incarnation == incarnation;
+    let mut streams = vec![Followed::new(Stream::Registers, if ours { hello.feed_cursor } else { 0 })];
+    for wanted in hello.streams.iter().take(STREAMS_MAX) {
+        let position = if ours { wanted.position } else { 0 };
+        match Stream::named(&wanted.stream) {
+            Some(stream) if !streams.iter().any(|followed| followed.stream == stream) => {
+                streams.push(Followed::new(stream, position));
+            }
+            _ => {}
+        }
+    }
+    streams
 }
 
 fn fits(chunk: &Chunk, stored_bytes: usize) -> bool {

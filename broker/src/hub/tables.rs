@@ -22,6 +22,8 @@ pub(super) const EPOCH: Table = Table(7);
 pub(super) const LOST: Table = Table(10);
 /// site → how much of its journal was set aside. Folded.
 pub(super) const ASIDE: Table = Table(11);
+/// site ‖ 0 ‖ epoch → what the site said ahead of its journal. Folded.
+pub(super) const PRESENT: Table = Table(12);
 /// What the hub keeps of itself. Put.
 pub(super) const HUB: Table = Table(8);
 
@@ -47,10 +49,17 @@ pub(super) fn site_of_lost(key: &[u8]) -> Option<SiteName> {
 
 /// The item and site of a counter's key.
 pub(super) fn counter_of(key: &[u8]) -> Option<(Gtin, SiteName)> {
+    let (gtin, replica) = replica_of_counter(key)?;
+    Some((Gtin::from_number(gtin).ok()?, replica.site))
+}
+
+/// The item's number and the replica of a counter's key.
+pub(super) fn replica_of_counter(key: &[u8]) -> Option<(u64, ReplicaId)> {
     let (gtin, rest) = key.split_at_checked(8)?;
-    let gtin = Gtin::from_number(u64::from_be_bytes(gtin.try_into().ok()?)).ok()?;
-    let site = rest.len().checked_sub(9).and_then(|end| std::str::from_utf8(&rest[..end]).ok())?;
-    Some((gtin, site.parse().ok()?))
+    let (site, epoch) = rest.split_at_checked(rest.len().checked_sub(9)?)?;
+    let site = std::str::from_utf8(site).ok()?.parse().ok()?;
+    let epoch = Epoch(u64::from_be_bytes(epoch.get(1..)?.try_into().ok()?));
+    Some((u64::from_be_bytes(gtin.try_into().ok()?), ReplicaId { site, epoch }))
 }
 
 pub(super) fn seq_of(key: &[u8]) -> Option<Seq> {

@@ -14,12 +14,17 @@ use super::aside::Aside;
 use super::tables::{CONFLICT, COUNTER, counter_of, decode, seq_of};
 use crate::ledger::{LedgerError, Read};
 
+/// Behind by more than this, a site takes part in sharing what may be sent at once.
+const FAR_RECORDS: u64 = 2_048;
+
 /// What is known of a site besides its journal.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SiteView {
     pub(super) online: bool,
     pub(super) epoch: u64,
     pub(super) applied_seq: u64,
+    /// Up to here every key's latest value is known, ahead of the journal.
+    pub(super) present_seq: u64,
     pub(super) beat: Beat,
     pub(super) last_seen_ms: Option<u64>,
     /// Refusals in the chunks applied since the hub started, by code.
@@ -35,6 +40,7 @@ pub(super) struct Losses {
     activity: u64,
     scans: u64,
     damaged: u64,
+    trimmed: u64,
 }
 
 impl Losses {
@@ -49,6 +55,7 @@ impl Losses {
             let count = match loss.class() {
                 LossClass::Activity => &mut self.activity,
                 LossClass::Scans => &mut self.scans,
+                LossClass::Trimmed => &mut self.trimmed,
                 LossClass::Damaged | LossClass::Unspecified => &mut self.damaged,
             };
             *count = count.saturating_add(loss.records);
@@ -58,11 +65,20 @@ impl Losses {
 
 impl std::fmt::Display for Losses {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} of activity, {} scans, {} by damage", self.activity, self.scans, self.damaged)
+        write!(f, "{} of activity, {} scans, {} by damage", self.activity, self.scans, self.damaged)?;
+        if self.trimmed > 0 {
+            write!(f, ", {} that HQ had and lost", self.trimmed)?;
+        }
+        Ok(())
     }
 }
 
 impl SiteView {
+    /// More than a few messages behind.
+    pub(super) fn far_behind(&self) -> bool {
+        self.online && self.backlog_records() > FAR_RECORDS
+    }
+
     /// By what the site said it has, or by its last beat if that is more recent than what is applied.
     fn backlog_records(&self) -> u64 {
         self.beat.journal_to.saturating_sub(self.applied_seq)
@@ -75,6 +91,7 @@ impl SiteView {
             "online": self.online,
             "epoch": format!("{:016x}", self.epoch),
             "applied_seq": self.applied_seq,
+            "present_seq": self.present_seq.max(self.applied_seq),
             "backlog_records": self.backlog_records(),
             "backlog_bytes": if behind { self.beat.backlog_bytes } else { 0 },
             "backlog_age_ms": if behind { self.beat.backlog_age_ms } else { 0 },
@@ -86,6 +103,7 @@ impl SiteView {
                 "activity": self.losses.activity,
                 "scans": self.losses.scans,
                 "damaged": self.losses.damaged,
+                "trimmed": self.losses.trimmed,
             },
             "set_aside": self.aside.count,
             "last_seen_ms": self.last_seen_ms,

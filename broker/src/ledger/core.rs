@@ -123,6 +123,12 @@ impl<E> Step<E> {
     pub fn nothing() -> Step<E> {
         Step { events: Vec::new(), puts: Vec::new(), lazy: Vec::new(), verdict: Verdict::ACCEPTED, then: Vec::new() }
     }
+
+    /// The seq that the next record of this step will get.
+    pub fn next_seq(&self, ledger: &dyn Read) -> Seq {
+        let records: usize = self.events.iter().map(|draft| draft.event.records.len()).sum();
+        ledger.next_seq().plus(records as u64)
+    }
 }
 
 /// A node's logic: the gateway's shop rules, the hub's merge.

@@ -47,7 +47,7 @@ fn refused(line: u32, code: &str) -> Of {
 
 fn hub_chunk(embedded: &[Vec<u8>]) -> Chunk {
     let embed = |chunk: &Vec<u8>| Record {
-        of: Some(Of::SiteChunk(wire::SiteChunk { chunk: chunk.clone().into(), received_ms: 1 })),
+        of: Some(Of::SiteChunk(wire::SiteChunk { chunk: chunk.clone().into(), received_ms: 1, overtaken: vec![] })),
     };
     let event = Event { records: embedded.iter().map(embed).collect(), ..Event::default() };
     let body = wire::Body { events: vec![event], ..wire::Body::default() };

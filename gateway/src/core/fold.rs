@@ -5,17 +5,23 @@ use prost::Message;
 use proto::id::{Dot, Seq};
 use proto::wire::record::Of;
 use proto::wire::{
-    CounterCell, CounterTotal, Event, IdCell, LineRefusal, Outcome, RegisterState, RegisterWrite, Status,
+    CounterCell, CounterTotal, Event, IdCell, LineRefusal, MovementKind, Outcome, RegisterState, RegisterWrite, Status,
 };
 
-use super::tables::{COUNTER, ID, OWN};
+use super::tables::{COUNTED, COUNTER, ID, OWN};
 
 pub(super) fn event(placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
     let event = placed.event;
     for (offset, record) in (0..).zip(&event.records) {
-        if let Some(Of::Register(write)) = &record.of {
-            let dot = Dot { replica: placed.replica.clone(), seq: placed.first.plus(offset) };
-            put(Put::set(OWN, write.key.as_str(), own_register(write, &dot, &event.device).encode_to_vec()));
+        match &record.of {
+            Some(Of::Register(write)) => {
+                let dot = Dot { replica: placed.replica.clone(), seq: placed.first.plus(offset) };
+                put(Put::set(OWN, write.key.as_str(), own_register(write, &dot, &event.device).encode_to_vec()));
+            }
+            Some(Of::Movement(movement)) if movement.kind() == MovementKind::Count => {
+                put(Put::set(COUNTED, movement.gtin.to_be_bytes(), []));
+            }
+            _ => {}
         }
     }
     if !event.request.is_empty() {
@@ -31,7 +37,8 @@ pub(super) fn event(placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
 }
 
 pub(super) fn total(total: &CounterTotal, chunk_first: Seq, put: &mut dyn FnMut(Put)) {
-    let cell = CounterCell { units: total.units, seq: chunk_first.0 + u64::from(total.seq_offset) };
+    let seq = chunk_first.0 + u64::from(total.seq_offset);
+    let cell = CounterCell { units: total.units, seq, feed_position: 0 };
     put(Put::set(COUNTER, total.gtin.to_be_bytes(), cell.encode_to_vec()));
 }
 

@@ -1,22 +1,18 @@
-//! What the hub says: how far our journal is applied, and which registers changed elsewhere.
+//! What is known of the hub: the link, how far it has applied our journal, how far its feed was taken over.
+
+use std::collections::BTreeMap;
 
 use broker::ledger::{LedgerError, Now, Put, Read, ReadCell, Step};
 use prost::Message;
 use proto::chunk::Position;
 use proto::id::Seq;
-use proto::register::{Register, RegisterKey};
-use proto::topic::Outbound;
-use proto::wire::{Feed, FeedCursor, FeedEntry, Watermark};
+use proto::wire::{FeedCursor, Watermark};
 use serde_json::{Value, json};
 
-use super::items;
-use super::tables::{HUB, OWN, SYNC, SYNC_APPLIED, SYNC_CURSOR, decode};
+use super::feed::OWN_PAST;
+use super::tables::{SYNC, SYNC_APPLIED, cursor_key, decode};
 use super::{Effect, Gateway};
-use crate::request::Refused;
-use crate::sync::FromHub;
-
-/// Who sent what the feed brought, in records of what could not be read of it. No device has this name.
-const FEED: &str = "";
+use crate::sync::{Ack, FromHub, REGISTERS};
 
 /// How the connection to the hub stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,7 +32,8 @@ pub enum LinkState {
 pub(super) struct HubView {
     pub(super) link: LinkState,
     pub(super) applied: Seq,
-    pub(super) cursor: FeedCursor,
+    /// Of each stream that is followed.
+    pub(super) cursors: BTreeMap<String, FeedCursor>,
     /// Hub clock minus ours, milliseconds, when last heard.
     pub(super) skew_ms: Option<i64>,
     pub(super) heard_mono_ms: Option<u64>,
@@ -45,14 +42,28 @@ pub(super) struct HubView {
 }
 
 impl HubView {
+    pub(super) fn following(follow: &[String]) -> HubView {
+        let streams = [REGISTERS, OWN_PAST].into_iter().chain(follow.iter().map(String::as_str));
+        let cursors = streams.map(|stream| (stream.to_owned(), FeedCursor::default())).collect();
+        HubView { cursors, ..HubView::default() }
+    }
+
     pub(super) fn resume(&mut self, ledger: &dyn Read) -> Result<(), LedgerError> {
-        if let Some(value) = ledger.get(SYNC, SYNC_CURSOR)? {
-            self.cursor = decode(SYNC, &value)?;
+        for (stream, cursor) in &mut self.cursors {
+            if let Some(value) = ledger.get(SYNC, &cursor_key(stream))? {
+                *cursor = decode(SYNC, &value)?;
+            }
         }
         if let Some(value) = ledger.get(SYNC, SYNC_APPLIED)? {
             self.applied = Seq(decode::<Watermark>(SYNC, &value)?.seq);
         }
         Ok(())
+    }
+
+    pub(super) fn acks(&self) -> impl Iterator<Item = Ack> {
+        let ack =
+            |(stream, cursor): (&String, &FeedCursor)| Ack { stream: stream.clone(), cursor: *cursor, resend: false };
+        self.cursors.iter().map(ack)
     }
 }
 
@@ -73,6 +84,7 @@ impl Gateway {
         match message {
             FromHub::Applied { position, hub_ms } => Ok(self.applied_up_to(position, hub_ms, now)),
             FromHub::Feed { incarnation, feed } => self.adopt(incarnation, feed, now, ledger),
+            FromHub::Past(_) | FromHub::Followed(_) => Ok(Step::nothing()),
         }
     }
 
@@ -87,56 +99,6 @@ impl Gateway {
         let mark = Watermark { seq: position.seq.0, hash: position.hash.0.to_vec().into(), applied_ms: hub_ms };
         // Lazily: the hub says it again at every connection.
         Step { lazy: vec![Put::set(SYNC, SYNC_APPLIED, mark.encode_to_vec())], ..Step::nothing() }
-    }
-
-    /// Takes over what the hub's feed says, if it continues where we stand; else says where that is.
-    fn adopt(
-        &mut self,
-        incarnation: u64,
-        feed: Feed,
-        now: &Now,
-        ledger: &dyn Read,
-    ) -> Result<Step<Effect>, LedgerError> {
-        let here = if self.hub.cursor.incarnation == incarnation { self.hub.cursor.position } else { 0 };
-        if feed.prev != here {
-            let ask = Effect::FeedAck { cursor: FeedCursor { incarnation, position: here }, resend: true };
-            return Ok(Step { then: vec![ask], ..Step::nothing() });
-        }
-        let mut step = Step::nothing();
-        for entry in &feed.entries {
-            self.adopt_entry(entry, now, ledger, &mut step)?;
-        }
-        self.hub.cursor = FeedCursor { incarnation, position: feed.upto };
-        step.puts.push(Put::set(SYNC, SYNC_CURSOR, self.hub.cursor.encode_to_vec()));
-        step.then.push(Effect::FeedAck { cursor: self.hub.cursor, resend: false });
-        Ok(step)
-    }
-
-    fn adopt_entry(
-        &mut self,
-        entry: &FeedEntry,
-        now: &Now,
-        ledger: &dyn Read,
-        step: &mut Step<Effect>,
-    ) -> Result<(), LedgerError> {
-        let state = entry.state.clone().unwrap_or_default();
-        let (Ok(key), Ok(register)) = (entry.key.parse::<RegisterKey>(), Register::try_from(&state)) else {
-            self.hub.feed_rejects += 1;
-            let reason = format!("the hub says of {:?} what cannot be read; what this site had of it stays", entry.key);
-            let why = Refused::new("feed_unreadable", reason);
-            let topic = Outbound::Down(&ledger.replica().site).to_string();
-            let draft = self.refusal_event(FEED, (&topic, &entry.encode_to_vec().into()), &why, None, now);
-            step.events.push(draft);
-            return Ok(());
-        };
-        if let Some(own) = items::stored(ledger, OWN, &entry.key)?
-            && register.seen.covers(&own.dot)
-        {
-            step.lazy.push(Put::delete(OWN, entry.key.as_str()));
-        }
-        step.puts.push(Put::set(HUB, entry.key.as_str(), state.encode_to_vec()));
-        self.items.touched(&key);
-        Ok(())
     }
 }
 

@@ -1,13 +1,16 @@
 //! The shop's rules: what a request, a message of the hub or a tick comes to. Pure: events in, one step out.
 //!
 //! `requests.rs` decides requests, `stock.rs` holds counters, `items.rs` registers, `ids.rs` idempotency,
-//! `again.rs` refusals that are handed in again, `hub.rs` what the hub says, `fold.rs` what the journal means.
+//! `again.rs` refusals that are handed in again, `hub.rs` and `feed.rs` what the hub says, `present.rs` what it is told
+//! ahead of the journal, `fold.rs` what the journal means.
 
 mod again;
+mod feed;
 mod fold;
 mod hub;
 mod ids;
 mod items;
+mod present;
 mod requests;
 mod status;
 mod stock;
@@ -25,7 +28,8 @@ use broker::quota::RejectQuota;
 use bytes::Bytes;
 use proto::clock::{Clock, Stamp};
 use proto::id::{DeviceName, Seq};
-use proto::wire::{Beat, CounterTotal, FeedCursor};
+use proto::wire::up::Of as UpOf;
+use proto::wire::{Beat, CounterTotal, Present};
 
 pub use self::fold::{line_refusals, outcome_of};
 use self::hub::HubView;
@@ -36,7 +40,7 @@ use self::items::Items;
 use self::status::Tally;
 use self::stock::Stock;
 use crate::decode::{Limits, ScanMode};
-use crate::sync::FromHub;
+use crate::sync::{Ack, FromHub, PresentAsk};
 
 /// What the rules need to know of the configuration.
 #[derive(Debug, Clone, Default)]
@@ -46,6 +50,8 @@ pub struct Rules {
     pub modes: HashMap<DeviceName, ScanMode>,
     /// Whether there is a hub to forward to.
     pub has_hub: bool,
+    /// Streams of the hub's feed that are followed besides the registers and what earlier lives left.
+    pub follow: Vec<String>,
 }
 
 /// Inputs besides what devices publish.
@@ -53,6 +59,8 @@ pub struct Rules {
 pub enum Input {
     FromHub(FromHub),
     Link(LinkState),
+    /// The uplink wants to say the present ahead of the journal.
+    Present(PresentAsk),
     Status(tokio::sync::oneshot::Sender<serde_json::Value>),
     /// A refused request, once more.
     Again(Again),
@@ -72,10 +80,14 @@ pub enum Effect {
         payload: Bytes,
     },
     /// Where this gateway stands in the hub's feed.
-    FeedAck {
-        cursor: FeedCursor,
-        resend: bool,
+    FeedAck(Ack),
+    /// The answer to [`Input::Present`], and how many keys were looked through for it.
+    Present {
+        parts: Vec<Present>,
+        looked: u64,
     },
+    /// Something for the hub that is said again if it is lost.
+    Say(UpOf),
     /// How the store is doing, for the hub; the uplink adds what it knows of the backlog.
     Beat(Beat),
     Answer(tokio::sync::oneshot::Sender<serde_json::Value>, serde_json::Value),
@@ -97,11 +109,11 @@ pub struct Gateway {
 impl Gateway {
     pub fn new(rules: Rules) -> Gateway {
         Gateway {
-            rules,
             clock: Clock::default(),
             stock: Stock::default(),
             items: Items::default(),
-            hub: HubView::default(),
+            hub: HubView::following(&rules.follow),
+            rules,
             sweep: Sweep::default(),
             quota: RejectQuota::default(),
             tally: Tally::default(),
@@ -147,6 +159,10 @@ impl Core for Gateway {
                 self.hub.link = state;
                 Ok(Step::nothing())
             }
+            Input::Present(ask) => {
+                let (parts, looked) = present::since(ask, ledger)?;
+                Ok(Step { then: vec![Effect::Present { parts, looked }], ..Step::nothing() })
+            }
             Input::Status(answer) => {
                 let status = self.status(now, ledger);
                 Ok(Step { then: vec![Effect::Answer(answer, status)], ..Step::nothing() })
@@ -174,10 +190,12 @@ impl Core for Gateway {
     fn recovered(&mut self, last: Stamp, _now: &Now, ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
         self.clock = Clock::resume(last);
         self.hub.resume(ledger)?;
-        let mut then = vec![Effect::FeedAck { cursor: self.hub.cursor, resend: false }];
-        then.extend(stock::all(ledger)?);
+        let mut then: Vec<Effect> = self.hub.acks().map(Effect::FeedAck).collect();
+        then.extend(self.stock.resume(ledger)?);
         then.extend(items::all(ledger)?);
-        Ok(Step { then, ..Step::nothing() })
+        let (lazy, elsewhere) = feed::resume(&self.rules.follow, ledger)?;
+        then.extend(elsewhere);
+        Ok(Step { then, lazy, ..Step::nothing() })
     }
 
     fn committed(&mut self, _now: &Now, ledger: &dyn Read) -> Result<Vec<Effect>, LedgerError> {

@@ -221,7 +221,7 @@ impl Gateway {
                 }
             },
         };
-        let on_hand = self.stock.component(ledger, gtin)?.units;
+        let on_hand = self.stock.on_hand(ledger, gtin)?;
         let units = counted + -(on_hand + -since);
         let after = self.stock.apply(ledger, gtin, units, found.next_seq())?;
         found.lines.push(LineReply { line: 1, gtin, on_hand: after });
@@ -272,7 +272,7 @@ impl Gateway {
     fn item(&self, gtin: Gtin, ledger: &dyn Read) -> Result<ItemReply, LedgerError> {
         Ok(ItemReply {
             gtin,
-            on_hand: self.stock.component(ledger, gtin)?.units,
+            on_hand: self.stock.on_hand(ledger, gtin)?,
             name: items::raw_value(ledger, gtin, "name")?,
             price_cents: items::raw_value(ledger, gtin, "price_cents")?,
         })

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::hub::LinkState;
 use super::{Effect, Gateway};
+use crate::sync::REGISTERS;
 
 /// How often `store/status` is told.
 const EVERY_MS: u64 = 2_000;
@@ -55,7 +56,7 @@ impl Gateway {
                 "applied_seq": self.hub.applied.0,
                 "backlog_records": last.saturating_sub(self.hub.applied.0),
                 "last_heard_ms_ago": self.hub.heard_mono_ms.map(|at| now.mono_ms - at),
-                "feed_cursor": self.hub.cursor.position,
+                "feed_cursor": self.hub.cursors.get(REGISTERS).map_or(0, |cursor| cursor.position),
                 "feed_rejects": self.hub.feed_rejects,
             },
             "clock": { "synced": now.synced, "skew_ms": self.hub.skew_ms, "wall_ms": now.wall.0 },

@@ -1,9 +1,10 @@
-//! Counters: this ledger's own component of each item, moved by records and told in `store/stock/{gtin}`.
+//! Counters: this ledger's own component of each item, moved by records; with what earlier lives of the site's ledger
+//! left it is what is on hand, told in `store/stock/{gtin}`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use broker::ledger::{LedgerError, Read};
+use broker::ledger::{LedgerError, Read, Table};
 use proto::counter::Component;
 use proto::gtin::Gtin;
 use proto::id::{Seq, Units, WallMs};
@@ -12,7 +13,7 @@ use proto::wire::record::Of;
 use proto::wire::{CounterCell, CounterTotal};
 
 use super::Effect;
-use super::tables::{COUNTER, counter_key, decode};
+use super::tables::{COUNTER, PAST, counter_key, decode, gtin_of};
 
 /// How far a count looks back for sales since it began, in records. Beyond it the count is refused: count again.
 const LOOK_BACK_RECORDS: u64 = 50_000;
@@ -22,6 +23,8 @@ const LOOK_BACK_RECORDS: u64 = 50_000;
 pub(super) struct Stock {
     moved: BTreeMap<Gtin, Component>,
     to_tell: BTreeSet<Gtin>,
+    /// What earlier lives left, over all of them. Empty on most boxes.
+    past: BTreeMap<Gtin, Units>,
 }
 
 impl Stock {
@@ -43,7 +46,37 @@ impl Stock {
         let component = self.component(ledger, gtin)?.moved(units, seq);
         self.moved.insert(gtin, component);
         self.to_tell.insert(gtin);
-        Ok(component.units)
+        Ok(component.units + self.past(gtin))
+    }
+
+    pub(super) fn on_hand(&self, ledger: &dyn Read, gtin: Gtin) -> Result<Units, LedgerError> {
+        Ok(self.component(ledger, gtin)?.units + self.past(gtin))
+    }
+
+    fn past(&self, gtin: Gtin) -> Units {
+        self.past.get(&gtin).copied().unwrap_or_default()
+    }
+
+    /// An earlier life's component changed by so much.
+    pub(super) fn past_changed(&mut self, gtin: Gtin, units: Units) {
+        *self.past.entry(gtin).or_default() += units;
+        self.to_tell.insert(gtin);
+    }
+
+    /// What earlier lives left, and every item's topic, for a start.
+    pub(super) fn resume(&mut self, ledger: &dyn Read) -> Result<Vec<Effect>, LedgerError> {
+        self.past.clear();
+        let mut items = BTreeSet::new();
+        each_cell(ledger, PAST, &mut |gtin, units| {
+            items.insert(gtin);
+            *self.past.entry(gtin).or_default() += units;
+        })?;
+        each_cell(ledger, COUNTER, &mut |gtin, _| items.extend([gtin]))?;
+        let tell = |gtin: Gtin| {
+            let (topic, payload) = message(gtin, stored(ledger, gtin)?.units + self.past(gtin));
+            Ok(Effect::Restore { topic, payload })
+        };
+        items.into_iter().map(tell).collect()
     }
 
     pub(super) fn seal(&mut self, chunk_first: Seq) -> Vec<CounterTotal> {
@@ -60,26 +93,28 @@ impl Stock {
     pub(super) fn changed(&mut self, ledger: &dyn Read) -> Result<Vec<Effect>, LedgerError> {
         let mut effects = Vec::new();
         for gtin in std::mem::take(&mut self.to_tell) {
-            let (topic, payload) = message(gtin, stored(ledger, gtin)?.units);
+            let (topic, payload) = message(gtin, stored(ledger, gtin)?.units + self.past(gtin));
             effects.push(Effect::Publish { topic, payload, retain: true });
         }
         Ok(effects)
     }
 }
 
-/// Every item's topic, for a start.
-pub(super) fn all(ledger: &dyn Read) -> Result<Vec<Effect>, LedgerError> {
-    let mut found = Vec::new();
-    ledger.scan_prefix(COUNTER, &[], &mut |key, value| {
-        let gtin = key.try_into().ok().and_then(|bytes| Gtin::from_number(u64::from_be_bytes(bytes)).ok());
-        found.extend(gtin.map(|gtin| (gtin, value.to_vec())));
-        ControlFlow::Continue(())
+fn each_cell(ledger: &dyn Read, table: Table, each: &mut dyn FnMut(Gtin, Units)) -> Result<(), LedgerError> {
+    let mut damaged = None;
+    ledger.scan_prefix(table, &[], &mut |key, value| match decode::<CounterCell>(table, value) {
+        Ok(cell) => {
+            if let Some(gtin) = gtin_of(key) {
+                each(gtin, Units(cell.units));
+            }
+            ControlFlow::Continue(())
+        }
+        Err(error) => {
+            damaged = Some(error);
+            ControlFlow::Break(())
+        }
     })?;
-    let tell = |(gtin, value): (Gtin, Vec<u8>)| {
-        let (topic, payload) = message(gtin, Units(decode::<CounterCell>(COUNTER, &value)?.units));
-        Ok(Effect::Restore { topic, payload })
-    };
-    found.into_iter().map(tell).collect()
+    damaged.map_or(Ok(()), Err)
 }
 
 /// Units that moved after `since`, by the records' stamps. `None` if the journal does not reach back that far.

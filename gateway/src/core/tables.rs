@@ -3,7 +3,7 @@
 use broker::ledger::{LedgerError, Table};
 use prost::Message;
 use proto::gtin::Gtin;
-use proto::id::{DeviceName, RequestId};
+use proto::id::{DeviceName, Epoch, RequestId, SiteName};
 
 /// gtin → this ledger's component. Folded.
 pub(super) const COUNTER: Table = Table(2);
@@ -15,9 +15,39 @@ pub(super) const OWN: Table = Table(4);
 pub(super) const HUB: Table = Table(5);
 /// How the sync stands. Put or lazy.
 pub(super) const SYNC: Table = Table(6);
+/// gtin ‖ epoch → the component that an earlier life of this site's ledger left. Put.
+pub(super) const PAST: Table = Table(7);
+/// site ‖ 0 ‖ gtin ‖ epoch → another site's component. Put.
+pub(super) const ELSEWHERE: Table = Table(8);
+/// gtin → nothing: it was counted in this life of the ledger. Folded.
+pub(super) const COUNTED: Table = Table(9);
 
-pub(super) const SYNC_CURSOR: &[u8] = b"cursor";
 pub(super) const SYNC_APPLIED: &[u8] = b"applied";
+
+/// Where this gateway stands in a stream of the hub's feed.
+pub(super) fn cursor_key(stream: &str) -> Vec<u8> {
+    if stream.is_empty() { b"cursor".to_vec() } else { [b"cursor/", stream.as_bytes()].concat() }
+}
+
+pub(super) fn past_key(gtin: Gtin, epoch: Epoch) -> Vec<u8> {
+    [gtin.number().to_be_bytes(), epoch.0.to_be_bytes()].concat()
+}
+
+pub(super) fn elsewhere_prefix(site: &SiteName, gtin: Gtin) -> Vec<u8> {
+    [site.as_str().as_bytes(), b"\0", &gtin.number().to_be_bytes()].concat()
+}
+
+/// The site and item of an [`ELSEWHERE`] key.
+pub(super) fn elsewhere_of(key: &[u8]) -> Option<(SiteName, Gtin)> {
+    let name_bytes = key.len().checked_sub(17)?;
+    let site = std::str::from_utf8(&key[..name_bytes]).ok()?.parse().ok()?;
+    Some((site, gtin_of(&key[name_bytes + 1..])?))
+}
+
+/// The item that a key begins with.
+pub(super) fn gtin_of(key: &[u8]) -> Option<Gtin> {
+    Gtin::from_number(u64::from_be_bytes(key.get(..8)?.try_into().ok()?)).ok()
+}
 
 pub(super) fn counter_key(gtin: Gtin) -> [u8; 8] {
     gtin.number().to_be_bytes()

@@ -97,7 +97,8 @@ impl Store {
     }
 
     fn feed(&mut self, prev: u64, upto: u64, entries: Vec<FeedEntry>) -> Vec<Effect> {
-        let heard = Input::FromHub(FromHub::Feed { incarnation: 7, feed: Feed { prev, upto, entries } });
+        let heard =
+            Input::FromHub(FromHub::Feed { incarnation: 7, feed: Feed { prev, upto, entries, ..Feed::default() } });
         let now = self.now();
         let step = self.gateway.input(heard, &now, &self.ledger).unwrap();
         self.commit(step)
@@ -218,7 +219,7 @@ fn a_feed_that_does_not_continue_is_asked_for_again() {
     let mut store = Store::open();
     store.feed(0, 5, vec![]);
     let effects = store.feed(9, 12, vec![by_another("200", 1, &[])]);
-    assert!(matches!(&effects[..], [Effect::FeedAck { cursor, resend: true }] if cursor.position == 5), "{effects:?}");
+    assert!(matches!(&effects[..], [Effect::FeedAck(ack)] if ack.resend && ack.cursor.position == 5), "{effects:?}");
     assert_eq!(store.price(), Value::Null);
 }
 

@@ -1,15 +1,26 @@
 //! The gateway's side of the sync protocol, without I/O: what to send next, and what a message of the hub means.
 //!
 //! Nothing here is remembered over a connection: each begins with `Hello`, and the hub says where to go on. So a lost,
-//! doubled or late message can only cost time.
+//! doubled or late message can only cost time. `send.rs` says what goes out next.
+
+mod cursors;
+mod send;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
 
 use broker::ledger::Standing;
+use bytes::Bytes;
 use proto::PROTOCOL;
-use proto::chunk::{ChainHash, Position};
+use proto::chunk::{ChainHash, Head, Position};
 use proto::id::{ReplicaId, Seq};
 use proto::wire::down::Of as DownOf;
 use proto::wire::up::Of as UpOf;
-use proto::wire::{Applied, Down, Feed, FeedCursor, Hello, Turned, Up, Welcome};
+use proto::wire::{Applied, Down, Feed, Followed, Hello, Past, Present, Turned, Up, Welcome};
+
+pub use self::cursors::{Ack, Cursors, REGISTERS};
+pub use self::send::PresentAsk;
 
 /// Nothing heard for this long while something is on its way: send again from what is applied.
 const STALLED_MS: u64 = 10_000;
@@ -27,6 +38,9 @@ pub trait Chain {
     fn beginning(&self) -> Result<Position, Self::Error>;
     /// How the journal stood at `seq`.
     fn standing_at(&self, seq: Seq) -> Result<Standing, Self::Error>;
+    /// Stored chunks from the one that begins at `first` on: as many as end at or before `last` and fit in `bytes_max`,
+    /// but one at least.
+    fn chunks(&self, first: Seq, last: Seq, bytes_max: usize) -> Result<Vec<(Head, Bytes)>, Self::Error>;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +66,10 @@ pub enum FromHub {
         incarnation: u64,
         feed: Feed,
     },
+    /// A part of what the hub holds of this site's journals.
+    Past(Past),
+    /// The hub has closed the journal of an earlier life of this ledger.
+    Followed(Followed),
 }
 
 /// What a message of the hub means.
@@ -74,9 +92,17 @@ pub struct Session {
     nonce: u64,
     phase: Phase,
     incarnation: u64,
+    /// What both sides speak.
+    protocol: u32,
     applied: Position,
     next: Seq,
     send_up_to: Seq,
+    /// Messages that the broker there has not acknowledged.
+    in_flight: usize,
+    /// The hub was restored and lacks what we no longer have, from where it stands to here.
+    bridge: Option<Position>,
+    ahead: send::Ahead,
+    outbox: VecDeque<Present>,
     /// The hub cannot read what comes next in company: one chunk a message, not packed.
     one_by_one: bool,
     progress_ms: u64,
@@ -91,9 +117,14 @@ impl Session {
             nonce,
             phase: Phase::Greeting { since_ms: now_ms },
             incarnation: 0,
+            protocol: 1,
             applied: Position::default(),
             next: Seq(1),
             send_up_to: Seq::ZERO,
+            in_flight: 0,
+            bridge: None,
+            ahead: send::Ahead::default(),
+            outbox: VecDeque::new(),
             one_by_one: false,
             progress_ms: now_ms,
             heard_ms: now_ms,
@@ -113,15 +144,16 @@ impl Session {
         self.applied.seq
     }
 
-    pub fn one_by_one(&self) -> bool {
-        self.one_by_one
+    /// What both sides speak; 1 before the welcome.
+    pub fn protocol(&self) -> u32 {
+        self.protocol
     }
 
     pub fn wrap(&self, of: UpOf) -> Up {
         Up { session: self.nonce, of: Some(of) }
     }
 
-    pub fn hello<C: Chain>(&self, chain: &C, cursor: FeedCursor, software: &str) -> Result<Up, C::Error> {
+    pub fn hello<C: Chain>(&self, chain: &C, cursors: &Cursors, software: &str) -> Result<Up, C::Error> {
         let (beginning, end) = (chain.beginning()?, chain.end());
         Ok(self.wrap(UpOf::Hello(Hello {
             protocol: PROTOCOL,
@@ -131,9 +163,10 @@ impl Session {
             hash_before: beginning.hash.0.to_vec().into(),
             journal_to: end.seq.0,
             hash_to: end.hash.0.to_vec().into(),
-            feed_cursor: cursor.position,
-            feed_incarnation: cursor.incarnation,
+            feed_cursor: cursors.registers().position,
+            feed_incarnation: cursors.registers().incarnation,
             software: software.into(),
+            streams: cursors.streams(),
         })))
     }
 
@@ -148,19 +181,6 @@ impl Session {
         }
     }
 
-    /// The span that may be sent now: from here, up to here.
-    pub fn sendable(&self, durable: Seq) -> Option<(Seq, Seq)> {
-        let last = durable.min(self.send_up_to);
-        (self.streaming() && self.next <= last).then_some((self.next, last))
-    }
-
-    pub fn sent(&mut self, last: Seq, now_ms: u64) {
-        if self.next == self.applied.seq.next() {
-            self.progress_ms = now_ms;
-        }
-        self.next = last.next();
-    }
-
     /// Goes back to what is applied if the hub has been silent about what was sent, and to Hello if it has been silent
     /// about everything: it forgets a gateway that it did not hear for a while, though the connection stands.
     pub fn tick(&mut self, now_ms: u64) {
@@ -172,6 +192,7 @@ impl Session {
             self.next = self.applied.seq.next();
             self.progress_ms = now_ms;
         }
+        self.ahead.tick(now_ms);
     }
 
     pub fn receive<C: Chain>(&mut self, down: Down, chain: &C, now_ms: u64) -> Result<Heard, C::Error> {
@@ -194,6 +215,8 @@ impl Session {
             (Some(DownOf::Feed(feed)), Phase::Streaming) => {
                 Ok(Heard::Said(FromHub::Feed { incarnation: self.incarnation, feed }))
             }
+            (Some(DownOf::Past(past)), Phase::Streaming) => Ok(Heard::Said(FromHub::Past(past))),
+            (Some(DownOf::Followed(followed)), Phase::Streaming) => Ok(Heard::Said(FromHub::Followed(followed))),
             _ => Ok(Heard::Ignored),
         }
     }
@@ -206,15 +229,21 @@ impl Session {
         now_ms: u64,
     ) -> Result<Heard, C::Error> {
         let Some(position) = position(welcome.applied_seq, &welcome.applied_hash) else { return Ok(Heard::Ignored) };
-        if let Some((code, advice)) = disagreement(position, chain)? {
-            return Ok(self.turn(code.into(), advice.into()));
-        }
+        self.bridge = match agreement(position, chain)? {
+            Agreement::Continues => None,
+            Agreement::Trimmed(to) if welcome.protocol > 1 => Some(to),
+            Agreement::Trimmed(_) => return Ok(self.turn(HUB_BEHIND.0.into(), HUB_BEHIND.1.into())),
+            Agreement::Differs(code, advice) => return Ok(self.turn(code.into(), advice.into())),
+        };
         self.phase = Phase::Streaming;
         self.incarnation = incarnation;
+        self.protocol = welcome.protocol;
         self.applied = position;
         self.next = position.seq.next();
         self.send_up_to = Seq(welcome.send_up_to);
         self.progress_ms = now_ms;
+        self.outbox.clear();
+        self.ahead = send::Ahead::from(welcome.present);
         Ok(Heard::Said(FromHub::Applied { position, hub_ms: welcome.hub_ms }))
     }
 
@@ -225,7 +254,9 @@ impl Session {
         }
         if position.seq > self.applied.seq {
             self.progress_ms = now_ms;
+            self.bridge = self.bridge.filter(|to| to.seq > position.seq);
         }
+        self.ahead.told(applied.present, applied.tell_since);
         self.applied = position;
         self.send_up_to = Seq(applied.send_up_to);
         self.one_by_one = applied.one_by_one;
@@ -246,168 +277,38 @@ fn position(seq: u64, hash: &[u8]) -> Option<Position> {
     Some(Position { seq: Seq(seq), hash: ChainHash::from_slice(hash)? })
 }
 
-/// What stands between our chain and what the hub holds of it.
-fn disagreement<C: Chain>(held: Position, chain: &C) -> Result<Option<(&'static str, &'static str)>, C::Error> {
-    if held.seq > chain.end().seq {
-        return Ok(Some((
-            "ledger_behind",
-            "the hub holds more of this site's journal than this box: it was restored from a backup or lost its end. \
-             Give the box an empty --data folder to start a new ledger; what was applied is at the hub",
-        )));
-    }
-    Ok(match chain.standing_at(held.seq)? {
-        Standing::At(ours) if ours.hash == held.hash => None,
-        // Of that span only its ends are known.
-        Standing::Bridged => None,
-        Standing::Unknown if held.seq < chain.beginning()?.seq => Some((
-            "hub_behind",
-            "the hub lacks records that this box no longer keeps: the hub was restored from an older backup. \
-             Restore a newer one",
-        )),
-        _ => Some((
-            "chain_differs",
-            "this box's journal and the hub's copy of it differ: two boxes ran under one site name, or a backup was \
-             restored. Stop the wrong box, or give this one an empty --data folder to start a new ledger",
-        )),
-    })
+/// How our chain and what the hub holds of it stand to each other.
+enum Agreement {
+    Continues,
+    /// The hub lacks what we no longer have, up to here: it was restored from an older backup.
+    Trimmed(Position),
+    /// For software, and for people.
+    Differs(&'static str, &'static str),
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proto::id::Epoch;
+const HUB_BEHIND: (&str, &str) = (
+    "hub_behind",
+    "the hub lacks records that this box no longer keeps, and is too old to be told which: upgrade the hub, or restore \
+     a newer backup of it",
+);
 
-    struct Fixed(Vec<Position>);
-
-    impl Chain for Fixed {
-        type Error = std::convert::Infallible;
-        fn end(&self) -> Position {
-            *self.0.last().unwrap()
-        }
-        fn beginning(&self) -> Result<Position, Self::Error> {
-            Ok(self.0[0])
-        }
-        fn standing_at(&self, seq: Seq) -> Result<Standing, Self::Error> {
-            Ok(self.0.iter().find(|p| p.seq == seq).map_or(Standing::Unknown, |p| Standing::At(*p)))
-        }
+fn agreement<C: Chain>(held: Position, chain: &C) -> Result<Agreement, C::Error> {
+    if held.seq > chain.end().seq {
+        return Ok(Agreement::Differs(
+            "ledger_behind",
+            "the hub holds more of this site's journal than this box: it was restored from a backup or lost its end. \
+             Stop it and run `tillsync-gateway rejoin`: it begins a new ledger, with what only this box has",
+        ));
     }
-
-    fn at(seq: u64) -> Position {
-        let hash = if seq == 0 { ChainHash::ORIGIN } else { ChainHash([seq as u8; 32]) };
-        Position { seq: Seq(seq), hash }
-    }
-
-    fn chain() -> Fixed {
-        Fixed(vec![at(2), at(5), at(9)])
-    }
-
-    fn session() -> Session {
-        Session::new(ReplicaId { site: "harbour".parse().unwrap(), epoch: Epoch(1) }, 77, 0)
-    }
-
-    fn welcome(position: Position) -> Down {
-        let of = DownOf::Welcome(Welcome {
-            protocol: 1,
-            applied_seq: position.seq.0,
-            applied_hash: position.hash.0.to_vec().into(),
-            send_up_to: 8,
-            hub_ms: 5,
-        });
-        Down { session: 77, incarnation: 3, of: Some(of) }
-    }
-
-    fn applied(position: Position, resend: bool) -> Down {
-        let of = DownOf::Applied(Applied {
-            seq: position.seq.0,
-            hash: position.hash.0.to_vec().into(),
-            send_up_to: 100,
-            hub_ms: 6,
-            resend,
-            one_by_one: false,
-        });
-        Down { session: 77, incarnation: 3, of: Some(of) }
-    }
-
-    #[test]
-    fn sends_nothing_before_the_welcome_and_no_more_than_it_allows() {
-        let mut session = session();
-        assert_eq!(session.sendable(Seq(9)), None);
-        session.receive(welcome(at(5)), &chain(), 1).unwrap();
-        assert_eq!(session.sendable(Seq(9)), Some((Seq(6), Seq(8))));
-        session.sent(Seq(8), 2);
-        assert_eq!(session.sendable(Seq(9)), None);
-        session.receive(applied(at(8), false), &chain(), 3).unwrap();
-        assert_eq!(session.sendable(Seq(9)), Some((Seq(9), Seq(9))));
-    }
-
-    #[test]
-    fn a_chain_that_differs_is_turned_away() {
-        let forged = Position { hash: ChainHash([9; 32]), ..at(5) };
-        for (held, expected) in
-            [(at(10), "ledger_behind"), (forged, "chain_differs"), (at(1), "hub_behind"), (at(4), "chain_differs")]
-        {
-            let mut session = session();
-            match session.receive(welcome(held), &chain(), 1).unwrap() {
-                Heard::Turned { code, .. } => assert_eq!(code, expected),
-                other => panic!("{held:?}: {other:?}"),
-            }
-            assert_eq!(session.sendable(Seq(9)), None);
-        }
-    }
-
-    #[test]
-    fn stale_sessions_incarnations_and_steps_back_are_ignored() {
-        let mut session = session();
-        let mut other = welcome(at(5));
-        other.session = 78;
-        assert_eq!(session.receive(other, &chain(), 1).unwrap(), Heard::Ignored);
-        session.receive(welcome(at(5)), &chain(), 1).unwrap();
-        let mut restored = applied(at(9), false);
-        restored.incarnation = 4;
-        assert_eq!(session.receive(restored, &chain(), 1).unwrap(), Heard::Ignored);
-        assert_eq!(session.receive(applied(at(2), true), &chain(), 1).unwrap(), Heard::Ignored);
-        assert_eq!(session.applied(), Seq(5));
-    }
-
-    #[test]
-    fn goes_one_by_one_for_as_long_as_the_hub_asks_for_it() {
-        let mut session = session();
-        session.receive(welcome(at(5)), &chain(), 1).unwrap();
-        for wanted in [false, true, true, false] {
-            let mut down = applied(at(5), true);
-            let Some(DownOf::Applied(applied)) = &mut down.of else { panic!("{down:?}") };
-            applied.one_by_one = wanted;
-            session.receive(down, &chain(), 2).unwrap();
-            assert_eq!(session.one_by_one(), wanted);
-        }
-    }
-
-    #[test]
-    fn a_hub_that_forgot_us_is_greeted_again() {
-        let mut session = session();
-        session.receive(welcome(at(5)), &chain(), 1_000).unwrap();
-        session.receive(applied(at(5), false), &chain(), 6_000).unwrap();
-        session.tick(6_000 + SILENT_MS - 1);
-        assert!(session.streaming() && !session.greet_again(6_000 + SILENT_MS - 1));
-        session.tick(6_000 + SILENT_MS);
-        assert!(session.greet_again(6_000 + SILENT_MS));
-        assert_eq!(session.sendable(Seq(9)), None, "nothing is sent before the Welcome");
-        session.receive(welcome(at(5)), &chain(), 27_000).unwrap();
-        session.tick(27_001);
-        assert_eq!(session.sendable(Seq(9)), Some((Seq(6), Seq(8))));
-    }
-
-    #[test]
-    fn a_gap_or_silence_sends_again_from_what_is_applied() {
-        let mut session = session();
-        session.receive(welcome(at(5)), &chain(), 0).unwrap();
-        session.sent(Seq(8), 0);
-        session.receive(applied(at(5), true), &chain(), 1).unwrap();
-        assert_eq!(session.sendable(Seq(9)), Some((Seq(6), Seq(9))));
-        session.sent(Seq(9), 2);
-        session.tick(STALLED_MS);
-        assert_eq!(session.sendable(Seq(9)), None);
-        session.tick(2 + STALLED_MS);
-        assert_eq!(session.sendable(Seq(9)), Some((Seq(6), Seq(9))));
-    }
+    Ok(match chain.standing_at(held.seq)? {
+        Standing::At(ours) if ours.hash == held.hash => Agreement::Continues,
+        // Of that span only its ends are known.
+        Standing::Bridged => Agreement::Continues,
+        Standing::Unknown if held.seq < chain.beginning()?.seq => Agreement::Trimmed(chain.beginning()?),
+        _ => Agreement::Differs(
+            "chain_differs",
+            "this box's journal and the hub's copy of it differ: two boxes ran under one site name, or a backup was \
+             restored. Stop the wrong box; on the right one run `tillsync-gateway rejoin`",
+        ),
+    })
 }

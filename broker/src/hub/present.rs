@@ -1,0 +1,105 @@
+//! What a site says ahead of its journal: the latest value of each key, so that HQ sees the present at once.
+
+use proto::id::{ReplicaId, Seq, SiteName};
+use proto::wire::record::Of;
+use proto::wire::{CounterCell, Present, PresentCell, SitePresent};
+
+use super::merge::{self, SiteWrite};
+use super::tables::{COUNTER, PRESENT, counter_key, decode, replica_key};
+use super::{Effect, Hub};
+use crate::ledger::{LedgerError, Now, Read, Step};
+
+/// One replica's component of an item, as the hub holds it.
+pub(super) fn held(gtin: u64, replica: &ReplicaId, ledger: &dyn Read) -> Result<Option<CounterCell>, LedgerError> {
+    ledger.get(COUNTER, &counter_key(gtin, replica))?.map(|value| decode(COUNTER, &value)).transpose()
+}
+
+/// What a replica said ahead of its journal so far.
+pub(super) fn said(replica: &ReplicaId, ledger: &dyn Read) -> Result<PresentCell, LedgerError> {
+    let cell = ledger.get(PRESENT, &replica_key(replica.site.as_str(), replica.epoch))?;
+    Ok(cell.map(|value| decode(PRESENT, &value)).transpose()?.unwrap_or_default())
+}
+
+/// The parts of one present, as they come in.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Parts {
+    as_of: u64,
+    since: u64,
+    next: u32,
+}
+
+impl Parts {
+    /// Takes a part; true if with it all of them have come.
+    fn take(&mut self, present: &Present) -> bool {
+        if present.part == 0 {
+            *self = Parts { as_of: present.as_of, since: present.since, next: 0 };
+        }
+        let continues = (self.as_of, self.since, self.next) == (present.as_of, present.since, present.part);
+        self.next = if continues { self.next + 1 } else { u32::MAX };
+        continues && present.last
+    }
+}
+
+impl Hub {
+    pub(super) fn present(
+        &mut self,
+        site: &SiteName,
+        present: &Present,
+        now: &Now,
+        ledger: &dyn Read,
+    ) -> Result<Step<Effect>, LedgerError> {
+        let mut step = Step::nothing();
+        let Some(session) = self.sessions.get_mut(site) else { return Ok(step) };
+        let replica = session.replica(site);
+        let known = session.watermark.seq.0.max(session.present.complete);
+        let whole = session.parts.take(present) && present.since <= known;
+        if whole && session.tell_since.is_some_and(|since| present.since <= since.0) {
+            session.tell_since = None;
+        }
+        let before = session.present;
+        if whole {
+            session.present.complete = session.present.complete.max(present.as_of);
+        }
+        let mut totals = Vec::new();
+        for total in &present.totals {
+            let held = held(total.gtin, &replica, ledger)?;
+            // The same seq with other units is a fault of ours: the owner is right.
+            if held.is_none_or(|held| held.seq < total.seq || (held.seq == total.seq && held.units != total.units)) {
+                session.present.newest = session.present.newest.max(total.seq);
+                totals.push(*total);
+            }
+        }
+        session.owes_applied = true;
+        let after = session.present;
+        if let Some(view) = self.sites.get_mut(site) {
+            view.present_seq = after.complete;
+        }
+        self.site_changed.insert(site.clone());
+        self.unfolded.clear();
+        let writes = present.writes.iter().filter_map(|written| {
+            let write = written.write.as_ref()?;
+            Some(SiteWrite { seq: Seq(written.seq), device: &written.device, write })
+        });
+        let merges = merge::merge(&replica, writes.collect(), now.wall, ledger, &mut self.unfolded)?;
+        self.leave_out(site, &replica, merges.left_out, now, &mut step);
+        self.journal_merges(merges.outcomes, now, ledger, &mut step);
+        if totals.is_empty() && before == after {
+            return Ok(step);
+        }
+        let position = step.next_seq(ledger);
+        for total in &totals {
+            self.stock.touched(total.gtin);
+            self.feed.moved(&replica, total.gtin, position.0);
+        }
+        let record = SitePresent {
+            site: site.to_string(),
+            epoch: replica.epoch.0,
+            totals,
+            complete: after.complete,
+            newest: after.newest,
+        };
+        let draft = self.draft(vec![Of::SitePresent(record)], now);
+        step.events.push(draft);
+        Ok(step)
+    }
+}

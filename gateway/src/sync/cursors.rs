@@ -1,0 +1,42 @@
+//! How far each stream of the hub's feed was taken over.
+
+use std::collections::BTreeMap;
+
+use proto::wire::{FeedCursor, StreamCursor};
+
+/// The stream of registers; it has no name.
+pub const REGISTERS: &str = "";
+
+/// What the core says of one stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ack {
+    pub stream: String,
+    pub cursor: FeedCursor,
+    /// What came does not continue the cursor: send again from it.
+    pub resend: bool,
+}
+
+/// All cursors, as `Hello` tells them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cursors(BTreeMap<String, FeedCursor>);
+
+impl Cursors {
+    pub fn set(&mut self, ack: &Ack) {
+        self.0.insert(ack.stream.clone(), ack.cursor);
+    }
+
+    pub fn registers(&self) -> FeedCursor {
+        self.0.get(REGISTERS).copied().unwrap_or_default()
+    }
+
+    /// Every other stream. A position in the feed of another hub's life means nothing.
+    pub fn streams(&self) -> Vec<StreamCursor> {
+        let incarnation = self.registers().incarnation;
+        let others = self.0.iter().filter(|(stream, _)| *stream != REGISTERS);
+        let cursor = |(stream, cursor): (&String, &FeedCursor)| StreamCursor {
+            stream: stream.clone(),
+            position: if cursor.incarnation == incarnation { cursor.position } else { 0 },
+        };
+        others.map(cursor).collect()
+    }
+}
