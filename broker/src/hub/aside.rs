@@ -142,6 +142,8 @@ impl Hub {
             Some(after) => {
                 session.watermark = after;
                 session.owes_applied = true;
+                // What it moved and wrote is asked for as it is now.
+                session.tell_since = Some(session.tell_since.map_or(held.seq, |since| since.min(held.seq)));
                 self.strikes.remove(site);
                 if let Some(view) = self.sites.get_mut(site) {
                     view.applied_seq = after.seq.0;

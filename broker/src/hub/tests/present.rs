@@ -1,0 +1,184 @@
+//! What a site says ahead of its journal, what others follow of its stock, and what a restored hub lacks.
+
+use proto::chunk::ChainHash;
+use proto::loss;
+use proto::wire::down::Of as DownOf;
+use proto::wire::{
+    CounterTotal, FeedAck, LossClass, Movement, MovementKind, Present, PresentTotal, PresentWrite, StreamCursor,
+};
+
+use super::*;
+
+const GTIN: u64 = 4_006_381_333_931;
+
+impl Site {
+    async fn hello_2(hub: &Running, name: &str, epoch: u64, streams: &[&str]) -> Site {
+        let replica = ReplicaId { site: name.parse().unwrap(), epoch: Epoch(epoch) };
+        let streams = streams.iter().map(|stream| StreamCursor { stream: (*stream).into(), position: 0 }).collect();
+        let hello = Hello {
+            protocol: 2,
+            site: name.into(),
+            epoch,
+            journal_from: 1,
+            journal_to: 1 << 40,
+            streams,
+            ..Hello::default()
+        };
+        hub.up(name, UpOf::Hello(hello)).await;
+        Site { replica, at: Position::default() }
+    }
+
+    fn sale(&mut self, total: i64) -> Vec<u8> {
+        let movement = Movement { gtin: GTIN, units: -1, kind: MovementKind::Sale.into(), ..Movement::default() };
+        let event = Event { records: vec![Record { of: Some(Of::Movement(movement)) }], ..Event::default() };
+        let totals = vec![CounterTotal { gtin: GTIN, units: total, seq_offset: 0 }];
+        let body = Body { base_ms: 1_700_000_000_000, events: vec![event], totals, ..Body::default() };
+        let sealed = Sealer::default().seal(&self.replica, self.at, &body);
+        self.at = sealed.after;
+        sealed.bytes
+    }
+
+    async fn present(&self, hub: &Running, as_of: u64, units: i64, writes: Vec<PresentWrite>) {
+        let totals = vec![PresentTotal { gtin: GTIN, units, seq: as_of }];
+        let present = Present { as_of, last: true, totals, writes, ..Present::default() };
+        hub.up(self.replica.site.as_str(), UpOf::Present(present)).await;
+    }
+}
+
+impl Running {
+    /// What HQ was last told of the item.
+    fn stock(&self) -> i64 {
+        let said = self.said.lock().unwrap();
+        let told = said.iter().rev().find(|(topic, _)| topic.starts_with("hq/stock/")).expect("HQ was told");
+        serde_json::from_slice::<Value>(&told.1).unwrap()["on_hand"].as_i64().unwrap()
+    }
+
+    /// What was said to a site.
+    fn heard(&self, site: &str) -> Vec<DownOf> {
+        let (said, topic) = (self.said.lock().unwrap(), format!("down/{site}"));
+        let heard = said.iter().filter(|(to, _)| *to == topic);
+        heard.filter_map(|(_, payload)| Down::decode(payload.clone()).unwrap().of).collect()
+    }
+
+    fn feeds(&self, site: &str, stream: &str) -> Vec<proto::wire::Feed> {
+        let feeds = self.heard(site).into_iter().filter_map(|of| match of {
+            DownOf::Feed(feed) if feed.stream == stream => Some(feed),
+            _ => None,
+        });
+        feeds.collect()
+    }
+
+    fn last_applied(&self, site: &str) -> proto::wire::Applied {
+        let applied = self.heard(site).into_iter().filter_map(|of| match of {
+            DownOf::Applied(applied) => Some(applied),
+            _ => None,
+        });
+        applied.last().expect("the hub said what it applied")
+    }
+}
+
+#[tokio::test]
+async fn the_present_is_known_ahead_of_the_journal_and_history_does_not_undo_it() {
+    let hub = Running::open().await;
+    let mut site = Site::hello_2(&hub, "hill", 5, &[]).await;
+    let chunks: Vec<Vec<u8>> = (1..=10).map(|n| site.sale(-n)).collect();
+    let Of::Register(write) = write(0, "late", 2_000, vec![]) else { unreachable!() };
+    site.present(&hub, 8, -8, vec![PresentWrite { write: Some(write), seq: 7, device: "tablet-1".into() }]).await;
+    let status = hub.status().await;
+    assert_eq!(
+        (&status["sites"]["hill"]["present_seq"], &status["sites"]["hill"]["applied_seq"]),
+        (&8.into(), &0.into())
+    );
+    assert_eq!(hub.last_applied("hill").present, 8);
+    for chunk in &chunks[..5] {
+        site.send_bytes(&hub, chunk.clone()).await;
+    }
+    hub.status().await;
+    assert_eq!(hub.stock(), -8, "history does not undo the present");
+    let dir = hub.stop().await;
+
+    // The hub remembers over a restart, and what is newer than the present counts.
+    let hub = Running::open_in(dir).await;
+    let site = Site::hello_2(&hub, "hill", 5, &[]).await;
+    for chunk in &chunks[5..8] {
+        site.send_bytes(&hub, chunk.clone()).await;
+    }
+    assert_eq!(hub.applied("hill").await, 8);
+    assert_eq!(hub.stock(), -8);
+    let dir = hub.stop().await;
+    let hub = Running::open_in(dir).await;
+    let site = Site::hello_2(&hub, "hill", 5, &[]).await;
+    for chunk in &chunks[8..] {
+        site.send_bytes(&hub, chunk.clone()).await;
+    }
+    hub.status().await;
+    assert_eq!(hub.stock(), -10);
+}
+
+#[tokio::test]
+async fn a_present_of_which_a_part_is_missing_is_not_complete() {
+    let hub = Running::open().await;
+    let site = Site::hello_2(&hub, "hill", 5, &[]).await;
+    let part = |part, last| Present { as_of: 8, part, last, ..Present::default() };
+    for (part, complete) in [(part(1, true), 0), (part(0, false), 0), (part(2, true), 0), (part(0, true), 8)] {
+        hub.up(site.replica.site.as_str(), UpOf::Present(part)).await;
+        assert_eq!(hub.status().await["sites"]["hill"]["present_seq"], complete);
+    }
+    // What changed before it began is not known.
+    let later = Present { since: 9, as_of: 12, last: true, ..Present::default() };
+    hub.up("hill", UpOf::Present(later)).await;
+    assert_eq!(hub.status().await["sites"]["hill"]["present_seq"], 8);
+}
+
+#[tokio::test]
+async fn others_follow_a_sites_stock_and_a_new_life_what_earlier_ones_left() {
+    let hub = Running::open().await;
+    let mut hill = Site::hello_2(&hub, "hill", 5, &["own", "sites"]).await;
+    let _harbour = Site::hello_2(&hub, "harbour", 5, &["site/hill", "site/hill", "nonsense", "own"]).await;
+    let _quay = Site::hello_2(&hub, "quay", 5, &["own"]).await;
+    let chunk = hill.sale(-1);
+    hill.send_bytes(&hub, chunk).await;
+    let feeds = hub.feeds("harbour", "site/hill");
+    let entries: Vec<_> = feeds[0].stock.iter().map(|e| (e.gtin, e.site.as_str(), e.epoch, e.units, e.seq)).collect();
+    assert_eq!((feeds.len(), entries), (1, vec![(GTIN, "hill", 5, -1, 1)]));
+    for (site, stream) in [("hill", "own"), ("hill", "sites"), ("quay", "own"), ("quay", "sites"), ("harbour", "own")] {
+        assert!(hub.feeds(site, stream).is_empty(), "{site} {stream}");
+    }
+    // Until it is acknowledged nothing more is said, then only the latest.
+    for total in [-2, -3] {
+        let chunk = hill.sale(total);
+        hill.send_bytes(&hub, chunk).await;
+    }
+    assert_eq!(hub.feeds("harbour", "site/hill").len(), 1);
+    let ack = FeedAck { cursor: feeds[0].upto, resend: false, stream: "site/hill".into() };
+    hub.up("harbour", UpOf::FeedAck(ack)).await;
+    hub.status().await;
+    let second = hub.feeds("harbour", "site/hill").pop().unwrap();
+    assert_eq!((second.prev, second.stock.len(), second.stock[0].units), (feeds[0].upto, 1, -3));
+
+    // A new box: what the old one left is its own past.
+    let _hill = Site::hello_2(&hub, "hill", 6, &["own"]).await;
+    hub.status().await;
+    let past = hub.feeds("hill", "own").pop().unwrap();
+    assert_eq!((past.stock[0].epoch, past.stock[0].units), (5, -3));
+}
+
+#[tokio::test]
+async fn what_nobody_has_any_more_is_counted_and_the_latest_values_are_asked_for() {
+    let hub = Running::open().await;
+    let mut site = Site::hello_2(&hub, "hill", 5, &[]).await;
+    let to = Position { seq: Seq(40), hash: ChainHash([4; 32]) };
+    let mut body = Body { skipped_at_end: 40, ..Body::default() };
+    loss::lose(&mut body, LossClass::Trimmed, 40);
+    let bridge = Sealer::default().remnant(&site.replica, Position::default(), to, &body);
+    site.send_bytes(&hub, bridge).await;
+    assert_eq!(hub.status().await["sites"]["hill"]["lost"]["trimmed"], 40);
+    assert_eq!(hub.last_applied("hill").tell_since, Some(0));
+    site.at = to;
+    let chunk = site.sale(-41);
+    site.send_bytes(&hub, chunk).await;
+    assert_eq!((hub.applied("hill").await, hub.last_applied("hill").tell_since), (41, Some(0)), "until it is told");
+    site.present(&hub, 41, -41, vec![]).await;
+    hub.status().await;
+    assert_eq!(hub.last_applied("hill").tell_since, None);
+}
