@@ -3,6 +3,7 @@
 //! Nothing here does I/O, reads a clock, rolls dice or starts a thread; time and chance are arguments.
 
 pub mod backoff;
+pub mod check;
 pub mod chunk;
 pub mod clock;
 pub mod counter;

@@ -108,6 +108,12 @@ impl FeedIndex {
         self.stock_head = self.stock_head.max(position);
     }
 
+    /// The items that a replica moved.
+    pub(super) fn items_of(&self, replica: &ReplicaId) -> impl Iterator<Item = u64> {
+        let life = self.stock.get(&(replica.site.clone(), replica.epoch));
+        life.into_iter().flat_map(|life| life.position_of.keys().copied())
+    }
+
     /// The newest position of all streams of this kind; nothing comes after it.
     pub(super) fn head(&self, stream: &Stream) -> u64 {
         match stream {

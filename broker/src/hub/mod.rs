@@ -1,11 +1,12 @@
 //! The hub's core: what a gateway's message comes to. Pure: events in, one step out.
 //!
 //! `sync.rs` answers gateways, `apply.rs` takes their chunks, `aside.rs` what cannot be read of them, `merge.rs` decides
-//! registers, `present.rs` what a site says ahead of its journal, `feed.rs` tells the other sites, `views.rs` tells HQ,
+//! registers, `present.rs` what a site says ahead of its journal, `check.rs` whether both hold the same, `feed.rs` tells the other sites, `views.rs` tells HQ,
 //! `fold.rs` is what the journal means.
 
 mod apply;
 mod aside;
+mod check;
 mod feed;
 mod fold;
 mod merge;
@@ -22,6 +23,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use prost::Message;
+use proto::check::Sums;
 use proto::clock::{Clock, Stamp};
 use proto::id::{Epoch, ReplicaId, Seq, SiteName};
 use proto::register::Register;
@@ -51,6 +53,8 @@ const CONFLICTS_MAX: usize = 10_000;
 #[derive(Debug)]
 pub enum Input {
     Status(oneshot::Sender<Value>),
+    /// Compare what is held of a site with what it holds, key by key.
+    Verify(SiteName, oneshot::Sender<Value>),
 }
 
 /// What happens after a commit.
@@ -114,6 +118,8 @@ pub struct Hub {
     unfolded: HashMap<String, Register>,
     stock: StockView,
     conflicts: VecDeque<Seq>,
+    /// Sums over the registers, and the feed's head when they were made.
+    register_sums: Option<(u64, Sums)>,
     quota: RejectQuota,
     tally: Tally,
 }
@@ -133,6 +139,7 @@ impl Hub {
             unfolded: HashMap::new(),
             stock: StockView::default(),
             conflicts: Default::default(),
+            register_sums: None,
             quota: RejectQuota::default(),
             tally: Tally::default(),
         }
@@ -230,8 +237,11 @@ impl Core for Hub {
     }
 
     fn input(&mut self, input: Input, _now: &Now, _ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
-        let Input::Status(answer) = input;
-        Ok(Step { then: vec![Effect::Answer(answer, self.status())], ..Step::nothing() })
+        let then = match input {
+            Input::Status(answer) => Some(Effect::Answer(answer, self.status())),
+            Input::Verify(site, answer) => self.verify(&site, answer),
+        };
+        Ok(Step { then: then.into_iter().collect(), ..Step::nothing() })
     }
 
     fn tick(&mut self, now: &Now, _ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {

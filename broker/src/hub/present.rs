@@ -56,6 +56,9 @@ impl Hub {
         if whole && session.tell_since.is_some_and(|since| present.since <= since.0) {
             session.tell_since = None;
         }
+        // Only what begins at the beginning names every item.
+        let mut verify = session.verify.as_mut().filter(|_| present.since == 0);
+        let compared = whole && verify.is_some();
         let before = session.present;
         if whole {
             session.present.complete = session.present.complete.max(present.as_of);
@@ -63,6 +66,9 @@ impl Hub {
         let mut totals = Vec::new();
         for total in &present.totals {
             let held = held(total.gtin, &replica, ledger)?;
+            if let Some(verify) = &mut verify {
+                verify.compare(total, held.as_ref(), session.watermark.seq);
+            }
             // The same seq with other units is a fault of ours: the owner is right.
             if held.is_none_or(|held| held.seq < total.seq || (held.seq == total.seq && held.units != total.units)) {
                 session.present.newest = session.present.newest.max(total.seq);
@@ -71,6 +77,9 @@ impl Hub {
         }
         session.owes_applied = true;
         let after = session.present;
+        if compared {
+            totals.extend(self.verified(site, now, &mut step));
+        }
         if let Some(view) = self.sites.get_mut(site) {
             view.present_seq = after.complete;
         }

@@ -5,6 +5,7 @@ use proto::id::{Epoch, ReplicaId, Seq, SiteName};
 use proto::wire::down::Of as DownOf;
 use proto::wire::{Applied, Down, PresentCell};
 
+use super::check::Verify;
 use super::feed::Stream;
 use super::present::Parts;
 
@@ -30,6 +31,8 @@ pub(super) struct Session {
     pub(super) parts: Parts,
     /// The latest values are to be said again, of what changed after this.
     pub(super) tell_since: Option<Seq>,
+    /// A comparison key by key is under way.
+    pub(super) verify: Option<Verify>,
     window: u64,
     /// Applied must be said after this commit.
     pub(super) owes_applied: bool,
@@ -52,6 +55,7 @@ impl Session {
             present: PresentCell::default(),
             parts: Parts::default(),
             tell_since: None,
+            verify: None,
             window: WINDOW_RECORDS,
             owes_applied: false,
             gap_told: None,

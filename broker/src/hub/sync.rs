@@ -85,8 +85,11 @@ impl Hub {
                 let step = self.present(&site, &present, now, ledger)?;
                 Ok(Step { verdict: quiet().verdict, ..step })
             }
-            // From a later version than ours: it is told what we speak.
-            UpOf::Recall(_) | UpOf::Follows(_) | UpOf::Check(_) => Ok(quiet()),
+            UpOf::Check(check) => {
+                let step = self.checked(&site, &check, now, ledger)?;
+                Ok(Step { verdict: quiet().verdict, ..step })
+            }
+            UpOf::Recall(_) | UpOf::Follows(_) => Ok(quiet()),
             UpOf::Beat(beat) => {
                 if let Some(view) = self.sites.get_mut(&site) {
                     view.beat = beat;

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::Effect;
 use super::aside::Aside;
+use super::check::Checked;
 use super::tables::{CONFLICT, COUNTER, counter_of, decode, seq_of};
 use crate::ledger::{LedgerError, Read};
 
@@ -32,6 +33,7 @@ pub(super) struct SiteView {
     /// Records that the site dropped or lost, since its beginning.
     pub(super) losses: Losses,
     pub(super) aside: Aside,
+    pub(super) checked: Checked,
 }
 
 /// Records that are gone, by class.
@@ -106,6 +108,7 @@ impl SiteView {
                 "trimmed": self.losses.trimmed,
             },
             "set_aside": self.aside.count,
+            "check": self.checked.json(),
             "last_seen_ms": self.last_seen_ms,
         })
     }

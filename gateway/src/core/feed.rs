@@ -43,6 +43,9 @@ impl Gateway {
             let cursor = FeedCursor { incarnation, position: here };
             return Ok(Step { then: vec![Effect::FeedAck(Ack { stream, cursor, resend: true })], ..Step::nothing() });
         }
+        if let Some(bucket) = feed.bucket {
+            return self.repair(bucket, &feed, now, ledger);
+        }
         *cursor = FeedCursor { incarnation, position: feed.upto };
         let cursor = *cursor;
         let mut step = Step::nothing();
@@ -55,7 +58,7 @@ impl Gateway {
         Ok(step)
     }
 
-    fn adopt_register(
+    pub(super) fn adopt_register(
         &mut self,
         entry: &FeedEntry,
         now: &Now,

@@ -5,6 +5,7 @@
 //! ahead of the journal, `fold.rs` what the journal means.
 
 mod again;
+mod check;
 mod feed;
 mod fold;
 mod hub;
@@ -31,6 +32,7 @@ use proto::id::{DeviceName, Seq};
 use proto::wire::up::Of as UpOf;
 use proto::wire::{Beat, CounterTotal, Present};
 
+use self::check::CheckTimer;
 pub use self::fold::{line_refusals, outcome_of};
 use self::hub::HubView;
 pub use self::hub::LinkState;
@@ -104,6 +106,7 @@ pub struct Gateway {
     sweep: Sweep,
     quota: RejectQuota,
     tally: Tally,
+    check: CheckTimer,
 }
 
 impl Gateway {
@@ -117,6 +120,7 @@ impl Gateway {
             sweep: Sweep::default(),
             quota: RejectQuota::default(),
             tally: Tally::default(),
+            check: CheckTimer::default(),
         }
     }
 
@@ -172,7 +176,9 @@ impl Core for Gateway {
 
     fn tick(&mut self, now: &Now, ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
         let lazy = self.sweep.expired(now, ledger)?;
-        Ok(Step { lazy, then: self.report(now, ledger), ..Step::nothing() })
+        let mut then = self.report(now, ledger);
+        then.extend(self.check(now, ledger)?);
+        Ok(Step { lazy, then, ..Step::nothing() })
     }
 
     fn fold(&mut self, placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {

@@ -1,5 +1,7 @@
 //! The rules on a ledger in memory, with time as an argument: clocks that are wrong, hubs that change their mind.
 
+mod feed;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -66,9 +68,13 @@ struct Store {
 
 impl Store {
     fn open() -> Store {
+        Store::with(Rules::default())
+    }
+
+    fn with(rules: Rules) -> Store {
         let replica = ReplicaId { site: "harbour".parse().unwrap(), epoch: Epoch(1) };
         let ledger = Memory { replica, cells: BTreeMap::new(), events: vec![], last: Seq::ZERO };
-        Store { gateway: Gateway::new(Rules::default()), ledger, wall: 10_000_000, synced: true }
+        Store { gateway: Gateway::new(rules), ledger, wall: 10_000_000, synced: true }
     }
 
     fn now(&self) -> Now {
@@ -97,9 +103,12 @@ impl Store {
     }
 
     fn feed(&mut self, prev: u64, upto: u64, entries: Vec<FeedEntry>) -> Vec<Effect> {
-        let heard =
-            Input::FromHub(FromHub::Feed { incarnation: 7, feed: Feed { prev, upto, entries, ..Feed::default() } });
+        self.hear(Feed { prev, upto, entries, ..Feed::default() })
+    }
+
+    fn hear(&mut self, feed: Feed) -> Vec<Effect> {
         let now = self.now();
+        let heard = Input::FromHub(FromHub::Feed { incarnation: 7, feed });
         let step = self.gateway.input(heard, &now, &self.ledger).unwrap();
         self.commit(step)
     }

@@ -4,7 +4,7 @@ use proto::chunk::ChainHash;
 use proto::loss;
 use proto::wire::down::Of as DownOf;
 use proto::wire::{
-    CounterTotal, FeedAck, LossClass, Movement, MovementKind, Present, PresentTotal, PresentWrite, StreamCursor,
+    Check, CounterTotal, FeedAck, LossClass, Movement, MovementKind, Present, PresentTotal, PresentWrite, StreamCursor,
 };
 
 use super::*;
@@ -138,6 +138,7 @@ async fn others_follow_a_sites_stock_and_a_new_life_what_earlier_ones_left() {
     let _quay = Site::hello_2(&hub, "quay", 5, &["own"]).await;
     let chunk = hill.sale(-1);
     hill.send_bytes(&hub, chunk).await;
+    hub.status().await;
     let feeds = hub.feeds("harbour", "site/hill");
     let entries: Vec<_> = feeds[0].stock.iter().map(|e| (e.gtin, e.site.as_str(), e.epoch, e.units, e.seq)).collect();
     assert_eq!((feeds.len(), entries), (1, vec![(GTIN, "hill", 5, -1, 1)]));
@@ -149,6 +150,7 @@ async fn others_follow_a_sites_stock_and_a_new_life_what_earlier_ones_left() {
         let chunk = hill.sale(total);
         hill.send_bytes(&hub, chunk).await;
     }
+    hub.status().await;
     assert_eq!(hub.feeds("harbour", "site/hill").len(), 1);
     let ack = FeedAck { cursor: feeds[0].upto, resend: false, stream: "site/hill".into() };
     hub.up("harbour", UpOf::FeedAck(ack)).await;
@@ -181,4 +183,72 @@ async fn what_nobody_has_any_more_is_counted_and_the_latest_values_are_asked_for
     site.present(&hub, 41, -41, vec![]).await;
     hub.status().await;
     assert_eq!(hub.last_applied("hill").tell_since, None);
+}
+
+#[tokio::test]
+async fn a_difference_is_found_named_and_set_to_what_the_owner_says() {
+    let hub = Running::open().await;
+    let mut site = Site::hello_2(&hub, "hill", 5, &[]).await;
+    let chunk = site.sale(-1);
+    site.send_bytes(&hub, chunk).await;
+    let check = |units| {
+        let mut sums = proto::check::Sums::default();
+        sums.add_stock(GTIN, units, 1);
+        UpOf::Check(Check { as_of: 1, stock: sums.into_vec(), ..Check::default() })
+    };
+    hub.up("hill", check(-1)).await;
+    let status = hub.status().await;
+    assert_eq!(
+        (&status["sites"]["hill"]["check"]["keys"], &status["sites"]["hill"]["check"]["differed"]),
+        (&1.into(), &0.into())
+    );
+    assert_eq!(hub.last_applied("hill").tell_since, None);
+
+    // The site holds something else at the same place: it is asked for all it has.
+    hub.up("hill", check(-5)).await;
+    hub.status().await;
+    assert_eq!(hub.last_applied("hill").tell_since, Some(0));
+    site.present(&hub, 1, -5, vec![]).await;
+    let status = hub.status().await;
+    assert_eq!(status["sites"]["hill"]["check"]["differed"], 1, "{status}");
+    assert_eq!(hub.stock(), -5);
+
+    // An operator asks; the site names another item and not this one.
+    let (answer, answered) = oneshot::channel();
+    hub.handle.input(Input::Verify("hill".parse().unwrap(), answer)).await.unwrap();
+    let totals = vec![PresentTotal { gtin: 96_385_074, units: 3, seq: 1 }];
+    hub.up("hill", UpOf::Present(Present { as_of: 1, last: true, totals, ..Present::default() })).await;
+    let outcome = answered.await.unwrap();
+    assert_eq!((&outcome["keys"], &outcome["differed"]), (&1.into(), &2.into()), "{outcome}");
+    assert_eq!(outcome["items"][0]["gtin"], "00000096385074", "{outcome}");
+    hub.status().await;
+    assert!([0, 3].contains(&hub.stock()));
+
+    let (answer, answered) = oneshot::channel();
+    hub.handle.input(Input::Verify("nobody".parse().unwrap(), answer)).await.unwrap();
+    assert!(answered.await.unwrap()["error"].as_str().is_some_and(|why| why.contains("not known")));
+}
+
+#[tokio::test]
+async fn registers_that_differ_are_said_again_by_bucket() {
+    let hub = Running::open().await;
+    let mut site = Site::hello_2(&hub, "hill", 5, &[]).await;
+    site.send(&hub, vec![write(0, "a", 1_000, vec![]), write(1, "b", 1_000, vec![])]).await;
+    hub.status().await;
+    let feed = hub.feeds("hill", "").pop().unwrap();
+    let mut sums = proto::check::Sums::default();
+    for entry in &feed.entries {
+        sums.add_register(&entry.key, &entry.state.as_ref().unwrap().encode_to_vec());
+    }
+    let check =
+        |sums: proto::check::Sums| Check { feed_cursor: feed.upto, registers: sums.into_vec(), ..Check::default() };
+    hub.up("hill", UpOf::Check(check(sums.clone()))).await;
+    hub.status().await;
+    assert_eq!(hub.feeds("hill", "").len(), 1, "nothing differs");
+    sums.add_register(&feed.entries[0].key, b"something else");
+    hub.up("hill", UpOf::Check(check(sums))).await;
+    hub.status().await;
+    let repair = hub.feeds("hill", "").pop().unwrap();
+    assert!(repair.bucket.is_some() && repair.entries.contains(&feed.entries[0]), "{repair:?}");
+    assert_eq!((repair.prev, repair.upto), (feed.upto, feed.upto));
 }

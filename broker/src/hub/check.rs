@@ -1,0 +1,207 @@
+//! The self-check: a site's digests against what the hub holds of it. Where the stock differs, the site says every total
+//! anew and each key is compared; where registers differ, the hub says theirs.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use prost::Message;
+use proto::check::{Sums, register_bucket};
+use proto::id::{Seq, SiteName};
+use proto::wire::down::Of as DownOf;
+use proto::wire::{Check, CounterCell, Down, Feed, FeedEntry, PresentTotal, RegisterCell};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use super::feed::Stream;
+use super::tables::{REGISTER, decode};
+use super::{Effect, Hub, present, views};
+use crate::ledger::{LedgerError, Now, Read, Step};
+
+/// Buckets of registers that one check repairs; the next one repairs more.
+const BUCKETS_MAX: usize = 16;
+/// Differences that are named.
+const NAMED_MAX: usize = 100;
+
+/// A comparison key by key: what the site has said so far, and what differed.
+#[derive(Debug, Default)]
+pub(super) struct Verify {
+    told: BTreeSet<u64>,
+    differs: Vec<Difference>,
+    askers: Vec<oneshot::Sender<Value>>,
+}
+
+/// One item of which hub and site hold different totals.
+#[derive(Debug)]
+struct Difference {
+    gtin: u64,
+    hub: Option<i64>,
+    site: i64,
+}
+
+/// What came of a site's last comparison.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Checked {
+    at_ms: u64,
+    keys: usize,
+    differed: usize,
+}
+
+impl Checked {
+    pub(super) fn json(&self) -> Value {
+        match self.at_ms {
+            0 => Value::Null,
+            at_ms => json!({ "at_ms": at_ms, "keys": self.keys, "differed": self.differed }),
+        }
+    }
+}
+
+impl Verify {
+    /// What the site says of one item, against what the hub holds.
+    pub(super) fn compare(&mut self, total: &PresentTotal, held: Option<&CounterCell>, watermark: Seq) {
+        self.told.insert(total.gtin);
+        let wrong = match held {
+            // What is not applied yet cannot be here.
+            None => total.seq <= watermark.0,
+            Some(held) if held.seq < total.seq => total.seq <= watermark.0,
+            Some(held) => held.seq == total.seq && held.units != total.units,
+        };
+        if wrong {
+            let hub = held.map(|held| held.units);
+            self.differs.push(Difference { gtin: total.gtin, hub, site: total.units });
+        }
+    }
+
+    /// Items that the hub holds of the replica and the site did not name: it never moved them.
+    fn phantoms(&mut self, items: impl Iterator<Item = u64>, watermark: Seq) -> Vec<PresentTotal> {
+        let unknown: Vec<u64> = items.filter(|gtin| !self.told.contains(gtin)).collect();
+        let nothing = |gtin| PresentTotal { gtin, units: 0, seq: watermark.0 };
+        unknown.into_iter().map(nothing).collect()
+    }
+}
+
+impl Hub {
+    /// A site's digests. They mean something only if both sides stand at the same place.
+    pub(super) fn checked(
+        &mut self,
+        site: &SiteName,
+        check: &Check,
+        now: &Now,
+        ledger: &dyn Read,
+    ) -> Result<Step<Effect>, LedgerError> {
+        let mut step = Step::nothing();
+        let Some(session) = self.sessions.get_mut(site) else { return Ok(step) };
+        let (replica, nonce) = (session.replica(site), session.nonce);
+        if session.watermark.seq.0 == check.as_of {
+            let (mut sums, mut keys) = (Sums::default(), 0);
+            for gtin in self.feed.items_of(&replica) {
+                if let Some(held) = present::held(gtin, &replica, ledger)? {
+                    sums.add_stock(gtin, held.units, held.seq);
+                    keys += 1;
+                }
+            }
+            if sums.differ(&check.stock).is_empty() {
+                self.note_check(site, Checked { at_ms: now.wall.0, keys, differed: 0 });
+            } else {
+                session.verify.get_or_insert_default();
+                session.tell_since = Some(Seq::ZERO);
+                session.owes_applied = true;
+            }
+        }
+        if check.feed_cursor != self.feed.head(&Stream::Registers) || check.feed_cursor == 0 {
+            return Ok(step);
+        }
+        let sums = self.register_sums(check.feed_cursor, ledger)?;
+        for bucket in sums.differ(&check.registers).into_iter().take(BUCKETS_MAX) {
+            tracing::warn!(%site, bucket, "the site holds other registers than the hub: they are said again");
+            let entries = registers_in(bucket, ledger)?;
+            let (prev, upto) = (check.feed_cursor, check.feed_cursor);
+            let feed = Feed { prev, upto, entries, bucket: Some(bucket as u32), ..Feed::default() };
+            let down = Down { session: nonce, incarnation: self.incarnation, of: Some(DownOf::Feed(feed)) };
+            step.then.push(Effect::down(site, &down));
+        }
+        Ok(step)
+    }
+
+    /// An operator asks for a comparison key by key; answered when the site has said all.
+    pub(super) fn verify(&mut self, site: &SiteName, answer: oneshot::Sender<Value>) -> Option<Effect> {
+        let Some(session) = self.sessions.get_mut(site) else {
+            let known = self.sites.contains_key(site);
+            let why = if known { "is not connected" } else { "is not known here" };
+            return Some(Effect::Answer(answer, json!({ "error": format!("{site} {why}") })));
+        };
+        session.verify.get_or_insert_default().askers.push(answer);
+        session.tell_since = Some(Seq::ZERO);
+        session.owes_applied = true;
+        None
+    }
+
+    /// The site has said all: what it did not name is nothing, and the outcome is told.
+    pub(super) fn verified(&mut self, site: &SiteName, now: &Now, step: &mut Step<Effect>) -> Vec<PresentTotal> {
+        let Some(session) = self.sessions.get_mut(site) else { return vec![] };
+        let (replica, watermark) = (session.replica(site), session.watermark.seq);
+        let Some(mut verify) = session.verify.take() else { return vec![] };
+        let phantoms = verify.phantoms(self.feed.items_of(&replica), watermark);
+        let differed = verify.differs.len() + phantoms.len();
+        let checked = Checked { at_ms: now.wall.0, keys: verify.told.len(), differed };
+        let named = verify.differs.iter().map(
+            |differs| json!({ "gtin": format!("{:014}", differs.gtin), "hub": differs.hub, "site": differs.site }),
+        );
+        let unknown = phantoms.iter().map(|total| json!({ "gtin": format!("{:014}", total.gtin), "site": null }));
+        let named: Vec<Value> = named.chain(unknown).take(NAMED_MAX).collect();
+        if differed > 0 {
+            let say = format!(
+                "{differed} of {} items differed and were set to what {site} says: {}",
+                checked.keys,
+                json!(named)
+            );
+            tracing::error!(%site, "{say}");
+            step.then.push(Effect::tell(views::alert(site, "state_differs", say, now.wall.0)));
+        }
+        let outcome = json!({ "site": site.as_str(), "keys": checked.keys, "differed": differed, "items": named });
+        step.then.extend(verify.askers.into_iter().map(|asker| Effect::Answer(asker, outcome.clone())));
+        self.note_check(site, checked);
+        phantoms
+    }
+
+    fn note_check(&mut self, site: &SiteName, checked: Checked) {
+        if let Some(view) = self.sites.get_mut(site) {
+            view.checked = checked;
+        }
+        self.site_changed.insert(site.clone());
+    }
+
+    /// Sums over all registers, kept until one changes.
+    fn register_sums(&mut self, head: u64, ledger: &dyn Read) -> Result<&Sums, LedgerError> {
+        if self.register_sums.as_ref().is_none_or(|(at, _)| *at != head) {
+            let mut sums = Sums::default();
+            each_register(ledger, &mut |key, cell| {
+                let state = cell.state.map(|state| state.encode_to_vec()).unwrap_or_default();
+                sums.add_register(key, &state);
+            })?;
+            self.register_sums = Some((head, sums));
+        }
+        Ok(&self.register_sums.get_or_insert_with(Default::default).1)
+    }
+}
+
+fn registers_in(bucket: usize, ledger: &dyn Read) -> Result<Vec<FeedEntry>, LedgerError> {
+    let mut entries = Vec::new();
+    each_register(ledger, &mut |key, cell| {
+        if register_bucket(key) == bucket {
+            entries.push(FeedEntry { key: key.to_owned(), state: cell.state });
+        }
+    })?;
+    Ok(entries)
+}
+
+fn each_register(ledger: &dyn Read, each: &mut dyn FnMut(&str, RegisterCell)) -> Result<(), LedgerError> {
+    let mut damaged = None;
+    ledger.scan_prefix(REGISTER, &[], &mut |key, value| {
+        match decode::<RegisterCell>(REGISTER, value) {
+            Ok(cell) => each(&String::from_utf8_lossy(key), cell),
+            Err(error) => damaged = Some(error),
+        }
+        ControlFlow::Continue(())
+    })?;
+    damaged.map_or(Ok(()), Err)
+}
