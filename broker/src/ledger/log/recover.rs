@@ -152,9 +152,11 @@ fn open_segment(
     }
     // No frame of it has a lower number than its name says.
     chain.number = chain.number.max(named.saturating_sub(1));
-    // The oldest segment says itself where the journal stands before it.
-    if let Some(header) = &header {
-        chain.begin_at(header.before);
+    // The oldest segment says itself where the journal stands before it; before the first there is nothing.
+    match &header {
+        Some(header) => chain.begin_at(header.before),
+        None if named == 1 => chain.begin_at(Position::default()),
+        None => {}
     }
     let key = Key::of(replica);
     let mut segment = Segment::new(path.clone(), key, named, chain.at.unwrap_or_default());

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use proto::chunk::Position;
 use proto::id::ReplicaId;
 
 use super::Stored;
@@ -58,7 +59,12 @@ pub(in crate::ledger) fn survey(
                 survey.torn_bytes += bytes;
                 continue;
             }
-            None => survey.faults.push(Fault { path: path.clone(), from: 0, to: HEADER_BYTES, unread: false }),
+            None => {
+                if number_of(&path) == 1 {
+                    chain.begin_at(Position::default());
+                }
+                survey.faults.push(Fault { path: path.clone(), from: 0, to: HEADER_BYTES, unread: false });
+            }
         }
         chain.number = chain.number.max(number_of(&path).saturating_sub(1));
         survey.segments += 1;
