@@ -283,7 +283,11 @@ impl Live {
             let Some((first, last)) = self.session.sendable(self.reader.stats().durable.seq) else { return Ok(()) };
             // One always fits.
             let bytes_max = if self.session.one_by_one() { 0 } else { BATCH_BYTES_MAX };
-            let chunks = self.reader.chunks(first, last, bytes_max)?;
+            let chunks = match self.reader.chunks(first, last, bytes_max) {
+                // What comes before it arrives first.
+                Err(_) if self.in_flight > 0 => return Ok(()),
+                read => read?,
+            };
             let Some((head, _)) = chunks.last() else { return Ok(()) };
             let (last, hash) = (head.last, head.hash);
             let chunks = chunks.into_iter().map(|(_, bytes)| bytes).collect();
