@@ -27,7 +27,7 @@ pub enum LedgerError {
     #[error("cannot {doing}: {why}")]
     Io { doing: &'static str, why: String },
     #[error(
-        "the disk gave back something else than was written, in {path} at byte {offset}: the next start sets the \
+        "the disk does not give back what was written, in {path} at byte {offset}: the next start sets the \
              damage aside and goes on from what is sound"
     )]
     Damaged { path: PathBuf, offset: u64 },

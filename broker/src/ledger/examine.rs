@@ -13,8 +13,8 @@ use super::core::Table;
 use super::error::LedgerError;
 use super::log::{self, journal_dir};
 use super::open::{Closed, damaged_dir, lock_of_stopped};
-use super::snapshot;
 use super::store::{Older, Store, StoreFault, database_dir};
+use super::{sectors, snapshot};
 
 /// What was found.
 #[derive(Debug, Default, Serialize)]
@@ -82,6 +82,8 @@ pub struct FoundFault {
 pub type ReadCell<'a> = &'a dyn Fn(Table, &[u8]) -> Option<Vec<u8>>;
 
 const MENDS: &str = "the next start keeps a copy in damaged/, names the records that are gone and tells HQ";
+const REPLACES: &str =
+    "the node replaces it when it next drops a part of the journal; until then the state cannot be made anew from it";
 const REMAKES: &str = "the next start makes it anew from the journal and the last snapshot";
 
 /// Examines the ledger in `dir`. `scratch` takes the copy of its database; `look` may read cells of that copy.
@@ -93,7 +95,8 @@ pub fn examine(dir: &Path, scratch: &Path, look: &mut dyn FnMut(ReadCell<'_>)) -
     let copy = scratch.join("ledger");
     let database = database_dir(dir);
     if database.exists() {
-        copy_files(&database, &copy).map_err(|e| LedgerError::Io { doing: "copy the database", why: e.to_string() })?;
+        copy_files(&database, &copy, &mut found.faults)
+            .map_err(|e| LedgerError::Io { doing: "copy the database", why: e.to_string() })?;
     }
     match log::owner(&journal_dir(dir))? {
         Some(replica) => {
@@ -105,7 +108,14 @@ pub fn examine(dir: &Path, scratch: &Path, look: &mut dyn FnMut(ReadCell<'_>)) -
         None if copy.exists() => older(&copy, dir, &mut found)?,
         None => return Err(LedgerError::Open { dir: dir.into(), why: "there is no ledger here".into() }),
     }
-    found.snapshot_seq = snapshot::stands(dir).map(|folded| folded.position.seq.0);
+    if snapshot::path(dir).exists() {
+        let whole = snapshot::read(dir, &mut |_| Ok(()))?;
+        found.snapshot_seq = whole.map(|folded| folded.position.seq.0);
+        if whole.is_none() {
+            let (place, what) = ("snapshot".into(), "it cannot be read, or is not what was written".into());
+            found.faults.push(FoundFault { place, what, advice: REPLACES });
+        }
+    }
     Ok(found)
 }
 
@@ -120,7 +130,8 @@ fn journal(dir: &Path, replica: &proto::id::ReplicaId, found: &mut Examination) 
         found.faults.push(FoundFault { place: "journal".into(), what, advice: MENDS });
     }
     for fault in survey.faults.iter().filter(|fault| fault.to > fault.from) {
-        let what = format!("bytes {} to {} are not what was written", fault.from, fault.to);
+        let how = if fault.unread { "cannot be read" } else { "are not what was written" };
+        let what = format!("bytes {} to {} {how}", fault.from, fault.to);
         found.faults.push(FoundFault { place: fault.path.display().to_string(), what, advice: MENDS });
     }
     for lost in survey.lost {
@@ -221,14 +232,18 @@ fn folder_bytes(dir: &Path) -> u64 {
     entries.map(size).sum()
 }
 
-fn copy_files(from: &Path, to: &Path) -> io::Result<()> {
+fn copy_files(from: &Path, to: &Path, faults: &mut Vec<FoundFault>) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let (entry, kind) = entry.and_then(|entry| entry.file_type().map(|kind| (entry, kind)))?;
         if kind.is_dir() {
-            copy_files(&entry.path(), &to.join(entry.file_name()))?;
+            copy_files(&entry.path(), &to.join(entry.file_name()), faults)?;
         } else if kind.is_file() {
-            fs::copy(entry.path(), to.join(entry.file_name()))?;
+            let unread = sectors::copy(&entry.path(), &to.join(entry.file_name()))?;
+            if unread > 0 {
+                let (place, what) = (entry.path().display().to_string(), format!("{unread} bytes cannot be read"));
+                faults.push(FoundFault { place, what, advice: REMAKES });
+            }
         }
     }
     Ok(())

@@ -125,9 +125,14 @@ fn carry_out(job: Job, dir: &std::path::Path, store: &Store, log: &Log) -> Resul
             log.drop_oldest(first).map_err(fail)?;
             Ok(Done::Dropped)
         }
-        Job::Evict(first, class) => {
-            not_now(log.evict(first, class).map(|evicted| Done::Evicted(first, class, evicted)))
-        }
+        Job::Evict(first, class) => match log.evict(first, class) {
+            // The next start mends it. Until then room is made elsewhere.
+            Err(error @ LedgerError::Damaged { .. }) => {
+                tracing::error!(%error, "a damaged segment cannot be thinned out");
+                Ok(Done::Evicted(first, class, Evicted::default()))
+            }
+            outcome => not_now(outcome.map(|evicted| Done::Evicted(first, class, evicted))),
+        },
         Job::Measure => {
             let free = rustix::fs::statvfs(dir).map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize));
             Ok(Done::Measured { store_bytes: store.disk_bytes(), free_bytes: free.ok() })

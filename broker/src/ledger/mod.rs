@@ -24,6 +24,7 @@ mod reader;
 mod replay;
 mod room;
 mod sabotage;
+mod sectors;
 mod snapshot;
 mod start;
 mod state;

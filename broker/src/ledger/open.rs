@@ -25,7 +25,8 @@ pub struct Recovery {
     pub clean: bool,
     /// Bytes of a commit that was under way and that nobody was told of.
     pub torn_bytes: u64,
-    /// Copies of files in which something else stood than was written.
+    /// Copies of files in which something else stood than was written, or which could not be read; a file of the journal
+    /// itself while there is no room to mend it.
     pub damaged: Vec<PathBuf>,
     /// Spans of records that this disk no longer holds, as first and last seq.
     pub lost: Vec<(u64, u64)>,
@@ -97,8 +98,8 @@ pub(super) fn open(options: &Options, epoch: Epoch) -> Result<Opened, LedgerErro
         let (path, found, wanted) = (database, other.replica.to_string(), replica.to_string());
         return Err(LedgerError::Stranger { path, found, wanted });
     }
+    // Also after a clean stop: a disk may have gone bad since, and now is when the state can be made anew.
     if let Some(Ok(sound)) = &store
-        && closed.is_none()
         && let Err(fault) = sound.verify()
     {
         store = Some(Err(damage(fault)?));
@@ -222,9 +223,12 @@ fn remake(
     // Read to its end before any of it is used.
     let whole = snapshot::read(dir, &mut |_| Ok(()))?;
     if let Some(folded) = whole {
-        snapshot::read(dir, &mut |puts: Vec<Put>| {
+        let again = snapshot::read(dir, &mut |puts: Vec<Put>| {
             store.checkpoint(puts.iter().map(|p| (p.table, p.key.as_slice(), p.value.as_deref())), Folded::default())
         })?;
+        if again != whole {
+            return Err(LedgerError::State("its snapshot does not read the same twice".into()));
+        }
         store.checkpoint(std::iter::empty(), folded)?;
     }
     recovery.state_incomplete = store.folded().frame + 1 < log.numbers().0;

@@ -81,7 +81,12 @@ impl Reader {
     pub fn chunks(&self, first: Seq, last: Seq, bytes_max: usize) -> Result<Vec<(Head, Bytes)>, LedgerError> {
         let (mut taken, mut bytes, mut next) = (Vec::new(), 0, first);
         for stored in self.log.chunks_from(first) {
-            let stored = stored?;
+            let stored = match stored {
+                Ok(stored) => stored,
+                // What comes before the damage is sent first.
+                Err(_) if !taken.is_empty() => break,
+                Err(error) => return Err(error),
+            };
             let continues = stored.head.first == next || (stored.head.remnant && stored.head.first < next);
             // What is left of a million records is one small chunk: held to `last` it would never be sent.
             let too_far = stored.head.last > last && !(stored.head.remnant && taken.is_empty());

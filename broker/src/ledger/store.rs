@@ -310,13 +310,15 @@ fn fault(error: sled::Error) -> StoreFault {
             StoreFault::Final(LedgerError::Io { doing: "lock the state", why })
         }
         // A full disk or a missing right is no damage. A sector that cannot be read is.
-        sled::Error::Io(error)
-            if error.raw_os_error().is_some_and(|code| code != rustix::io::Errno::IO.raw_os_error()) =>
-        {
+        sled::Error::Io(error) if error.raw_os_error().is_some() && !cannot_be_read(&error) => {
             StoreFault::Final(io_error("open the state", &error))
         }
         error => StoreFault::Damaged(error.to_string()),
     }
+}
+
+fn cannot_be_read(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
 
 impl StoreFault {
@@ -349,6 +351,7 @@ fn transaction_error(error: TransactionError<()>) -> LedgerError {
 
 fn read_error(error: sled::Error) -> LedgerError {
     match error {
+        sled::Error::Io(error) if cannot_be_read(&error) => LedgerError::State(error.to_string()),
         sled::Error::Io(error) => io_error("read the state", &error),
         error => LedgerError::State(error.to_string()),
     }

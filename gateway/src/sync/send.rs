@@ -105,7 +105,11 @@ impl Session {
             None => {
                 // One always fits.
                 let bytes_max = if self.one_by_one { 0 } else { BATCH_BYTES_MAX };
-                let chunks = chain.chunks(first, last, bytes_max)?;
+                let chunks = match chain.chunks(first, last, bytes_max) {
+                    // What comes before it arrives first.
+                    Err(_) if self.in_flight > 0 => return Ok(None),
+                    read => read?,
+                };
                 let Some((head, _)) = chunks.last() else { return Ok(None) };
                 (head.after(), chunks.into_iter().map(|(_, bytes)| bytes).collect())
             }

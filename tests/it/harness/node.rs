@@ -218,15 +218,12 @@ impl Node {
     }
 
     pub(crate) async fn status(&self) -> Value {
-        until("the node answers on its admin socket", async || self.ask_status().await.map_err(|e| e.to_string())).await
+        self.status_in(&self.spec.dir).await
     }
 
-    async fn ask_status(&self) -> std::io::Result<Value> {
-        let mut socket = UnixStream::connect(self.spec.dir.join("admin.sock")).await?;
-        socket.write_all(b"status\n").await?;
-        let mut answer = String::new();
-        timeout(PATIENCE, socket.read_to_string(&mut answer)).await??;
-        Ok(serde_json::from_str(&answer)?)
+    /// As `status`, if its folder is to be found elsewhere from here.
+    pub(crate) async fn status_in(&self, dir: &Path) -> Value {
+        until("the node answers on its admin socket", async || ask_status(dir).await.map_err(|e| e.to_string())).await
     }
 
     /// Waits until the status is as `good` wants it.
@@ -254,6 +251,14 @@ impl Drop for Node {
             eprintln!("--- the end of {}'s log\n{}", self.spec.name, tail(&self.spec.log()));
         }
     }
+}
+
+async fn ask_status(dir: &Path) -> std::io::Result<Value> {
+    let mut socket = UnixStream::connect(dir.join("admin.sock")).await?;
+    socket.write_all(b"status\n").await?;
+    let mut answer = String::new();
+    timeout(PATIENCE, socket.read_to_string(&mut answer)).await??;
+    Ok(serde_json::from_str(&answer)?)
 }
 
 pub(crate) fn path(path: &Path) -> String {

@@ -5,10 +5,13 @@
 //! seq. Old segments are dropped whole, and rewritten where records are evicted.
 
 mod frame;
+mod mend;
+mod patch;
 mod recover;
 mod rewrite;
 mod segment;
 mod survey;
+mod walk;
 
 use std::fs::{self, File};
 use std::io::{self, Write};

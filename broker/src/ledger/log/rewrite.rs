@@ -21,10 +21,20 @@ pub(super) const UNFINISHED: &str = "unfinished";
 /// Adjacent remnants with nothing left become one, up to so many records.
 const MERGED_RECORDS_MAX: u64 = 1 << 20;
 
+/// A file that goes with whoever gives up on it: what is half written must not take the room that was wanting.
+struct Unfinished(PathBuf);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // Once it took its place it has this name no more. The next start removes what is left.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
 /// A segment in the making.
 pub(super) struct Rewrite {
     to: PathBuf,
-    unfinished: PathBuf,
+    unfinished: Unfinished,
     file: BufWriter<File>,
     segment: Segment,
     key: Key,
@@ -33,8 +43,8 @@ pub(super) struct Rewrite {
 
 impl Rewrite {
     pub(super) fn begin(path: &Path, replica: &ReplicaId, first: u64, before: Position) -> io::Result<Rewrite> {
-        let unfinished = path.with_extension(UNFINISHED);
-        let mut file = BufWriter::new(File::create(&unfinished)?);
+        let unfinished = Unfinished(path.with_extension(UNFINISHED));
+        let mut file = BufWriter::new(File::create(&unfinished.0)?);
         file.write_all(&segment::header(replica, first, before))?;
         let key = Key::of(replica);
         let segment = Segment::new(path.into(), key, first, before);
@@ -48,10 +58,6 @@ impl Rewrite {
         Ok(())
     }
 
-    fn abandon(self) -> io::Result<()> {
-        fs::remove_file(self.unfinished)
-    }
-
     /// On disk, but still beside the old one.
     pub(super) fn finish(self) -> io::Result<Finished> {
         let file = self.file.into_inner().map_err(|e| e.into_error())?;
@@ -63,13 +69,13 @@ impl Rewrite {
 /// A segment that waits for its place.
 pub(super) struct Finished {
     to: PathBuf,
-    unfinished: PathBuf,
+    unfinished: Unfinished,
     pub(super) segment: Segment,
 }
 
 impl Finished {
     pub(super) fn take_place(self) -> io::Result<Segment> {
-        fs::rename(&self.unfinished, &self.to)?;
+        fs::rename(&self.unfinished.0, &self.to)?;
         if let Some(dir) = self.to.parent() {
             sync_path(dir)?;
         }
@@ -111,7 +117,6 @@ impl Log {
         pass.flush()?;
         let (evicted, puts, powered_on_s) = (pass.evicted, pass.puts, pass.powered_on_s);
         if evicted == 0 && puts == 0 {
-            rewrite.abandon().map_err(fail)?;
             return Ok(Evicted::default());
         }
         rewrite.segment.powered_on_s = Some(powered_on_s);
@@ -201,6 +206,6 @@ impl Pass<'_> {
     }
 }
 
-fn note(head: &chunk::Head) -> ChunkNote {
+pub(super) fn note(head: &chunk::Head) -> ChunkNote {
     ChunkNote { before: head.before(), after: head.after(), powered_on_s: None }
 }

@@ -13,9 +13,9 @@
 //!    160    32  checksum: blake3 over the 160 bytes before
 //! ```
 
+use std::collections::VecDeque;
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,7 +24,9 @@ use proto::chunk::{ChainHash, Position};
 use proto::id::{Epoch, ReplicaId, Seq};
 
 use super::frame::{self, HEAD_BYTES, Key};
+use super::patch::Patch;
 use crate::ledger::error::{FORMAT, LedgerError};
+use crate::ledger::sectors::read_around;
 
 pub(super) const HEADER_BYTES: u64 = 192;
 const SUMMED_BYTES: usize = 160;
@@ -52,6 +54,8 @@ pub(super) struct Segment {
     /// Powered-on seconds of its newest chunk, once looked up.
     pub(super) powered_on_s: Option<u64>,
     marks: Vec<Mark>,
+    /// Damaged places, in order, while there is no room to write it anew.
+    patches: Vec<Patch>,
 }
 
 /// A frame with a chunk: reading may begin here.
@@ -74,24 +78,52 @@ impl Segment {
             chunks: 0,
             powered_on_s: None,
             marks: Vec::new(),
+            patches: Vec::new(),
         }
     }
 
     /// Takes note of a frame that stands at the end.
     pub(super) fn grew(&mut self, number: u64, frame_bytes: usize, chunk: Option<ChunkNote>) {
         if let Some(chunk) = chunk {
-            if self.chunks == 0 {
-                self.before = chunk.before;
-            }
             if self.marks.last().is_none_or(|mark| self.len - mark.offset >= MARK_BYTES) {
                 self.marks.push(Mark { first: chunk.before.seq.next(), offset: self.len });
             }
-            self.after = chunk.after;
-            self.chunks += 1;
-            self.powered_on_s = chunk.powered_on_s.or(self.powered_on_s);
+            self.goes_on(chunk);
         }
         self.last = number;
         self.len += frame_bytes as u64;
+    }
+
+    /// Takes note that no frame stands from the end up to `to`.
+    pub(super) fn pass_over(&mut self, to: u64) {
+        self.patches.push(Patch::new(self.len, to));
+        self.len = to;
+    }
+
+    /// Takes note of a remnant that is to be read at the end, where damage is or a frame is missing.
+    pub(super) fn bridge(&mut self, number: u64, body: Bytes, chunk: ChunkNote) {
+        if self.patches.last().is_none_or(|patch| patch.to != self.len || patch.is_bridged()) {
+            self.pass_over(self.len);
+        }
+        if let Some(patch) = self.patches.last_mut() {
+            patch.bridge(number, body);
+        }
+        self.goes_on(chunk);
+        self.last = number;
+    }
+
+    /// Whether it is not sound by itself: nothing may be appended to it.
+    pub(super) fn is_patched(&self) -> bool {
+        !self.patches.is_empty()
+    }
+
+    fn goes_on(&mut self, chunk: ChunkNote) {
+        if self.chunks == 0 {
+            self.before = chunk.before;
+        }
+        self.after = chunk.after;
+        self.chunks += 1;
+        self.powered_on_s = chunk.powered_on_s.or(self.powered_on_s);
     }
 
     /// Bytes from about the chunk that holds `seq` on.
@@ -112,7 +144,7 @@ impl Segment {
         let file = Arc::new(self.open()?);
         let starts = std::iter::once(HEADER_BYTES).chain(self.marks.iter().map(|mark| mark.offset).skip(1));
         let ends = self.marks.iter().map(|mark| mark.offset).skip(1).chain(std::iter::once(self.len));
-        let part = |(from, to)| Frames::new(self.path.clone(), self.key, file.clone(), from, to);
+        let part = |(from, to)| self.frames_of(file.clone(), from, to);
         let mut parts: Vec<_> = starts.zip(ends).map(part).collect();
         parts.reverse();
         Ok(parts)
@@ -123,7 +155,14 @@ impl Segment {
     }
 
     fn frames(&self, from: u64, to: u64) -> Result<Frames, LedgerError> {
-        Ok(Frames::new(self.path.clone(), self.key, Arc::new(self.open()?), from, to))
+        Ok(self.frames_of(Arc::new(self.open()?), from, to))
+    }
+
+    fn frames_of(&self, file: Arc<File>, from: u64, to: u64) -> Frames {
+        // One at the very end belongs to the last part, any other to the part that begins there.
+        let within = |patch: &&Patch| patch.from >= from && (patch.from < to || to == self.len);
+        let patches = self.patches.iter().filter(within).cloned().collect();
+        Frames { patches, ..Frames::new(self.path.clone(), self.key, file, from, to) }
     }
 
     fn open(&self) -> Result<File, LedgerError> {
@@ -139,6 +178,13 @@ pub(super) struct ChunkNote {
     pub(super) after: Position,
     /// Known when it is written; not looked for when it is read.
     pub(super) powered_on_s: Option<u64>,
+}
+
+impl ChunkNote {
+    /// Of a remnant that stands for what is gone between two positions.
+    pub(super) fn of_gap(from: Position, to: Position) -> ChunkNote {
+        ChunkNote { before: from, after: to, powered_on_s: None }
+    }
 }
 
 /// A sound frame and where it stands.
@@ -161,11 +207,15 @@ pub(super) struct Frames {
     buffer: Vec<u8>,
     /// Where the buffer begins in the file.
     buffered: u64,
+    patches: VecDeque<Patch>,
+    /// What could not be read so far.
+    unread: Vec<Range<u64>>,
 }
 
 impl Frames {
     pub(super) fn new(path: PathBuf, key: Key, file: Arc<File>, from: u64, to: u64) -> Frames {
-        Frames { path, key, file, offset: from, to, buffer: Vec::new(), buffered: from }
+        let (buffer, patches, unread) = (Vec::new(), VecDeque::new(), Vec::new());
+        Frames { path, key, file, offset: from, to, buffer, buffered: from, patches, unread }
     }
 
     /// Goes on reading at another place.
@@ -173,19 +223,31 @@ impl Frames {
         self.offset = offset;
     }
 
-    /// The next frame, `Ok(None)` at the end, or `Ok(Some(Err(..)))` where something stands that is not a sound frame.
-    pub(super) fn step(&mut self) -> io::Result<Option<Result<FrameAt, u64>>> {
+    /// Whether anything in this span could not be read.
+    pub(super) fn unread_within(&self, from: u64, to: u64) -> bool {
+        self.unread.iter().any(|span| span.start < to && span.end > from)
+    }
+
+    /// The next frame, `None` at the end, or `Some(Err(offset))` where something stands that is not a sound frame.
+    pub(super) fn step(&mut self) -> Option<Result<FrameAt, u64>> {
+        while self.patches.front().is_some_and(|patch| patch.from == self.offset) {
+            let patch = self.patches.pop_front()?;
+            self.offset = patch.to;
+            if let Some(frame) = patch.into_frame() {
+                return Some(Ok(frame));
+            }
+        }
         if self.offset >= self.to {
-            return Ok(None);
+            return None;
         }
         let offset = self.offset;
-        self.fill(HEAD_BYTES)?;
-        let Some(head) = frame::Head::read(self.here()) else { return Ok(Some(Err(offset))) };
-        self.fill(head.bytes())?;
-        let Some((head, body)) = frame::whole(self.key, self.here()) else { return Ok(Some(Err(offset))) };
+        self.fill(HEAD_BYTES);
+        let Some(head) = frame::Head::read(self.here()) else { return Some(Err(offset)) };
+        self.fill(head.bytes());
+        let Some((head, body)) = frame::whole(self.key, self.here()) else { return Some(Err(offset)) };
         let found = FrameAt { number: head.number, offset, bytes: head.bytes(), body: Bytes::copy_from_slice(body) };
         self.offset += head.bytes() as u64;
-        Ok(Some(Ok(found)))
+        Some(Ok(found))
     }
 
     fn here(&self) -> &[u8] {
@@ -193,10 +255,10 @@ impl Frames {
     }
 
     /// Sees to it that so many bytes from the offset on are in the buffer, if the file has them.
-    fn fill(&mut self, wanted: usize) -> io::Result<()> {
+    fn fill(&mut self, wanted: usize) {
         let end = self.buffered + self.buffer.len() as u64;
         if self.offset >= self.buffered && self.offset + wanted as u64 <= end {
-            return Ok(());
+            return;
         }
         if self.offset < self.buffered || self.offset > end {
             self.buffer.clear();
@@ -207,15 +269,9 @@ impl Frames {
         let have = self.buffer.len();
         let room = (self.to - self.offset).min(wanted.max(READ_BYTES) as u64) as usize;
         self.buffer.resize(room.max(have), 0);
-        let mut filled = have;
-        while filled < self.buffer.len() {
-            match self.file.read_at(&mut self.buffer[filled..], self.buffered + filled as u64)? {
-                0 => break,
-                n => filled += n,
-            }
-        }
-        self.buffer.truncate(filled);
-        Ok(())
+        let Frames { file, buffer, unread, .. } = self;
+        let read = read_around(file, self.buffered + have as u64, &mut buffer[have..], &mut |span| unread.push(span));
+        buffer.truncate(have + read);
     }
 }
 
@@ -224,18 +280,13 @@ impl Iterator for Frames {
     type Item = Result<FrameAt, LedgerError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match self.step() {
-            Ok(None) => None,
-            Ok(Some(Ok(frame))) => Some(Ok(frame)),
-            Ok(Some(Err(offset))) => {
-                self.offset = self.to;
-                Some(Err(LedgerError::Damaged { path: self.path.clone(), offset }))
-            }
-            Err(error) => {
-                self.offset = self.to;
-                Some(Err(LedgerError::Io { doing: "read the journal", why: error.to_string() }))
-            }
-        }
+        let offset = match self.step()? {
+            Ok(frame) => return Some(Ok(frame)),
+            Err(offset) => offset,
+        };
+        self.offset = self.to;
+        self.patches.clear();
+        Some(Err(LedgerError::Damaged { path: self.path.clone(), offset }))
     }
 }
 
@@ -271,12 +322,11 @@ pub(super) struct Header {
 /// `Ok(None)` if the header is damaged.
 pub(super) fn read_header(file: &File) -> Result<Option<Header>, LedgerError> {
     let mut bytes = [0; HEADER_BYTES as usize];
-    match file.read_exact_at(&mut bytes, 0) {
-        Ok(()) => {}
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        Err(e) => return Err(LedgerError::Io { doing: "read a segment's header", why: e.to_string() }),
-    }
-    if bytes[..8] != *MAGIC || bytes[SUMMED_BYTES..] != *blake3::hash(&bytes[..SUMMED_BYTES]).as_bytes() {
+    let read = read_around(file, 0, &mut bytes, &mut |_| {});
+    if read < bytes.len()
+        || bytes[..8] != *MAGIC
+        || bytes[SUMMED_BYTES..] != *blake3::hash(&bytes[..SUMMED_BYTES]).as_bytes()
+    {
         return Ok(None);
     }
     let u32_at = |at: usize| u32::from_le_bytes(std::array::from_fn(|n| bytes[at + n]));

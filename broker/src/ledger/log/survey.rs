@@ -4,12 +4,14 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use proto::chunk::Position;
 use proto::id::ReplicaId;
 
 use super::Stored;
 use super::frame::Key;
-use super::recover::{Chain, Lost, Piece, files, number_of, reading, walk};
+use super::recover::{Lost, files, number_of, reading};
 use super::segment::{self, HEADER_BYTES};
+use super::walk::{Chain, Piece, walk};
 use crate::ledger::error::LedgerError;
 
 /// Something that is not a sound frame.
@@ -18,6 +20,8 @@ pub(in crate::ledger) struct Fault {
     pub(in crate::ledger) path: PathBuf,
     pub(in crate::ledger) from: u64,
     pub(in crate::ledger) to: u64,
+    /// The disk did not give all of it back.
+    pub(in crate::ledger) unread: bool,
 }
 
 /// What a log holds, read without changing anything.
@@ -55,7 +59,12 @@ pub(in crate::ledger) fn survey(
                 survey.torn_bytes += bytes;
                 continue;
             }
-            None => survey.faults.push(Fault { path: path.clone(), from: 0, to: HEADER_BYTES }),
+            None => {
+                if number_of(&path) == 1 {
+                    chain.begin_at(Position::default());
+                }
+                survey.faults.push(Fault { path: path.clone(), from: 0, to: HEADER_BYTES, unread: false });
+            }
         }
         chain.number = chain.number.max(number_of(&path).saturating_sub(1));
         survey.segments += 1;
@@ -71,10 +80,14 @@ pub(in crate::ledger) fn survey(
                 }
                 Piece::Gap { from, to, .. } => {
                     survey.lost.push(Lost { first: from.seq.next(), last: to.seq });
-                    survey.faults.push(Fault { path: path.clone(), from: 0, to: 0 });
+                    survey.faults.push(Fault { path: path.clone(), from: 0, to: 0, unread: false });
                 }
-                Piece::Fault { from, to } if n + 1 == count && to == bytes => survey.torn_bytes += to - from,
-                Piece::Fault { from, to } => survey.faults.push(Fault { path: path.clone(), from, to }),
+                Piece::Fault { from, to, unread } if n + 1 == count && to == bytes && !unread => {
+                    survey.torn_bytes += to - from;
+                }
+                Piece::Fault { from, to, unread } => {
+                    survey.faults.push(Fault { path: path.clone(), from, to, unread });
+                }
             }
             Ok(())
         })?;

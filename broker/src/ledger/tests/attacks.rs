@@ -255,3 +255,47 @@ async fn damage_that_compaction_finds_after_a_clean_stop_is_mended() {
     assert!(ledger.reader.recovery().state_remade.is_some(), "{:?}", ledger.reader.recovery());
     ledger.stop().await;
 }
+
+/// A file where the folder for damaged ones goes is as good as a full disk: nothing can be written anew.
+#[test]
+fn a_segment_that_is_used_as_it_is_reads_as_the_mended_one() {
+    let mut bare = Bare::new();
+    let mut open = bare.open(true, 0, 1 << 20);
+    for (n, text) in noise(300).iter().enumerate() {
+        open.appender.append(bare.chunk(text)).unwrap();
+        open.appender.append(puts(format!("put {n}").as_bytes())).unwrap();
+    }
+    drop(open);
+    let path = segments(bare.dir.path()).pop().unwrap();
+    let bytes = fs::metadata(&path).unwrap().len() as usize;
+    for at in [250, bytes / 9, bytes / 9 + 200, bytes / 3, bytes / 3 + 900, bytes / 2, bytes - 300, bytes - 5] {
+        super::faults::flip(&path, at);
+    }
+    let read = |log: &Log| {
+        let mut frames = Vec::new();
+        log.frames_after(0, &mut |_, stored, puts| {
+            frames.push((stored.map(|stored| (stored.head, stored.bytes)), puts));
+            Ok(())
+        })
+        .unwrap();
+        let of = |stored: Result<log::Stored, LedgerError>| stored.unwrap().head.first;
+        let back: Vec<Seq> = log.chunks_back().map(of).collect();
+        let from: Vec<Vec<Seq>> = (1..=300).map(|n| log.chunks_from(Seq(n)).map(of).take(3).collect()).collect();
+        (frames, back, from, log.ends(), log.extent().chunks)
+    };
+    for end_frame in [0, 600] {
+        let damaged = fs::read(&path).unwrap();
+        let aside = bare.dir.path().join("damaged");
+        fs::write(&aside, "no folder can be made here").unwrap();
+        let as_it_is = bare.open(true, end_frame, 1 << 20);
+        let found = read(&as_it_is.log);
+        assert_eq!(fs::read(&path).unwrap(), damaged, "not a byte is changed");
+        fs::remove_file(&aside).unwrap();
+        let mended = bare.open(true, end_frame, 1 << 20);
+        assert_eq!(found, read(&mended.log), "end {end_frame}");
+        assert_eq!(as_it_is.lost, mended.lost);
+        assert_ne!(fs::read(&path).unwrap(), damaged);
+        fs::write(&path, damaged).unwrap();
+        fs::remove_dir_all(&aside).unwrap();
+    }
+}
