@@ -3,14 +3,16 @@
 use bytes::Bytes;
 use prost::Message;
 use proto::chunk::Chunk;
-use proto::id::{NAME_LEN_MAX, Seq, SiteName};
+use proto::id::{NAME_LEN_MAX, ReplicaId, Seq, SiteName};
 use proto::wire::record::Of;
 use proto::wire::{LossClass, SiteChunk};
 
-use super::merge::MergedWrite;
+use super::merge::{MergedWrite, Merges};
 use super::{Effect, Hub, merge, present, views};
 use crate::ledger::{LedgerError, Now, Read, Step};
 
+/// A site's clock that is ahead by more than this is told.
+const AHEAD_MS: u64 = 60_000;
 /// Bytes of merged registers after which the next event begins.
 const MERGED_BYTES: usize = 32 << 10;
 
@@ -38,8 +40,7 @@ impl Hub {
         }
         self.site_changed.insert(site.clone());
 
-        self.leave_out(site, &replica, merges.left_out, now, step);
-        self.journal_merges(merges.outcomes, now, ledger, step);
+        self.journal_merges(site, &replica, merges, now, ledger, step);
         let position = step.next_seq(ledger);
         for (n, total) in (0..).zip(&chunk.body.totals) {
             if !overtaken.contains(&n) {
@@ -72,13 +73,24 @@ impl Hub {
 
     pub(super) fn journal_merges(
         &mut self,
-        outcomes: Vec<MergedWrite>,
+        site: &SiteName,
+        replica: &ReplicaId,
+        merges: Merges,
         now: &Now,
         ledger: &dyn Read,
         step: &mut Step<Effect>,
     ) {
+        self.leave_out(site, replica, merges.left_out, now, step);
+        if merges.ahead_ms > AHEAD_MS {
+            let say = format!(
+                "{site} stamped writes {} s ahead of this hub's clock; they count as of now. Set its clock",
+                merges.ahead_ms / 1_000
+            );
+            tracing::warn!(%site, "{say}");
+            step.then.push(Effect::tell(views::alert(site, "clock_ahead", say, now.wall.0)));
+        }
         let (mut seq, mut records, mut bytes) = (step.next_seq(ledger), Vec::new(), 0);
-        for MergedWrite { merged, conflict } in outcomes {
+        for MergedWrite { merged, conflict } in merges.outcomes {
             if bytes >= MERGED_BYTES {
                 bytes = 0;
                 let draft = self.draft(std::mem::take(&mut records), now);

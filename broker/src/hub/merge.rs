@@ -25,6 +25,8 @@ pub(super) struct Merges {
     pub(super) outcomes: Vec<MergedWrite>,
     /// Writes that are not ones: a key, vector or value that breaks the rules.
     pub(super) left_out: Vec<LeftOut>,
+    /// How far the furthest of the writes was stamped into the future, milliseconds.
+    pub(super) ahead_ms: u64,
 }
 
 /// A register after a write, and the conflict that the write was. They are journalled in one event: once a register
@@ -83,6 +85,7 @@ pub(super) fn merge(
         if current.as_ref().is_some_and(|current| current.seen.covers(&written.dot)) {
             continue;
         }
+        merges.ahead_ms = merges.ahead_ms.max(written.stamp.ms().0.saturating_sub(now.0));
         let (register, loser) = decide(current, written, now);
         let state = RegisterState::from(&register);
         if state.encoded_len() > STATE_BYTES_MAX {

@@ -90,8 +90,7 @@ impl Hub {
             Some(SiteWrite { seq: Seq(written.seq), device: &written.device, write })
         });
         let merges = merge::merge(&replica, writes.collect(), now.wall, ledger, &mut self.unfolded)?;
-        self.leave_out(site, &replica, merges.left_out, now, &mut step);
-        self.journal_merges(merges.outcomes, now, ledger, &mut step);
+        self.journal_merges(site, &replica, merges, now, ledger, &mut step);
         if totals.is_empty() && before == after {
             return Ok(step);
         }

@@ -99,6 +99,7 @@ impl SiteView {
             "backlog_age_ms": if behind { self.beat.backlog_age_ms } else { 0 },
             "skew_ms": self.beat.skew_ms,
             "clock_synced": self.beat.clock_synced,
+            "clock_of": if self.beat.clock_from_hub { "hub" } else if self.beat.clock_synced { "own" } else { "nobody" },
             "disk_bytes": self.beat.disk_bytes,
             "rejects": self.beat.rejects,
             "lost": {

@@ -138,8 +138,8 @@ impl Gateway {
             ..Movement::default()
         };
         let records = vec![Record { of: Some(Of::Movement(movement)) }];
-        let event = Event { unsynced: !now.synced, records, ..Event::default() };
-        step.events.push(broker::ledger::Draft { stamp: self.clock.stamp(now.reading()), event });
+        let draft = self.draft(Event { records, ..Event::default() }, now);
+        step.events.push(draft);
         Ok(())
     }
 

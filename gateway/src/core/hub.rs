@@ -34,8 +34,6 @@ pub(super) struct HubView {
     pub(super) applied: Seq,
     /// Of each stream that is followed.
     pub(super) cursors: BTreeMap<String, FeedCursor>,
-    /// Hub clock minus ours, milliseconds, when last heard.
-    pub(super) skew_ms: Option<i64>,
     pub(super) heard_mono_ms: Option<u64>,
     /// Feed entries that could not be read.
     pub(super) feed_rejects: u64,
@@ -82,14 +80,13 @@ impl Gateway {
     ) -> Result<Step<Effect>, LedgerError> {
         self.hub.heard_mono_ms = Some(now.mono_ms);
         match message {
-            FromHub::Applied { position, hub_ms } => Ok(self.applied_up_to(position, hub_ms, now)),
+            FromHub::Applied { position, hub_ms } => Ok(self.applied_up_to(position, hub_ms)),
             FromHub::Feed { incarnation, feed } => self.adopt(incarnation, feed, now, ledger),
             FromHub::Past(_) | FromHub::Followed(_) => Ok(Step::nothing()),
         }
     }
 
-    fn applied_up_to(&mut self, position: Position, hub_ms: u64, now: &Now) -> Step<Effect> {
-        self.hub.skew_ms = Some((hub_ms as i64).saturating_sub(now.wall.0 as i64));
+    fn applied_up_to(&mut self, position: Position, hub_ms: u64) -> Step<Effect> {
         // Lower than before: the hub was restored from a backup. Within one connection it never is. What it lacks must
         // not be trimmed, and counts as waiting again.
         if position.seq == self.hub.applied {
@@ -105,7 +102,6 @@ impl Gateway {
 #[cfg(test)]
 mod tests {
     use broker::ledger::Core;
-    use proto::id::WallMs;
 
     use super::*;
     use crate::core::Rules;
@@ -113,10 +109,9 @@ mod tests {
     #[test]
     fn a_hub_that_was_restored_gets_its_records_again() {
         let mut gateway = Gateway::new(Rules::default());
-        let now = Now { wall: WallMs(1), synced: true, mono_ms: 1, powered_on_s: 1 };
         for seq in [900, 400, 401] {
             let position = Position { seq: Seq(seq), ..Position::default() };
-            let step = gateway.applied_up_to(position, u64::MAX, &now);
+            let step = gateway.applied_up_to(position, u64::MAX);
             assert_eq!((gateway.applied(), step.lazy.len()), (Seq(seq), 1), "what is after {seq} may not be trimmed");
         }
     }

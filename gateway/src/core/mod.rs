@@ -1,6 +1,6 @@
 //! The shop's rules: what a request, a message of the hub or a tick comes to. Pure: events in, one step out.
 //!
-//! `requests.rs` decides requests, `stock.rs` holds counters, `items.rs` registers, `ids.rs` idempotency,
+//! `requests.rs` decides requests, `stock.rs` holds counters, `items.rs` registers, `ids.rs` idempotency, `time.rs` what is taken for the time,
 //! `again.rs` refusals that are handed in again, `hub.rs` and `feed.rs` what the hub says, `present.rs` what it is told
 //! ahead of the journal, `fold.rs` what the journal means.
 
@@ -18,6 +18,7 @@ mod stock;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod time;
 
 use std::collections::HashMap;
 
@@ -41,6 +42,7 @@ use self::ids::Sweep;
 use self::items::Items;
 use self::status::Tally;
 use self::stock::Stock;
+use self::time::Time;
 use crate::decode::{Limits, ScanMode};
 use crate::sync::{Ack, FromHub, PresentAsk};
 
@@ -107,6 +109,7 @@ pub struct Gateway {
     quota: RejectQuota,
     tally: Tally,
     check: CheckTimer,
+    time: Time,
 }
 
 impl Gateway {
@@ -121,6 +124,7 @@ impl Gateway {
             quota: RejectQuota::default(),
             tally: Tally::default(),
             check: CheckTimer::default(),
+            time: Time::default(),
         }
     }
 
@@ -145,40 +149,52 @@ impl Core for Gateway {
     type Effect = Effect;
 
     fn inbound(&mut self, inbound: Inbound, now: &Now, ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
-        match inbound {
-            Inbound::Publish(publish) => self.publish(publish, now, ledger),
+        let now = self.time.believed(now);
+        let mut step = match inbound {
+            Inbound::Publish(publish) => self.publish(publish, &now, ledger)?,
             Inbound::Release { client, pkid } => {
-                Ok(Step { puts: vec![exactly_once::release(&client, pkid)], ..Step::nothing() })
+                Step { puts: vec![exactly_once::release(&client, pkid)], ..Step::nothing() }
             }
-            Inbound::Forget { client } => Ok(Step { puts: exactly_once::forget(ledger, &client)?, ..Step::nothing() }),
-            Inbound::Session { .. } => Ok(Step::nothing()),
-        }
+            Inbound::Forget { client } => Step { puts: exactly_once::forget(ledger, &client)?, ..Step::nothing() },
+            Inbound::Session { .. } => Step::nothing(),
+        };
+        self.anchor(&mut step, &now);
+        Ok(step)
     }
 
     fn input(&mut self, input: Input, now: &Now, ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
-        match input {
-            Input::FromHub(message) => self.heard(message, now, ledger),
-            Input::Again(again) => self.again(again, now, ledger),
+        if let Input::FromHub(FromHub::Applied { hub_ms, .. }) = &input {
+            self.time.heard(*hub_ms, now);
+        }
+        let now = self.time.believed(now);
+        let mut step = match input {
+            Input::FromHub(message) => self.heard(message, &now, ledger)?,
+            Input::Again(again) => self.again(again, &now, ledger)?,
             Input::Link(state) => {
                 self.hub.link = state;
-                Ok(Step::nothing())
+                Step::nothing()
             }
             Input::Present(ask) => {
                 let (parts, looked) = present::since(ask, ledger)?;
-                Ok(Step { then: vec![Effect::Present { parts, looked }], ..Step::nothing() })
+                Step { then: vec![Effect::Present { parts, looked }], ..Step::nothing() }
             }
             Input::Status(answer) => {
-                let status = self.status(now, ledger);
-                Ok(Step { then: vec![Effect::Answer(answer, status)], ..Step::nothing() })
+                let status = self.status(&now, ledger);
+                Step { then: vec![Effect::Answer(answer, status)], ..Step::nothing() }
             }
-        }
+        };
+        self.anchor(&mut step, &now);
+        Ok(step)
     }
 
     fn tick(&mut self, now: &Now, ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
+        let now = &self.time.believed(now);
         let lazy = self.sweep.expired(now, ledger)?;
         let mut then = self.report(now, ledger);
         then.extend(self.check(now, ledger)?);
-        Ok(Step { lazy, then, ..Step::nothing() })
+        let mut step = Step { lazy, then, ..Step::nothing() };
+        self.anchor(&mut step, now);
+        Ok(step)
     }
 
     fn fold(&mut self, placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
@@ -195,6 +211,7 @@ impl Core for Gateway {
 
     fn recovered(&mut self, last: Stamp, _now: &Now, ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
         self.clock = Clock::resume(last);
+        self.time.resume(ledger)?;
         self.hub.resume(ledger)?;
         let mut then: Vec<Effect> = self.hub.acks().map(Effect::FeedAck).collect();
         then.extend(self.stock.resume(ledger)?);

@@ -122,7 +122,6 @@ impl Gateway {
         }
         let request_id = id.as_ref().map_or(String::new(), |id| id.as_str().to_owned());
         let event = Event {
-            unsynced: !now.synced,
             device: asked.device.as_str().to_owned(),
             digest,
             request: request_id,
@@ -143,7 +142,7 @@ impl Gateway {
             _ => Verdict::ACCEPTED,
         };
         let mut step = answer(&asked.device, reply.to_json(), verdict);
-        step.events.push(Draft { stamp: self.clock.stamp(now.reading()), event });
+        step.events.push(self.draft(event, now));
         Ok(step)
     }
 
@@ -327,13 +326,12 @@ impl Gateway {
             payload: self.kept(sender, payload, now),
         };
         let event = Event {
-            unsynced: !now.synced,
             device: sender.to_owned(),
             records: vec![Record { of: Some(Of::Refusal(refusal)) }],
             retry_of: retry_of(again),
             ..Event::default()
         };
-        Draft { stamp: self.clock.stamp(now.reading()), event }
+        self.draft(event, now)
     }
 
     fn kept(&mut self, sender: &str, payload: &Bytes, now: &Now) -> Bytes {

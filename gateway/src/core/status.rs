@@ -59,7 +59,7 @@ impl Gateway {
                 "feed_cursor": self.hub.cursors.get(REGISTERS).map_or(0, |cursor| cursor.position),
                 "feed_rejects": self.hub.feed_rejects,
             },
-            "clock": { "synced": now.synced, "skew_ms": self.hub.skew_ms, "wall_ms": now.wall.0 },
+            "clock": { "synced": now.synced, "of": self.time.quality(), "skew_ms": self.time.skew_ms, "wall_ms": now.wall.0 },
             "requests": {
                 "accepted": self.tally.accepted,
                 "partial": self.tally.partial,
@@ -81,14 +81,15 @@ impl Gateway {
         let shown = json!({
             "site": status["site"],
             "uplink": status["uplink"],
-            "clock": { "synced": status["clock"]["synced"], "skew_ms": status["clock"]["skew_ms"] },
+            "clock": { "synced": status["clock"]["synced"], "of": status["clock"]["of"], "skew_ms": status["clock"]["skew_ms"] },
         });
         let topic = Outbound::StoreStatus.to_string();
         let beat = Beat {
-            skew_ms: self.hub.skew_ms.unwrap_or(0),
+            skew_ms: self.time.skew_ms.unwrap_or(0),
             rejects: self.tally.refused.values().sum(),
             wall_ms: now.wall.0,
             clock_synced: now.synced,
+            clock_from_hub: self.time.by_hub(),
             ..Beat::default()
         };
         vec![Effect::Publish { topic, payload: shown.to_string().into(), retain: true }, Effect::Beat(beat)]

@@ -23,6 +23,7 @@ pub(super) const ELSEWHERE: Table = Table(8);
 pub(super) const COUNTED: Table = Table(9);
 
 pub(super) const SYNC_APPLIED: &[u8] = b"applied";
+pub(super) const SYNC_UNANCHORED: &[u8] = b"unanchored";
 
 /// Where this gateway stands in a stream of the hub's feed.
 pub(super) fn cursor_key(stream: &str) -> Vec<u8> {

@@ -1,6 +1,7 @@
 //! The rules on a ledger in memory, with time as an argument: clocks that are wrong, hubs that change their mind.
 
 mod feed;
+mod time;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -63,6 +64,7 @@ struct Store {
     gateway: Gateway,
     ledger: Memory,
     wall: u64,
+    mono: u64,
     synced: bool,
 }
 
@@ -74,11 +76,11 @@ impl Store {
     fn with(rules: Rules) -> Store {
         let replica = ReplicaId { site: "harbour".parse().unwrap(), epoch: Epoch(1) };
         let ledger = Memory { replica, cells: BTreeMap::new(), events: vec![], last: Seq::ZERO };
-        Store { gateway: Gateway::new(rules), ledger, wall: 10_000_000, synced: true }
+        Store { gateway: Gateway::new(rules), ledger, wall: 10_000_000, mono: 0, synced: true }
     }
 
     fn now(&self) -> Now {
-        Now { wall: WallMs(self.wall), synced: self.synced, mono_ms: 0, powered_on_s: 0 }
+        Now { wall: WallMs(self.wall), synced: self.synced, mono_ms: self.mono, powered_on_s: 0 }
     }
 
     /// Publishes and returns the reply.

@@ -116,6 +116,16 @@ async fn the_present_is_known_ahead_of_the_journal_and_history_does_not_undo_it(
 }
 
 #[tokio::test]
+async fn a_write_from_the_future_counts_as_of_now_and_is_told() {
+    let hub = Running::open().await;
+    let mut site = Site::hello_2(&hub, "hill", 5, &[]).await;
+    site.send(&hub, vec![write(0, "a", 4_000_000_000_000, vec![])]).await;
+    hub.status().await;
+    let said = hub.said.lock().unwrap();
+    assert!(said.iter().any(|(topic, _)| topic == "hq/alerts/hill:clock_ahead"));
+}
+
+#[tokio::test]
 async fn a_present_of_which_a_part_is_missing_is_not_complete() {
     let hub = Running::open().await;
     let site = Site::hello_2(&hub, "hill", 5, &[]).await;

@@ -15,7 +15,7 @@ impl Store {
         self.hear(Feed { prev, upto, stock, stream: stream.into(), ..Feed::default() })
     }
 
-    fn restart(&mut self) -> Vec<Effect> {
+    pub(super) fn restart(&mut self) -> Vec<Effect> {
         let now = self.now();
         let step = self.gateway.recovered(Stamp(0), &now, &self.ledger).unwrap();
         self.commit(step)
