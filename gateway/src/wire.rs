@@ -13,8 +13,9 @@ use rumqttc::{
 };
 use tokio::sync::mpsc;
 
-/// Messages queued in the client; more than our own window, so that it is never full in a healthy connection.
-const QUEUE: usize = 32;
+/// Messages queued in the client; more than our own window and an acknowledgement of each stream, so that it is never
+/// full in a healthy connection.
+const QUEUE: usize = 256;
 const HEARD_MAX: usize = 64;
 const PACKET_BYTES_MAX: usize = 1 << 20;
 const KEEP_ALIVE: Duration = Duration::from_secs(5);

@@ -1,12 +1,14 @@
 //! Real processes against every promise: hubs and gateways on free ports, killed, cut off and lied to; what they had
 //! acknowledged is looked for in their stopped ledgers.
 
+mod bad_broker;
 mod bad_disk;
 mod bad_input;
 mod command_line;
 mod counts;
 mod demo;
 mod doctor;
+mod elsewhere;
 mod faults;
 mod fdatasync;
 mod harness;
@@ -25,3 +27,4 @@ mod sessions;
 mod sync_by_hand;
 mod tools_by_hand;
 mod torture;
+mod versions;

@@ -34,6 +34,8 @@ pub(crate) struct Spec {
     fault: Option<Fault>,
     /// A program that runs the node, such as strace with its flags.
     under: Vec<String>,
+    /// Another version's.
+    binary: Option<PathBuf>,
 }
 
 impl Spec {
@@ -57,7 +59,16 @@ impl Spec {
 
     fn new(role: &'static str, name: &str, dir: &Path) -> Spec {
         let (name, dir) = (name.to_owned(), dir.join(name));
-        Spec { name, dir, role, flags: vec!["--open".into()], config: None, fault: None, under: Vec::new() }
+        Spec {
+            name,
+            dir,
+            role,
+            flags: vec!["--open".into()],
+            config: None,
+            fault: None,
+            under: Vec::new(),
+            binary: None,
+        }
     }
 
     /// Adds to its configuration file.
@@ -88,6 +99,12 @@ impl Spec {
         self
     }
 
+    /// Runs another version of the node.
+    pub(crate) fn binary(mut self, path: &Path) -> Spec {
+        self.binary = Some(path.to_owned());
+        self
+    }
+
     pub(crate) async fn start(self) -> Node {
         let (child, addr) = self.launch(ANY_PORT).await.unwrap_or_else(|why| self.failed(&why));
         Node { spec: self, addr, child }
@@ -114,8 +131,9 @@ impl Spec {
         std::fs::create_dir_all(self.dir.parent().expect("a folder of all nodes")).expect("make the nodes' folder");
         let log = File::options().create(true).append(true).open(self.log()).expect("open the node's log");
         let mut words = self.under.clone();
+        let binary = self.binary.as_deref().map_or(BINARY.to_owned(), path);
         match self.fault {
-            None => words.extend([BINARY, self.role, "run"].map(str::to_owned)),
+            None => words.extend([&binary, self.role, "run"].map(str::to_owned)),
             // As the demo starts its nodes: only there the switch exists.
             Some(fault) => {
                 words.extend([BINARY, "node", self.role, "--sabotage", fault.as_str(), "run"].map(str::to_owned));
@@ -170,6 +188,11 @@ impl Node {
     /// Waits for it to end by itself.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         timeout(PATIENCE, self.child.wait()).await.expect("the node ends").expect("wait for the node")
+    }
+
+    /// From here on it is started in this version.
+    pub(crate) fn is_ours(&mut self) {
+        self.spec.binary = None;
     }
 
     /// From here on it is started without the program that ran it.
