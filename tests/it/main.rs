@@ -14,6 +14,7 @@ mod ids;
 mod kills;
 mod load;
 mod metrics;
+mod model;
 mod movements;
 mod poison;
 mod powercut;
