@@ -9,7 +9,7 @@ pub(super) fn receive(state: &mut State, i: usize, up: Up, rules: &Rules, wire: 
     match up {
         Up::Hello { nonce, epoch, to, follows, .. } => {
             commit(&mut state.hub, i);
-            let answer = hello(&mut state.hub, i, nonce, epoch, to, follows, state.hub_restores, rules);
+            let answer = hello(&mut state.hub, i, nonce, (epoch, to), follows, state.hub_restores, rules);
             if let Down::Welcome { applied, .. } = answer {
                 let seen = &mut state.sites[i].ghost.seen;
                 seen.resent |= state.hub_restores > 0 && applied.seq() < state.sites[i].ledger.applied;
@@ -35,7 +35,15 @@ pub(super) fn receive(state: &mut State, i: usize, up: Up, rules: &Rules, wire: 
     }
 }
 
-fn hello(hub: &mut Hub, i: usize, nonce: u8, epoch: u8, to: Chain, follows: Lineage, life: u8, rules: &Rules) -> Down {
+fn hello(
+    hub: &mut Hub,
+    i: usize,
+    nonce: u8,
+    (epoch, to): (u8, Chain),
+    follows: Lineage,
+    life: u8,
+    rules: &Rules,
+) -> Down {
     let marks = &mut hub.disk[i];
     let known = marks.get(usize::from(epoch)).copied().unwrap_or_default();
     let held = known.watermark;
