@@ -17,6 +17,7 @@ mod ids;
 mod kills;
 mod load;
 mod metrics;
+mod model;
 mod movements;
 mod poison;
 mod powercut;
