@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::config::{Config, MANUAL};
+use crate::conflicts::{self, Conflicts};
 use crate::face;
 use crate::front::{FrontConfig, Publisher};
 use crate::hub::{Effect, Hub};
@@ -46,6 +47,9 @@ enum Command {
     /// Show what was refused, and what of the sites' journals was set aside, of a running or a stopped hub.
     #[command(subcommand)]
     Rejects(rejects::Look),
+    /// Show where two sites wrote the same thing without knowing of each other, and bring back what lost.
+    #[command(subcommand)]
+    Conflicts(Conflicts),
     /// Look at the ledger of a stopped hub and say what is in it and what is wrong with it.
     Doctor(DoctorArgs),
     /// Print the default configuration with a comment for each key.
@@ -62,6 +66,7 @@ pub fn main(args: Vec<OsString>, sabotage: Option<Sabotage>) -> ExitCode {
         Command::Run(args) => run(args, sabotage),
         Command::Status(args) => show::status(&args.data, args.json, face::lines),
         Command::Rejects(look) => rejects::look(look, &Config::default().data),
+        Command::Conflicts(command) => conflicts::run(command, &Config::default().data),
         Command::Doctor(args) => return node::doctor_exit(doctor::doctor(&args, |_| Value::Null)),
         Command::Config => {
             print!("{MANUAL}");

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::conflicts;
 use crate::hub::{Hub, Input};
 use crate::node::metrics::{self, Exposition, seconds};
 use crate::node::process::Face;
@@ -10,7 +11,13 @@ use crate::node::show;
 /// Sites that have series of their own. The totals are of all.
 const SITES_MAX: usize = 2_000;
 
-pub(crate) const FACE: Face<Hub> = Face { status: Input::Status, complete: |_, _| {}, metrics, again: None };
+pub(crate) const FACE: Face<Hub> = Face {
+    status: Input::Status,
+    complete: |_, _| {},
+    metrics,
+    question: |words, answer| conflicts::of_words(words).map(|ask| Input::Conflicts(ask, answer)),
+    again: None,
+};
 
 fn metrics(status: &Value, out: &mut Exposition) {
     metrics::common(status, out);

@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod config;
+mod conflicts;
 pub mod exactly_once;
 mod face;
 pub mod front;

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod command_line;
+mod conflicts;
 mod counts;
 mod demo;
 mod doctor;

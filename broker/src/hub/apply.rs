@@ -8,7 +8,7 @@ use proto::wire::SiteChunk;
 use proto::wire::record::Of;
 
 use super::merge::MergedWrite;
-use super::{Effect, Hub, merge, views};
+use super::{Effect, Hub, conflicts, merge, views};
 use crate::ledger::{LedgerError, Now, Read, Step};
 
 /// Bytes of merged registers after which the next event begins.
@@ -58,7 +58,7 @@ impl Hub {
             if let Some(conflict) = conflict {
                 self.tally.conflicts += 1;
                 self.conflicts.push_back(seq);
-                step.then.push(Effect::tell(views::conflict(seq.0, &conflict, now.wall.0)));
+                step.then.push(Effect::tell(conflicts::told(&conflicts::Kept::new(seq, conflict.clone(), now.wall))));
                 bytes += conflict.encoded_len();
                 records.push(Of::Conflict(conflict));
                 seq = seq.next();

@@ -1,11 +1,12 @@
 //! The hub's core: what a gateway's message comes to. Pure: events in, one step out.
 //!
 //! `sync.rs` answers gateways, `apply.rs` takes their chunks, `aside.rs` what cannot be read of them, `merge.rs` decides
-//! registers, `feed.rs` tells the other sites, `views.rs` tells HQ,
+//! registers, `conflicts.rs` brings back what lost, `feed.rs` tells the other sites, `views.rs` tells HQ,
 //! `fold.rs` is what the journal means.
 
 mod apply;
 mod aside;
+mod conflicts;
 mod feed;
 mod fold;
 mod merge;
@@ -22,7 +23,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use prost::Message;
 use proto::clock::{Clock, Stamp};
-use proto::id::{Epoch, Seq, SiteName};
+use proto::id::{Epoch, ReplicaId, Seq, SiteName};
 use proto::register::Register;
 use proto::topic::Outbound;
 use proto::wire::{CounterTotal, Down, LostCell, SiteCell};
@@ -30,9 +31,10 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use self::aside::Strikes;
+pub use self::conflicts::{Ask, Kept, LIST_MAX, Wanted};
 use self::feed::FeedIndex;
 use self::session::Session;
-use self::tables::{CONFLICT, HUB, HUB_INCARNATION, LOST, SITE, decode, site_of_lost};
+use self::tables::{CONFLICT, HUB, HUB_INCARNATION, LOST, RESTORED, SITE, decode, site_of_lost};
 use self::views::{SiteView, StockView};
 use crate::exactly_once;
 use crate::front::{Inbound, Verdict};
@@ -50,6 +52,7 @@ const CONFLICTS_MAX: usize = 10_000;
 #[derive(Debug)]
 pub enum Input {
     Status(oneshot::Sender<Value>),
+    Conflicts(Ask, oneshot::Sender<Value>),
 }
 
 /// What happens after a commit.
@@ -94,6 +97,7 @@ struct Tally {
     refused: u64,
     conflicts: u64,
     conflicts_dropped: u64,
+    conflicts_restored: u64,
 }
 
 /// The hub's core.
@@ -137,6 +141,12 @@ impl Hub {
         }
     }
 
+    /// Who the hub's own writes are of. Its ledger's epoch is no name for them: a hub that is restored from a backup
+    /// goes on under it at a seq that the lost one gave to something else. Each restore draws a new incarnation.
+    fn writes_as(&self, ledger: &dyn Read) -> ReplicaId {
+        ReplicaId { site: ledger.replica().site.clone(), epoch: Epoch(self.incarnation) }
+    }
+
     fn status(&self) -> Value {
         let sites: serde_json::Map<String, Value> =
             self.sites.iter().map(|(site, view)| (site.to_string(), view.json(site))).collect();
@@ -156,6 +166,7 @@ impl Hub {
                 "kept": self.conflicts.len(),
                 "since_start": self.tally.conflicts,
                 "dropped": self.tally.conflicts_dropped,
+                "restored": self.tally.conflicts_restored,
             },
         })
     }
@@ -194,7 +205,7 @@ impl Hub {
         while self.conflicts.len() > CONFLICTS_MAX {
             let Some(seq) = self.conflicts.pop_front() else { break };
             self.tally.conflicts_dropped += 1;
-            lazy.push(Put::delete(CONFLICT, seq.0.to_be_bytes()));
+            lazy.extend([CONFLICT, RESTORED].map(|table| Put::delete(table, seq.0.to_be_bytes())));
             let topic = Outbound::HqConflict(&seq.to_string()).to_string();
             effects.push(Effect::Publish { topic, payload: Bytes::new(), retain: true });
         }
@@ -228,9 +239,11 @@ impl Core for Hub {
         }
     }
 
-    fn input(&mut self, input: Input, _now: &Now, _ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
-        let Input::Status(answer) = input;
-        Ok(Step { then: vec![Effect::Answer(answer, self.status())], ..Step::nothing() })
+    fn input(&mut self, input: Input, now: &Now, ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
+        match input {
+            Input::Status(answer) => Ok(Step { then: vec![Effect::Answer(answer, self.status())], ..Step::nothing() }),
+            Input::Conflicts(ask, answer) => self.asked(ask, answer, now, ledger),
+        }
     }
 
     fn tick(&mut self, now: &Now, _ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
@@ -267,7 +280,7 @@ impl Core for Hub {
         })?;
         step.then = views::all_stock(ledger)?;
         step.then.extend(alerts);
-        step.then.extend(views::all_conflicts(ledger)?);
+        step.then.extend(conflicts::all(ledger)?);
         step.then.extend(self.sites.iter().map(|(site, view)| Effect::restore(views::site_status(site, view))));
         Ok(step)
     }

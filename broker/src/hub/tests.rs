@@ -1,8 +1,9 @@
 //! The hub over a real ledger, against gateways that break the rules or go to their limits.
 
 mod poison;
+mod restores;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,6 +25,8 @@ struct Running {
     dir: TempDir,
     handle: Handle<Hub>,
     reader: Reader,
+    /// What was published since the start, in order.
+    told: Arc<Mutex<Vec<(String, Bytes)>>>,
 }
 
 impl Running {
@@ -40,18 +43,21 @@ impl Running {
             sabotage: None,
         };
         let (writer, handle, reader) = until_unlocked(|| Writer::open(options.clone(), Epoch(1), Hub::new(7))).await;
-        let answer = |effect| {
-            if let Effect::Answer(answer, value) = effect {
-                drop(answer.send(value));
+        let told = Arc::<Mutex<Vec<_>>>::default();
+        let tell = told.clone();
+        let perform = move |effect| match effect {
+            Effect::Answer(answer, value) => drop(answer.send(value)),
+            Effect::Publish { topic, payload, .. } | Effect::Restore { topic, payload } => {
+                tell.lock().unwrap().push((topic, payload));
             }
         };
-        drop(writer.spawn(Box::new(answer)).unwrap());
-        Running { dir, handle, reader }
+        drop(writer.spawn(Box::new(perform)).unwrap());
+        Running { dir, handle, reader, told }
     }
 
     /// The folder, once nobody holds it any more.
     async fn stop(self) -> TempDir {
-        let Running { dir, handle, mut reader } = self;
+        let Running { dir, handle, mut reader, .. } = self;
         handle.stop().await;
         while reader.changed().await {}
         drop((handle, reader));

@@ -51,11 +51,7 @@ impl<C: Core> Answers<C> {
                 },
                 ["rejects", "retry", seq] => self.retry(seq, None).await,
                 ["rejects", "retry", seq, payload] => self.retry(seq, Some(payload)).await,
-                _ => {
-                    let known = "status, rejects list N, rejects show SEQ, rejects retry SEQ [HEX]";
-                    let asked: String = text.trim().chars().take(60).collect();
-                    error(format!("unknown question {asked:?}; known: {known}"))
-                }
+                _ => self.own_question(&words).await,
             };
             // The asker may have left.
             let _ = answer.send(value);
@@ -100,7 +96,24 @@ impl<C: Core> Answers<C> {
 
     async fn ask(&self, input: impl FnOnce(oneshot::Sender<Value>) -> C::Input) -> Value {
         let (answer, answered) = oneshot::channel();
-        if self.writer.input(input(answer)).await.is_err() {
+        self.hand_in(input(answer), answered).await
+    }
+
+    /// A question that only this kind of node knows.
+    async fn own_question(&self, words: &[&str]) -> Value {
+        let (answer, answered) = oneshot::channel();
+        match (self.face.question)(words, answer) {
+            Some(input) => self.hand_in(input, answered).await,
+            None => {
+                let asked: String = words.join(" ").chars().take(60).collect();
+                let known = "status, rejects list N, rejects show SEQ, rejects retry SEQ [HEX]";
+                error(format!("unknown question {asked:?}; known: {known}, and what the commands ask"))
+            }
+        }
+    }
+
+    async fn hand_in(&self, input: C::Input, answered: oneshot::Receiver<Value>) -> Value {
+        if self.writer.input(input).await.is_err() {
             return error("the writer has stopped");
         }
         answered.await.unwrap_or_else(|_| error("the writer has stopped"))

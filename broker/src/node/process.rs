@@ -29,6 +29,8 @@ pub struct Face<C: Core> {
     pub complete: fn(&mut Value, &Reader),
     /// All of a status for Prometheus.
     pub metrics: fn(&Value, &mut Exposition),
+    /// Makes the core's input for a question in words that only this kind of node answers; `None` if it is not one.
+    pub question: fn(&[&str], oneshot::Sender<Value>) -> Option<C::Input>,
     /// Makes the core's input for a refused request that is handed in again, if this node has requests.
     pub again: Option<fn(Again) -> C::Input>,
 }
