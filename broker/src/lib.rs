@@ -3,6 +3,7 @@
 //! `front` speaks MQTT, `ledger` owns the disk, `hub` is what HQ runs. The gateway embeds `front` and
 //! `ledger`; see ARCHITECTURE.md for who may import whom.
 
+mod backup;
 pub mod cli;
 pub mod config;
 mod conflicts;

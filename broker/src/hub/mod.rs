@@ -69,6 +69,8 @@ pub enum Effect {
         payload: Bytes,
     },
     Answer(oneshot::Sender<Value>, Value),
+    /// The incarnation that a restore drew is in the ledger.
+    IncarnationKept,
 }
 
 impl Effect {
@@ -100,10 +102,18 @@ struct Tally {
     conflicts_restored: u64,
 }
 
+/// The incarnation, if a commit puts it.
+pub fn incarnation_put(put: &Put) -> Option<u64> {
+    let ours = put.table == HUB && put.key == HUB_INCARNATION;
+    put.value.as_deref().filter(|_| ours).and_then(|value| value.try_into().ok()).map(u64::from_be_bytes)
+}
+
 /// The hub's core.
 #[derive(Debug)]
 pub struct Hub {
     incarnation: u64,
+    /// The ledger came from a backup: its own incarnation is that of the hub that was lost.
+    restored: bool,
     clock: Clock,
     sites: BTreeMap<SiteName, SiteView>,
     sessions: BTreeMap<SiteName, Session>,
@@ -126,6 +136,7 @@ impl Hub {
     pub fn new(incarnation: u64) -> Hub {
         Hub {
             incarnation,
+            restored: false,
             clock: Clock::default(),
             sites: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -139,6 +150,12 @@ impl Hub {
             quota: RejectQuota::default(),
             tally: Tally::default(),
         }
+    }
+
+    /// The hub of a ledger that was restored from a backup: `incarnation` takes the place of the one in it. To be said
+    /// until [`Effect::IncarnationKept`]; twice is once.
+    pub fn restored(incarnation: u64) -> Hub {
+        Hub { restored: true, ..Hub::new(incarnation) }
     }
 
     /// Who the hub's own writes are of. Its ledger's epoch is no name for them: a hub that is restored from a backup
@@ -269,8 +286,10 @@ impl Core for Hub {
         self.feed = FeedIndex::rebuild(ledger)?;
         let mut step = Step::nothing();
         match ledger.get(HUB, HUB_INCARNATION)? {
-            Some(bytes) => self.incarnation = u64::from_be_bytes(bytes.try_into().unwrap_or_default()),
-            None => step.puts.push(Put::set(HUB, HUB_INCARNATION, self.incarnation.to_be_bytes())),
+            Some(bytes) if !self.restored => {
+                self.incarnation = u64::from_be_bytes(bytes.try_into().unwrap_or_default());
+            }
+            _ => step.puts.push(Put::set(HUB, HUB_INCARNATION, self.incarnation.to_be_bytes())),
         }
         self.recover_sites(ledger)?;
         let alerts = self.recover_aside(ledger)?;
@@ -282,6 +301,7 @@ impl Core for Hub {
         step.then.extend(alerts);
         step.then.extend(conflicts::all(ledger)?);
         step.then.extend(self.sites.iter().map(|(site, view)| Effect::restore(views::site_status(site, view))));
+        step.then.extend(self.restored.then_some(Effect::IncarnationKept));
         Ok(step)
     }
 

@@ -50,6 +50,7 @@ impl Running {
             Effect::Publish { topic, payload, .. } | Effect::Restore { topic, payload } => {
                 tell.lock().unwrap().push((topic, payload));
             }
+            Effect::IncarnationKept => tell.lock().unwrap().push(("(incarnation kept)".into(), Bytes::new())),
         };
         drop(writer.spawn(Box::new(perform)).unwrap());
         Running { dir, handle, reader, told }

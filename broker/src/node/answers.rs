@@ -35,6 +35,7 @@ impl<C: Core> Answers<C> {
             let words: Vec<&str> = text.split_whitespace().collect();
             let value = match words[..] {
                 ["status"] => self.status().await,
+                ["inventory"] => serde_json::to_value(self.reader.inventory()).unwrap_or_else(|e| error(e.to_string())),
                 ["rejects", "list", limit] => match limit.parse() {
                     Ok(limit) => {
                         self.look(answer, move |reader| rejects::list(reader, limit));

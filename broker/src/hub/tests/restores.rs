@@ -47,7 +47,7 @@ impl Running {
                 }
                 self.up(site, UpOf::FeedAck(FeedAck { cursor: feed.upto, resend: false })).await;
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            self.status().await;
         }
     }
 }
