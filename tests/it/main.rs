@@ -19,6 +19,7 @@ mod metrics;
 mod movements;
 mod poison;
 mod powercut;
+mod protobuf;
 mod registers;
 mod rejects;
 mod retained;

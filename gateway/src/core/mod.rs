@@ -1,6 +1,6 @@
 //! The shop's rules: what a request, a message of the hub or a tick comes to. Pure: events in, one step out.
 //!
-//! `requests.rs` decides requests, `stock.rs` holds counters, `items.rs` registers, `ids.rs` idempotency,
+//! `requests.rs` decides requests, `replies.rs` answers them, `stock.rs` holds counters, `items.rs` registers, `ids.rs` idempotency,
 //! `again.rs` refusals that are handed in again, `hub.rs` what the hub says, `fold.rs` what the journal means.
 
 mod again;
@@ -8,6 +8,7 @@ mod fold;
 mod hub;
 mod ids;
 mod items;
+mod replies;
 mod requests;
 mod status;
 mod stock;
