@@ -3,9 +3,9 @@
 use serde_json::Value;
 
 use crate::conflicts;
-use crate::hub::{Hub, Input};
+use crate::hub::{Ask, Hub, Input};
 use crate::node::metrics::{self, Exposition, seconds};
-use crate::node::process::Face;
+use crate::node::process::{Face, OwnQuestion};
 use crate::node::show;
 
 /// Sites that have series of their own. The totals are of all.
@@ -15,7 +15,10 @@ pub(crate) const FACE: Face<Hub> = Face {
     status: Input::Status,
     complete: |_, _| {},
     metrics,
-    question: |words, answer| conflicts::of_words(words).map(|ask| Input::Conflicts(ask, answer)),
+    question: |words, answer| {
+        let ask = conflicts::of_words(words)?;
+        Some(OwnQuestion { writes: matches!(ask, Ask::Restore { .. }), input: Input::Conflicts(ask, answer) })
+    },
     again: None,
 };
 

@@ -15,6 +15,8 @@ use crate::node::disk::Meter;
 use crate::node::process::Face;
 use crate::node::rejects::{self, Again, hex};
 
+const FULL: &str = "the ledger is full: nothing is taken in just now";
+
 /// All that is asked to answer.
 pub(super) struct Answers<C: Core> {
     pub(super) dir: PathBuf,
@@ -82,7 +84,7 @@ impl<C: Core> Answers<C> {
             Some(None) => return error("the payload is not hex"),
         };
         if self.reader.stats().full {
-            return error("the ledger is full: nothing is taken in just now");
+            return error(FULL);
         }
         let (reader, is_corrected) = (self.reader.clone(), corrected.is_some());
         let found = tokio::task::spawn_blocking(move || rejects::to_retry(&reader, seq, is_corrected)).await;
@@ -104,7 +106,8 @@ impl<C: Core> Answers<C> {
     async fn own_question(&self, words: &[&str]) -> Value {
         let (answer, answered) = oneshot::channel();
         match (self.face.question)(words, answer) {
-            Some(input) => self.hand_in(input, answered).await,
+            Some(question) if question.writes && self.reader.stats().full => error(FULL),
+            Some(question) => self.hand_in(question.input, answered).await,
             None => {
                 let asked: String = words.join(" ").chars().take(60).collect();
                 let known = "status, rejects list N, rejects show SEQ, rejects retry SEQ [HEX]";

@@ -30,9 +30,16 @@ pub struct Face<C: Core> {
     /// All of a status for Prometheus.
     pub metrics: fn(&Value, &mut Exposition),
     /// Makes the core's input for a question in words that only this kind of node answers; `None` if it is not one.
-    pub question: fn(&[&str], oneshot::Sender<Value>) -> Option<C::Input>,
+    pub question: fn(&[&str], oneshot::Sender<Value>) -> Option<OwnQuestion<C>>,
     /// Makes the core's input for a refused request that is handed in again, if this node has requests.
     pub again: Option<fn(Again) -> C::Input>,
+}
+
+/// A question that one kind of node answers.
+pub struct OwnQuestion<C: Core> {
+    pub input: C::Input,
+    /// It is answered with a commit, so it has to wait while the ledger is full.
+    pub writes: bool,
 }
 
 impl<C: Core> Clone for Face<C> {
