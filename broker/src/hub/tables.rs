@@ -23,7 +23,7 @@ pub(super) const LOST: Table = Table(10);
 /// site → how much of its journal was set aside. Folded.
 pub(super) const ASIDE: Table = Table(11);
 /// seq of a conflict's record → that its loser was brought back. Folded; goes with the conflict.
-pub(super) const RESTORED: Table = Table(12);
+pub(super) const RESTORED: Table = Table(15);
 /// What the hub keeps of itself. Put.
 pub(super) const HUB: Table = Table(8);
 
