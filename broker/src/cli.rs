@@ -1,6 +1,7 @@
 //! The command line of `tillsync-broker`.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -10,9 +11,12 @@ use proto::id::{Epoch, SiteName};
 use serde_json::Value;
 use tokio::sync::watch;
 
+use crate::backup::{self, BackupArgs, RestoreArgs};
 use crate::config::{Config, MANUAL};
+use crate::conflicts::{self, Conflicts};
 use crate::face;
 use crate::front::{FrontConfig, Publisher};
+use crate::history::{self, HistoryArgs};
 use crate::hub::{Effect, Hub};
 use crate::ledger::{Limits, Options, Perform, Sabotage, Writer};
 use crate::node::commands::{self, NodeFlags, StatusArgs};
@@ -21,6 +25,7 @@ use crate::node::process::Node;
 use crate::node::settings::{Faults, Settings};
 use crate::node::{self, rejects, show};
 use crate::policy::HubPolicy;
+use crate::verify::{self, VerifyArgs};
 
 /// The central broker of tillsync: takes what gateways send, once and in order, merges it, and shows HQ the truth.
 #[derive(Debug, Parser)]
@@ -46,6 +51,15 @@ enum Command {
     /// Show what was refused, and what of the sites' journals was set aside, of a running or a stopped hub.
     #[command(subcommand)]
     Rejects(rejects::Look),
+    /// Show where two sites wrote the same thing without knowing of each other, and bring back what lost.
+    #[command(subcommand)]
+    Conflicts(Conflicts),
+    /// Show what a site recorded, with the times at which things happened, of a running or a stopped hub.
+    History(HistoryArgs),
+    /// Compare the stock that this hub holds of a site with what the site holds, key by key, and set right what differs.
+    Verify(VerifyArgs),
+    Backup(BackupArgs),
+    Restore(RestoreArgs),
     /// Look at the ledger of a stopped hub and say what is in it and what is wrong with it.
     Doctor(DoctorArgs),
     /// Print the default configuration with a comment for each key.
@@ -62,6 +76,11 @@ pub fn main(args: Vec<OsString>, sabotage: Option<Sabotage>) -> ExitCode {
         Command::Run(args) => run(args, sabotage),
         Command::Status(args) => show::status(&args.data, args.json, face::lines),
         Command::Rejects(look) => rejects::look(look, &Config::default().data),
+        Command::Conflicts(command) => conflicts::run(command, &Config::default().data),
+        Command::History(args) => history::run(args, &Config::default().data),
+        Command::Verify(args) => verify::run(&args, &Config::default().data),
+        Command::Backup(args) => backup::backup(&args, &Config::default().data),
+        Command::Restore(args) => backup::restore(&args),
         Command::Doctor(args) => return node::doctor_exit(doctor::doctor(&args, |_| Value::Null)),
         Command::Config => {
             print!("{MANUAL}");
@@ -97,7 +116,10 @@ async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()>
         commit_wait: config.commit_wait,
         sabotage,
     };
-    let hub = Hub::new(node::random()?);
+    let hub = match backup::drawn(&config.data)? {
+        Some(incarnation) => Hub::restored(incarnation),
+        None => Hub::new(node::random()?),
+    };
     let (writer, handle, reader) = Writer::open(options, Epoch(node::random()?), hub)?;
     let front = FrontConfig {
         listen: config.listen.addr,
@@ -111,11 +133,11 @@ async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()>
     let dir = config.data.clone();
     let metrics = config.listen.metrics;
     let node = Node::bind(writer, handle, reader, front, Arc::new(HubPolicy::new(config)), metrics).await?;
-    let perform = perform(node.publisher());
+    let perform = perform(node.publisher(), dir.clone());
     node.run(&dir, perform, face::FACE, watch::Sender::new(false), stop).await
 }
 
-fn perform(publisher: Publisher) -> Perform<Effect> {
+fn perform(publisher: Publisher, dir: PathBuf) -> Perform<Effect> {
     Box::new(move |effect| match effect {
         Effect::Publish { topic, payload, retain } => publisher.publish(&topic, payload, retain),
         Effect::Restore { topic, payload } => publisher.restore(&topic, payload),
@@ -123,5 +145,6 @@ fn perform(publisher: Publisher) -> Perform<Effect> {
             // The asker may have left.
             let _ = answer.send(value);
         }
+        Effect::IncarnationKept => backup::forget(&dir),
     })
 }

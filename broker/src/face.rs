@@ -2,15 +2,35 @@
 
 use serde_json::Value;
 
-use crate::hub::{Hub, Input};
+use crate::hub::{Ask, Hub, Input};
 use crate::node::metrics::{self, Exposition, seconds};
-use crate::node::process::Face;
+use crate::node::process::{Face, OwnQuestion};
 use crate::node::show;
+use crate::{conflicts, history, verify};
 
 /// Sites that have series of their own. The totals are of all.
 const SITES_MAX: usize = 2_000;
 
-pub(crate) const FACE: Face<Hub> = Face { status: Input::Status, complete: |_, _| {}, metrics, again: None };
+pub(crate) const FACE: Face<Hub> = Face {
+    status: Input::Status,
+    complete: |_, _| {},
+    metrics,
+    question: |words, answer| {
+        if let Some(look) = history::of_words(words).or_else(|| verify::of_words(words)) {
+            return Some(OwnQuestion::Look(look));
+        }
+        if let ["verify" | "totals", site] = words {
+            let site = site.parse().ok()?;
+            let input = if words[0] == "verify" { Input::Verify(site, answer) } else { Input::Totals(site, answer) };
+            return Some(OwnQuestion::Ask(input));
+        }
+        let ask = conflicts::of_words(words)?;
+        let writes = matches!(ask, Ask::Restore { .. });
+        let input = Input::Conflicts(ask, answer);
+        Some(if writes { OwnQuestion::Write(input) } else { OwnQuestion::Ask(input) })
+    },
+    again: None,
+};
 
 fn metrics(status: &Value, out: &mut Exposition) {
     metrics::common(status, out);

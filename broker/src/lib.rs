@@ -3,14 +3,18 @@
 //! `front` speaks MQTT, `ledger` owns the disk, `hub` is what HQ runs. The gateway embeds `front` and
 //! `ledger`; see ARCHITECTURE.md for who may import whom.
 
+mod backup;
 pub mod cli;
 pub mod config;
+mod conflicts;
 pub mod exactly_once;
 mod face;
 pub mod front;
+mod history;
 pub mod hub;
 pub mod ledger;
 pub mod mailbox;
 pub mod node;
 pub mod policy;
 pub mod quota;
+mod verify;

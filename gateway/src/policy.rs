@@ -66,10 +66,13 @@ mod tests {
         }
         let who = Identity { client: "x".into(), name: Some("pos-1".into()) };
         assert!(policy.may_publish(&who, "dev/pos-1/sale").is_ok());
+        assert!(policy.may_publish(&who, "dev/pos-1/sale/pb").is_ok());
+        assert_eq!(policy.may_publish(&who, "dev/pos-2/sale/pb").unwrap_err().code, "foreign_device");
         assert_eq!(policy.may_publish(&who, "dev/pos-2/sale").unwrap_err().code, "foreign_device");
         assert_eq!(policy.may_publish(&who, "store/stock/1").unwrap_err().code, "topic_unknown");
         for (filter, allowed) in [
             ("dev/pos-1/reply", true),
+            ("dev/pos-1/reply/pb", true),
             ("dev/pos-1/#", true),
             ("store/#", true),
             ("dev/pos-10/reply", false),

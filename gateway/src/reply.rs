@@ -1,8 +1,10 @@
-//! What a device hears on `dev/{device}/reply`, as JSON.
+//! What a device hears on `dev/{device}/reply`, as JSON, and on `dev/{device}/reply/pb`, as protobuf.
 
 use bytes::Bytes;
+use prost::Message;
 use proto::gtin::Gtin;
 use proto::id::{RequestId, Units};
+use proto::pos;
 use proto::wire::{LineRefusal, Outcome, Status};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -87,6 +89,54 @@ impl<'a> Reply<'a> {
     pub fn to_json(&self) -> Bytes {
         // Serializing plain fields into memory cannot fail; an empty reply would still be a reply.
         serde_json::to_vec(self).unwrap_or_default().into()
+    }
+
+    /// As `pos.proto` says it.
+    pub fn to_pb(&self) -> Bytes {
+        let line =
+            |line: &LineReply| pos::LineReply { line: line.line, gtin: line.gtin.to_string(), on_hand: line.on_hand.0 };
+        let refused = |line: &RefusedLine<'_>| pos::RefusedLine {
+            line: line.line,
+            code: line.code.into(),
+            reason: line.reason.into(),
+        };
+        let reply = pos::Reply {
+            id: self.id.unwrap_or_default().into(),
+            status: pos_status(self.status).into(),
+            first: self.first.map_or(pos::Status::Unspecified, pos_status).into(),
+            seq: self.seq.unwrap_or_default(),
+            code: self.code.unwrap_or_default().into(),
+            reason: self.reason.unwrap_or_default().into(),
+            lines: self.lines.iter().map(line).collect(),
+            refused: self.refused.iter().map(refused).collect(),
+            item: self.item.as_ref().map(ItemReply::to_pos),
+        };
+        reply.encode_to_vec().into()
+    }
+}
+
+impl ItemReply {
+    fn to_pos(&self) -> pos::ItemReply {
+        // A register holds what the decoder let in, here or at another site: what is of another type is not shown.
+        fn of<T: serde::de::DeserializeOwned>(text: &Option<Box<RawValue>>) -> Option<T> {
+            text.as_ref().and_then(|text| serde_json::from_str(text.get()).ok())
+        }
+        pos::ItemReply {
+            gtin: self.gtin.to_string(),
+            on_hand: self.on_hand.0,
+            name: of(&self.name),
+            price_cents: of(&self.price_cents),
+        }
+    }
+}
+
+fn pos_status(text: &str) -> pos::Status {
+    match text {
+        "ok" => pos::Status::Ok,
+        "partial" => pos::Status::Partial,
+        "duplicate" => pos::Status::Duplicate,
+        "refused" => pos::Status::Refused,
+        _ => pos::Status::Unspecified,
     }
 }
 

@@ -22,5 +22,11 @@ pub mod wire {
     include!(concat!(env!("OUT_DIR"), "/tillsync.v1.rs"));
 }
 
+/// What devices say and hear in protobuf, as `schema/pos.proto` says.
+pub mod pos {
+    #![allow(unreachable_pub, clippy::all, missing_docs)]
+    include!(concat!(env!("OUT_DIR"), "/tillsync.pos.v1.rs"));
+}
+
 /// The version of the sync protocol that this code speaks. A peer that offers a higher one is answered with this.
 pub const PROTOCOL: u32 = 2;

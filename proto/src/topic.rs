@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::gtin::Gtin;
 use crate::id::{DeviceName, NameError, SiteName};
 
-/// What a device may write, `dev/{device}/{kind}`.
+/// What a device may write, `dev/{device}/{kind}` or `dev/{device}/{kind}/pb`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     Scan,
@@ -37,11 +37,21 @@ impl Kind {
     }
 }
 
+/// How a device writes and is answered: JSON, or protobuf under `…/pb`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    Json,
+    Protobuf,
+}
+
+/// The level that says protobuf.
+const PB: &str = "pb";
+
 /// A topic that somebody publishes to us on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Inbound {
     /// A device's request at a gateway.
-    Device { device: DeviceName, kind: Kind },
+    Device { device: DeviceName, kind: Kind, form: Form },
     /// A gateway's sync message at the hub.
     Up { site: SiteName },
 }
@@ -73,15 +83,17 @@ impl FromStr for Inbound {
             (Some("dev"), Some(device), Some(kind)) => {
                 let device = device.parse()?;
                 let kind = Kind::ALL.into_iter().find(|k| k.as_str() == kind).ok_or(TopicError::Unknown)?;
-                Inbound::Device { device, kind }
+                let form = match (levels.next(), levels.next()) {
+                    (None, _) => Form::Json,
+                    (Some(PB), None) => Form::Protobuf,
+                    _ => return Err(TopicError::Unknown),
+                };
+                Inbound::Device { device, kind, form }
             }
             (Some("up"), Some(site), None) => Inbound::Up { site: site.parse()? },
             _ => return Err(TopicError::Unknown),
         };
-        match levels.next() {
-            None => Ok(found),
-            Some(_) => Err(TopicError::Unknown),
-        }
+        Ok(found)
     }
 }
 
@@ -94,10 +106,15 @@ pub fn device_of(topic: &str) -> Option<DeviceName> {
     levels.next()?.parse().ok()
 }
 
+/// How whoever published there wants to be answered.
+pub fn form_of(topic: &str) -> Form {
+    if topic.rsplit('/').next() == Some(PB) { Form::Protobuf } else { Form::Json }
+}
+
 /// A topic that we publish on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outbound<'a> {
-    Reply(&'a DeviceName),
+    Reply(&'a DeviceName, Form),
     StoreStock(Gtin),
     StoreItem(Gtin),
     /// Another site's stock of an item.
@@ -114,7 +131,8 @@ pub enum Outbound<'a> {
 impl fmt::Display for Outbound<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Outbound::Reply(device) => write!(f, "dev/{device}/reply"),
+            Outbound::Reply(device, Form::Json) => write!(f, "dev/{device}/reply"),
+            Outbound::Reply(device, Form::Protobuf) => write!(f, "dev/{device}/reply/{PB}"),
             Outbound::StoreStock(gtin) => write!(f, "store/stock/{gtin}"),
             Outbound::StoreItem(gtin) => write!(f, "store/item/{gtin}"),
             Outbound::StoreElsewhere(site, gtin) => write!(f, "store/elsewhere/{site}/{gtin}"),
@@ -140,8 +158,14 @@ mod tests {
 
     #[test]
     fn parses_what_devices_and_gateways_write() {
-        let device = |name: &str, kind| Ok(Inbound::Device { device: name.parse().unwrap(), kind });
+        let written = |name: &str, kind, form| Ok(Inbound::Device { device: name.parse().unwrap(), kind, form });
+        let device = |name: &str, kind| written(name, kind, Form::Json);
         let rows = [
+            ("dev/pos-1/sale/pb", written("pos-1", Kind::Sale, Form::Protobuf)),
+            ("dev/pos-1/sale/pb/", Err(TopicError::Unknown)),
+            ("dev/pos-1/sale/PB", Err(TopicError::Unknown)),
+            ("dev/pos-1/reply/pb", Err(TopicError::Unknown)),
+            ("dev/pos-1/pb", Err(TopicError::Unknown)),
             ("dev/pos-1/sale", device("pos-1", Kind::Sale)),
             ("dev/scanner-1/scan", device("scanner-1", Kind::Scan)),
             ("up/harbour", Ok(Inbound::Up { site: "harbour".parse().unwrap() })),
@@ -159,6 +183,7 @@ mod tests {
         }
         for kind in Kind::ALL {
             assert_eq!(format!("dev/d/{}", kind.as_str()).parse(), device("d", kind));
+            assert_eq!(format!("dev/d/{}/pb", kind.as_str()).parse(), written("d", kind, Form::Protobuf));
         }
     }
 
@@ -167,6 +192,10 @@ mod tests {
         let gtin: Gtin = "4006381333931".parse().unwrap();
         assert_eq!(Outbound::HqStock(gtin).to_string(), "hq/stock/04006381333931");
         assert_eq!(Outbound::HqSite(&"harbour".parse().unwrap()).to_string(), "hq/sites/harbour/status");
+        let pos = "pos-1".parse().unwrap();
+        assert_eq!(Outbound::Reply(&pos, Form::Json).to_string(), "dev/pos-1/reply");
+        assert_eq!(Outbound::Reply(&pos, Form::Protobuf).to_string(), "dev/pos-1/reply/pb");
+        assert_eq!((form_of("dev/pos-1/nonsense/pb"), form_of("dev/pb/sale")), (Form::Protobuf, Form::Json));
         assert_eq!(device_of("dev/pos-1/nonsense/x"), Some("pos-1".parse().unwrap()));
         assert_eq!(device_of("dev/p s/sale"), None);
     }

@@ -1,10 +1,12 @@
 //! Real processes against every promise: hubs and gateways on free ports, killed, cut off and lied to; what they had
 //! acknowledged is looked for in their stopped ledgers.
 
+mod backup;
 mod bad_broker;
 mod bad_disk;
 mod bad_input;
 mod command_line;
+mod conflicts;
 mod counts;
 mod demo;
 mod doctor;
@@ -21,6 +23,7 @@ mod model;
 mod movements;
 mod poison;
 mod powercut;
+mod protobuf;
 mod registers;
 mod rejects;
 mod retained;

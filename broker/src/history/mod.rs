@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use self::rows::{Anchors, Row, rows_of};
 use crate::ledger::{LedgerError, Reader, read_stopped};
 use crate::node::admin::ask_if_running;
+use crate::node::process::LookUp;
 use crate::node::show;
 
 /// The most that one answer lists.
@@ -44,10 +45,10 @@ pub(crate) struct HistoryArgs {
 
 /// Which records are wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Wanted {
-    pub(crate) site: SiteName,
-    pub(crate) item: Option<Gtin>,
-    pub(crate) limit: usize,
+struct Wanted {
+    site: SiteName,
+    item: Option<Gtin>,
+    limit: usize,
 }
 
 impl Wanted {
@@ -56,11 +57,17 @@ impl Wanted {
         format!("history {} {} {item}", self.site, self.limit)
     }
 
-    pub(crate) fn of_words(words: &[&str]) -> Option<Wanted> {
+    fn of_words(words: &[&str]) -> Option<Wanted> {
         let ["history", site, limit, item] = words else { return None };
         let item = if *item == "-" { None } else { Some(item.parse().ok()?) };
         Some(Wanted { site: site.parse().ok()?, item, limit: limit.parse::<usize>().ok()?.min(LIST_MAX) })
     }
+}
+
+/// A running hub's answer to the question, if it is this one.
+pub(crate) fn of_words(words: &[&str]) -> Option<LookUp> {
+    let wanted = Wanted::of_words(words)?;
+    Some(Box::new(move |reader| of_running(reader, &wanted)))
 }
 
 /// Carries it out. `default` is the data folder if none is named.
@@ -80,14 +87,19 @@ pub(crate) fn run(args: HistoryArgs, default: &Path) -> anyhow::Result<()> {
     for record in records.iter().rev() {
         let at = record["at_ms"].as_u64().map_or("at an unknown time".to_owned(), show::when);
         let about = if record["time"] == "about" { "before " } else { "" };
-        println!("{about}{at}  {}  {}  {}", show::number(&record["seq"]), show::number(&record["device"]), record["what"]);
+        println!(
+            "{about}{at}  {}  {}  {}",
+            show::number(&record["seq"]),
+            show::number(&record["device"]),
+            record["what"]
+        );
     }
     println!("{} shown, oldest first", records.len());
     Ok(())
 }
 
 /// Of a running hub: from its newest record back.
-pub(crate) fn of_running(reader: &Reader, wanted: &Wanted) -> Result<Value, LedgerError> {
+fn of_running(reader: &Reader, wanted: &Wanted) -> Result<Value, LedgerError> {
     let (mut rows, mut anchors, mut looked) = (VecDeque::new(), Anchors::default(), 0);
     reader.events_back(&mut |_, _, event| {
         looked += 1;
@@ -133,7 +145,6 @@ fn chunks_in<'a>(event: &'a Event, site: &'a SiteName) -> impl DoubleEndedIterat
         _ => None,
     })
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -9,8 +9,6 @@ use proto::wire::record::Of;
 use proto::wire::{Event, TimeAnchor};
 use serde_json::{Value, json};
 
-
-
 /// What the site's later records say of the time of earlier ones.
 #[derive(Debug, Default)]
 pub(super) struct Anchors {
@@ -109,7 +107,10 @@ fn describe(of: &Of) -> (Option<u64>, Value) {
     match of {
         Of::Movement(m) => {
             let kind = m.kind().as_str_name().to_lowercase();
-            (Some(m.gtin), json!({ "kind": kind, "gtin": format!("{:014}", m.gtin), "units": m.units, "cents": m.cents }))
+            (
+                Some(m.gtin),
+                json!({ "kind": kind, "gtin": format!("{:014}", m.gtin), "units": m.units, "cents": m.cents }),
+            )
         }
         Of::Lookup(l) => (Some(l.gtin), json!({ "kind": "lookup", "gtin": format!("{:014}", l.gtin) })),
         Of::Register(w) => {

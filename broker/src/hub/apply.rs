@@ -8,7 +8,7 @@ use proto::wire::record::Of;
 use proto::wire::{LossClass, SiteChunk};
 
 use super::merge::{MergedWrite, Merges};
-use super::{Effect, Hub, merge, present, views};
+use super::{Effect, Hub, conflicts, merge, present, views};
 use crate::ledger::{LedgerError, Now, Read, Step};
 
 /// A site's clock that is ahead by more than this is told.
@@ -99,7 +99,7 @@ impl Hub {
             if let Some(conflict) = conflict {
                 self.tally.conflicts += 1;
                 self.conflicts.push_back(seq);
-                step.then.push(Effect::tell(views::conflict(seq.0, &conflict, now.wall.0)));
+                step.then.push(Effect::tell(conflicts::told(&conflicts::Kept::new(seq, conflict.clone(), now.wall))));
                 bytes += conflict.encoded_len();
                 records.push(Of::Conflict(conflict));
                 seq = seq.next();

@@ -16,6 +16,7 @@ use super::feed::Stream;
 use super::tables::{REGISTER, decode};
 use super::{Effect, Hub, present, views};
 use crate::ledger::{LedgerError, Now, Read, Step};
+use crate::verify;
 
 /// Buckets of registers that one check repairs; the next one repairs more.
 const BUCKETS_MAX: usize = 16;
@@ -161,6 +162,19 @@ impl Hub {
         step.then.extend(verify.askers.into_iter().map(|asker| Effect::Answer(asker, outcome.clone())));
         self.note_check(site, checked);
         phantoms
+    }
+
+    /// Every total of a site, of all lives of its ledger.
+    pub(super) fn totals(&self, site: &SiteName, ledger: &dyn Read) -> Result<Value, LedgerError> {
+        let mut totals = serde_json::Map::new();
+        for replica in self.feed.lives_named(site) {
+            for gtin in self.feed.items_of(&replica) {
+                if let Some(held) = present::held(gtin, &replica, ledger)? {
+                    totals.insert(verify::name(gtin, replica.epoch.0), held.units.into());
+                }
+            }
+        }
+        Ok(json!({ "seq": ledger.next_seq().0 - 1, "totals": totals }))
     }
 
     fn note_check(&mut self, site: &SiteName, checked: Checked) {

@@ -145,6 +145,12 @@ impl FeedIndex {
         Ok((feed.upto > cursor).then(|| Feed { stream: stream.name(), ..feed }))
     }
 
+    /// The lives of a site's ledger that moved anything.
+    pub(super) fn lives_named(&self, site: &SiteName) -> Vec<ReplicaId> {
+        let replica = |(site, epoch): &(SiteName, Epoch)| ReplicaId { site: site.clone(), epoch: *epoch };
+        self.lives_of(site).map(|(life, _)| replica(life)).collect()
+    }
+
     fn lives_of(&self, site: &SiteName) -> impl Iterator<Item = (&(SiteName, Epoch), &Life)> {
         self.stock.range((site.clone(), Epoch(0))..=(site.clone(), Epoch(u64::MAX)))
     }

@@ -5,13 +5,14 @@ use proto::chunk;
 use proto::id::{Epoch, ReplicaId, Seq};
 use proto::wire::record::Of;
 use proto::wire::{
-    Conflict, ConflictCell, CounterCell, LostCell, PresentCell, RegisterCell, RegisterMerged, SetAside, SiteCell,
-    SiteChunk, SiteJoined, SitePresent, Watermark,
+    Conflict, ConflictCell, ConflictRestored, CounterCell, LostCell, PresentCell, RegisterCell, RegisterMerged,
+    RestoredCell, SetAside, SiteCell, SiteChunk, SiteJoined, SitePresent, Watermark,
 };
 
 use super::aside;
 use super::tables::{
-    ASIDE, CONFLICT, COUNTER, EPOCH, LOST, PRESENT, REGISTER, SITE, WATERMARK, counter_key, lost_key, replica_key,
+    ASIDE, CONFLICT, COUNTER, EPOCH, LOST, PRESENT, REGISTER, RESTORED, SITE, WATERMARK, counter_key, lost_key,
+    replica_key,
 };
 use crate::ledger::{Placed, Put};
 
@@ -23,6 +24,7 @@ pub(super) fn event(placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
             Some(Of::SitePresent(present)) => self::present(present, seq, put),
             Some(Of::Merged(merged)) => register(merged, seq, put),
             Some(Of::Conflict(conflict)) => self::conflict(conflict, seq, placed.stamp.ms().0, put),
+            Some(Of::ConflictRestored(restored)) => self::restored(restored, seq, placed.stamp.ms().0, put),
             Some(Of::SiteJoined(joined)) => site_joined(joined, seq, put),
             Some(Of::SetAside(aside)) => set_aside(aside, put),
             _ => {}
@@ -74,6 +76,11 @@ fn register(merged: &RegisterMerged, seq: Seq, put: &mut dyn FnMut(Put)) {
 fn conflict(conflict: &Conflict, seq: Seq, seen_ms: u64, put: &mut dyn FnMut(Put)) {
     let cell = ConflictCell { conflict: Some(conflict.clone()), seen_ms };
     put(Put::set(CONFLICT, seq.0.to_be_bytes(), cell.encode_to_vec()));
+}
+
+fn restored(restored: &ConflictRestored, seq: Seq, at_ms: u64, put: &mut dyn FnMut(Put)) {
+    let cell = RestoredCell { seq: seq.0, at_ms, by: restored.by.clone(), why: restored.why.clone() };
+    put(Put::set(RESTORED, restored.conflict.to_be_bytes(), cell.encode_to_vec()));
 }
 
 fn site_joined(joined: &SiteJoined, seq: Seq, put: &mut dyn FnMut(Put)) {

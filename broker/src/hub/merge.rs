@@ -17,7 +17,7 @@ use crate::ledger::{LedgerError, Read};
 
 /// The most bytes of a register's state: its value, its writer and what it has seen. A write that would pass it is left
 /// out; three states (a conflict and what it came to) must fit into one chunk of our own journal.
-const STATE_BYTES_MAX: usize = 40 << 10;
+pub(super) const STATE_BYTES_MAX: usize = 40 << 10;
 
 /// What a chunk's writes came to, in their order.
 #[derive(Debug, Default)]

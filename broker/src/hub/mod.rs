@@ -1,12 +1,14 @@
 //! The hub's core: what a gateway's message comes to. Pure: events in, one step out.
 //!
 //! `sync.rs` answers gateways, `apply.rs` takes their chunks, `aside.rs` what cannot be read of them, `merge.rs` decides
-//! registers, `present.rs` what a site says ahead of its journal, `check.rs` whether both hold the same, `feed.rs` tells the other sites, `views.rs` tells HQ,
+//! registers, `conflicts.rs` brings back what lost, `present.rs` what a site says ahead of its journal, `check.rs` whether
+//! both hold the same, `feed.rs` tells the other sites, `views.rs` tells HQ,
 //! `fold.rs` is what the journal means.
 
 mod apply;
 mod aside;
 mod check;
+mod conflicts;
 mod feed;
 mod fold;
 mod merge;
@@ -33,9 +35,10 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use self::aside::Strikes;
+pub use self::conflicts::{Ask, Kept, LIST_MAX, Wanted};
 use self::feed::FeedIndex;
 use self::session::Session;
-use self::tables::{CONFLICT, HUB, HUB_INCARNATION, LOST, SITE, decode, site_of_lost};
+use self::tables::{CONFLICT, HUB, HUB_INCARNATION, LOST, RESTORED, SITE, decode, site_of_lost};
 use self::views::{SiteView, StockView};
 use crate::exactly_once;
 use crate::front::{Inbound, Verdict};
@@ -55,6 +58,9 @@ pub enum Input {
     Status(oneshot::Sender<Value>),
     /// Compare what is held of a site with what it holds, key by key.
     Verify(SiteName, oneshot::Sender<Value>),
+    Conflicts(Ask, oneshot::Sender<Value>),
+    /// All totals of a site, and the record up to which they are.
+    Totals(SiteName, oneshot::Sender<Value>),
 }
 
 /// What happens after a commit.
@@ -71,6 +77,8 @@ pub enum Effect {
         payload: Bytes,
     },
     Answer(oneshot::Sender<Value>, Value),
+    /// The incarnation that a restore drew is in the ledger.
+    IncarnationKept,
 }
 
 impl Effect {
@@ -99,12 +107,21 @@ struct Tally {
     refused: u64,
     conflicts: u64,
     conflicts_dropped: u64,
+    conflicts_restored: u64,
+}
+
+/// The incarnation, if a commit puts it.
+pub fn incarnation_put(put: &Put) -> Option<u64> {
+    let ours = put.table == HUB && put.key == HUB_INCARNATION;
+    put.value.as_deref().filter(|_| ours).and_then(|value| value.try_into().ok()).map(u64::from_be_bytes)
 }
 
 /// The hub's core.
 #[derive(Debug)]
 pub struct Hub {
     incarnation: u64,
+    /// The ledger came from a backup: its own incarnation is that of the hub that was lost.
+    restored: bool,
     clock: Clock,
     sites: BTreeMap<SiteName, SiteView>,
     sessions: BTreeMap<SiteName, Session>,
@@ -129,6 +146,7 @@ impl Hub {
     pub fn new(incarnation: u64) -> Hub {
         Hub {
             incarnation,
+            restored: false,
             clock: Clock::default(),
             sites: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -143,6 +161,18 @@ impl Hub {
             quota: RejectQuota::default(),
             tally: Tally::default(),
         }
+    }
+
+    /// The hub of a ledger that was restored from a backup: `incarnation` takes the place of the one in it. To be said
+    /// until [`Effect::IncarnationKept`]; twice is once.
+    pub fn restored(incarnation: u64) -> Hub {
+        Hub { restored: true, ..Hub::new(incarnation) }
+    }
+
+    /// Who the hub's own writes are of. Its ledger's epoch is no name for them: a hub that is restored from a backup
+    /// goes on under it at a seq that the lost one gave to something else. Each restore draws a new incarnation.
+    fn writes_as(&self, ledger: &dyn Read) -> ReplicaId {
+        ReplicaId { site: ledger.replica().site.clone(), epoch: Epoch(self.incarnation) }
     }
 
     fn status(&self) -> Value {
@@ -164,6 +194,7 @@ impl Hub {
                 "kept": self.conflicts.len(),
                 "since_start": self.tally.conflicts,
                 "dropped": self.tally.conflicts_dropped,
+                "restored": self.tally.conflicts_restored,
             },
         })
     }
@@ -202,7 +233,7 @@ impl Hub {
         while self.conflicts.len() > CONFLICTS_MAX {
             let Some(seq) = self.conflicts.pop_front() else { break };
             self.tally.conflicts_dropped += 1;
-            lazy.push(Put::delete(CONFLICT, seq.0.to_be_bytes()));
+            lazy.extend([CONFLICT, RESTORED].map(|table| Put::delete(table, seq.0.to_be_bytes())));
             let topic = Outbound::HqConflict(&seq.to_string()).to_string();
             effects.push(Effect::Publish { topic, payload: Bytes::new(), retain: true });
         }
@@ -236,10 +267,12 @@ impl Core for Hub {
         }
     }
 
-    fn input(&mut self, input: Input, _now: &Now, _ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
+    fn input(&mut self, input: Input, now: &Now, ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
         let then = match input {
             Input::Status(answer) => Some(Effect::Answer(answer, self.status())),
             Input::Verify(site, answer) => self.verify(&site, answer),
+            Input::Totals(site, answer) => Some(Effect::Answer(answer, self.totals(&site, ledger)?)),
+            Input::Conflicts(ask, answer) => return self.asked(ask, answer, now, ledger),
         };
         Ok(Step { then: then.into_iter().collect(), ..Step::nothing() })
     }
@@ -267,8 +300,10 @@ impl Core for Hub {
         self.feed = FeedIndex::rebuild(ledger)?;
         let mut step = Step::nothing();
         match ledger.get(HUB, HUB_INCARNATION)? {
-            Some(bytes) => self.incarnation = u64::from_be_bytes(bytes.try_into().unwrap_or_default()),
-            None => step.puts.push(Put::set(HUB, HUB_INCARNATION, self.incarnation.to_be_bytes())),
+            Some(bytes) if !self.restored => {
+                self.incarnation = u64::from_be_bytes(bytes.try_into().unwrap_or_default());
+            }
+            _ => step.puts.push(Put::set(HUB, HUB_INCARNATION, self.incarnation.to_be_bytes())),
         }
         self.recover_sites(ledger)?;
         let alerts = self.recover_aside(ledger)?;
@@ -278,8 +313,9 @@ impl Core for Hub {
         })?;
         step.then = views::all_stock(ledger)?;
         step.then.extend(alerts);
-        step.then.extend(views::all_conflicts(ledger)?);
+        step.then.extend(conflicts::all(ledger)?);
         step.then.extend(self.sites.iter().map(|(site, view)| Effect::restore(views::site_status(site, view))));
+        step.then.extend(self.restored.then_some(Effect::IncarnationKept));
         Ok(step)
     }
 

@@ -24,6 +24,8 @@ pub(super) const LOST: Table = Table(10);
 pub(super) const ASIDE: Table = Table(11);
 /// site ‖ 0 ‖ epoch → what the site said ahead of its journal. Folded.
 pub(super) const PRESENT: Table = Table(12);
+/// seq of a conflict's record → that its loser was brought back. Folded; goes with the conflict.
+pub(super) const RESTORED: Table = Table(15);
 /// What the hub keeps of itself. Put.
 pub(super) const HUB: Table = Table(8);
 

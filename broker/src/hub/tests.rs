@@ -2,6 +2,7 @@
 
 mod poison;
 mod present;
+mod restores;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -25,8 +26,8 @@ struct Running {
     dir: TempDir,
     handle: Handle<Hub>,
     reader: Reader,
-    /// What was published, topic and payload.
-    said: Arc<Mutex<Vec<(String, Bytes)>>>,
+    /// What was published since the start, in order.
+    told: Arc<Mutex<Vec<(String, Bytes)>>>,
 }
 
 impl Running {
@@ -43,16 +44,17 @@ impl Running {
             sabotage: None,
         };
         let (writer, handle, reader) = until_unlocked(|| Writer::open(options.clone(), Epoch(1), Hub::new(7))).await;
-        let said = Arc::new(Mutex::new(Vec::new()));
-        let hears = said.clone();
+        let told = Arc::<Mutex<Vec<_>>>::default();
+        let tell = told.clone();
         let perform = move |effect| match effect {
             Effect::Answer(answer, value) => drop(answer.send(value)),
             Effect::Publish { topic, payload, .. } | Effect::Restore { topic, payload } => {
-                hears.lock().unwrap().push((topic, payload));
+                tell.lock().unwrap().push((topic, payload));
             }
+            Effect::IncarnationKept => tell.lock().unwrap().push(("(incarnation kept)".into(), Bytes::new())),
         };
         drop(writer.spawn(Box::new(perform)).unwrap());
-        Running { dir, handle, reader, said }
+        Running { dir, handle, reader, told }
     }
 
     /// The folder, once nobody holds it any more.

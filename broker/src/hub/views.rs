@@ -6,13 +6,13 @@ use std::ops::ControlFlow;
 use proto::gtin::Gtin;
 use proto::id::{SiteName, Units};
 use proto::topic::Outbound;
-use proto::wire::{Beat, Conflict, ConflictCell, CounterCell, Loss, LossClass, Refusal, RegisterState};
+use proto::wire::{Beat, CounterCell, Loss, LossClass, Refusal};
 use serde_json::{Value, json};
 
 use super::Effect;
 use super::aside::Aside;
 use super::check::Checked;
-use super::tables::{CONFLICT, COUNTER, counter_of, decode, seq_of};
+use super::tables::{COUNTER, counter_of, decode};
 use crate::ledger::{LedgerError, Read};
 
 /// Behind by more than this, a site takes part in sharing what may be sent at once.
@@ -175,45 +175,6 @@ fn stock(gtin: Gtin, sites: &BTreeMap<SiteName, Units>) -> (String, bytes::Bytes
     let total: Units = sites.values().copied().sum();
     let body = json!({ "gtin": gtin, "on_hand": total, "sites": sites });
     (Outbound::HqStock(gtin).to_string(), body.to_string().into())
-}
-
-pub(super) fn conflict(id: u64, conflict: &Conflict, seen_ms: u64) -> (String, bytes::Bytes) {
-    let body = json!({
-        "id": id,
-        "key": conflict.key,
-        "winner": conflict.winner.as_ref().map(side),
-        "loser": conflict.loser.as_ref().map(side),
-        "seen_ms": seen_ms,
-    });
-    (Outbound::HqConflict(&id.to_string()).to_string(), body.to_string().into())
-}
-
-/// Every conflict that is kept, for a start.
-pub(super) fn all_conflicts(ledger: &dyn Read) -> Result<Vec<Effect>, LedgerError> {
-    let (mut effects, mut damaged) = (Vec::new(), None);
-    ledger.scan_prefix(CONFLICT, &[], &mut |key, value| {
-        match (seq_of(key), decode::<ConflictCell>(CONFLICT, value)) {
-            (Some(seq), Ok(ConflictCell { conflict: Some(found), seen_ms })) => {
-                effects.push(Effect::restore(conflict(seq.0, &found, seen_ms)));
-            }
-            (_, Err(error)) => damaged = Some(error),
-            _ => {}
-        }
-        ControlFlow::Continue(())
-    })?;
-    damaged.map_or(Ok(effects), Err)
-}
-
-fn side(state: &RegisterState) -> Value {
-    let (site, seq) = state.dot.as_ref().map_or(("", 0), |dot| (dot.site.as_str(), dot.seq));
-    json!({
-        "value": serde_json::from_slice::<Value>(&state.value).unwrap_or(Value::Null),
-        "deleted": state.deleted,
-        "site": site,
-        "seq": seq,
-        "device": state.writer,
-        "at_ms": proto::clock::Stamp(state.stamp).ms().0,
-    })
 }
 
 /// The newest refusal of a site, with counts.

@@ -3,8 +3,10 @@
 //! `log/` is the truth: an append-only journal in which each commit is one frame. `store.rs` holds what it folds to, in
 //! sled; it is written by checkpoints beside the commits, and made anew from the log when it cannot be trusted.
 //! `writer.rs` turns inputs into commits and speaks only after them; `house.rs` keeps the files in order meanwhile;
+//! `backup.rs` says what a copy of a log must be;
 //! `open.rs` mends what a crash or a bad disk left; `reader.rs` is everybody else's view.
 
+mod backup;
 mod clocks;
 mod compact;
 mod core;
@@ -33,12 +35,14 @@ mod store;
 mod tests;
 mod writer;
 
+pub use backup::{Restoring, check_copy, inventory_of_stopped, is_empty, log_dir, make_folder, snapshot_path};
 pub use core::{Core, Draft, EachCell, EachEvent, Now, Placed, Put, Read, Step, Table};
 pub use error::LedgerError;
 pub use examine::{Examination, FoundFault, Gone, Parts, ReadCell, examine};
 pub use handle::Handle;
 pub use house::EvictedStats;
 pub use inspect::read_stopped;
+pub use log::{Inventory, Part};
 pub use open::Recovery;
 pub use reader::{LedgerStats, Reader, Standing};
 pub use room::Limits;

@@ -174,7 +174,7 @@ fn open_store(
 }
 
 /// Makes a folder whose name will be there after a power cut, as will those of the folders above it that had to be made.
-fn make_lasting(dir: &Path) -> io::Result<()> {
+pub(super) fn make_lasting(dir: &Path) -> io::Result<()> {
     let there = dir.ancestors().filter(|above| !above.as_os_str().is_empty()).find(|above| above.exists());
     let there = there.map(Path::to_owned);
     fs::create_dir_all(dir)?;
@@ -277,11 +277,15 @@ fn forget_closed(dir: &Path) -> Result<(), LedgerError> {
 
 /// The marker says: a ledger was here, so one that opens empty is a damaged one.
 fn write_marker(dir: &Path, replica: &ReplicaId) -> Result<(), LedgerError> {
-    let path = marker_path(dir);
-    if path.exists() {
+    if marker_path(dir).exists() {
         return Ok(());
     }
     tracing::info!(%replica, dir = %dir.display(), "created a ledger");
+    write_marker_of(dir, &replica.to_string())
+}
+
+pub(super) fn write_marker_of(dir: &Path, replica: &str) -> Result<(), LedgerError> {
+    let path = marker_path(dir);
     let write =
         || fs::write(&path, format!("{replica}\n")).and_then(|()| sync_path(&path)).and_then(|()| sync_path(dir));
     write().map_err(|e| cannot("write the ledger's marker", &e))

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::core::EachEvent;
 use super::error::LedgerError;
 use super::house::EvictedStats;
-use super::log::Log;
+use super::log::{Inventory, Log};
 use super::open::Recovery;
 
 /// The ledger as of its last commit.
@@ -63,6 +63,11 @@ impl Reader {
 
     pub fn stats(&self) -> LedgerStats {
         *self.stats.borrow()
+    }
+
+    /// The files of the log as they are on disk by now.
+    pub fn inventory(&self) -> Inventory {
+        self.log.inventory()
     }
 
     /// What the start found.

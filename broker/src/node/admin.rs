@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::{Context, bail};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -90,6 +91,18 @@ pub fn ask(dir: &Path, question: &str) -> io::Result<Value> {
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line)?;
     serde_json::from_str(&line).map_err(io::Error::other)
+}
+
+/// As [`ask`]; `None` if no node runs, an error if it answers with one.
+pub fn ask_if_running(dir: &Path, question: &str) -> anyhow::Result<Option<Value>> {
+    match ask(dir, question) {
+        Ok(answer) => match answer.get("error") {
+            Some(error) => bail!("{}", error.as_str().unwrap_or("-")),
+            None => Ok(Some(answer)),
+        },
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("ask {}", socket_path(dir).display())),
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use proto::id::Seq;
 use serde_json::{Value, json};
@@ -12,8 +13,13 @@ use crate::front::FrontStats;
 use crate::ledger::{Core, Handle, LedgerError, Reader};
 use crate::node::admin::Question;
 use crate::node::disk::Meter;
-use crate::node::process::Face;
+use crate::node::process::{Face, LookUp, OwnQuestion};
 use crate::node::rejects::{self, Again, hex};
+
+const FULL: &str = "the ledger is full: nothing is taken in just now";
+
+/// How long a question may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// All that is asked to answer.
 pub(super) struct Answers<C: Core> {
@@ -35,6 +41,7 @@ impl<C: Core> Answers<C> {
             let words: Vec<&str> = text.split_whitespace().collect();
             let value = match words[..] {
                 ["status"] => self.status().await,
+                ["inventory"] => serde_json::to_value(self.reader.inventory()).unwrap_or_else(|e| error(e.to_string())),
                 ["rejects", "list", limit] => match limit.parse() {
                     Ok(limit) => {
                         self.look(answer, move |reader| rejects::list(reader, limit));
@@ -51,11 +58,17 @@ impl<C: Core> Answers<C> {
                 },
                 ["rejects", "retry", seq] => self.retry(seq, None).await,
                 ["rejects", "retry", seq, payload] => self.retry(seq, Some(payload)).await,
-                _ => {
-                    let known = "status, rejects list N, rejects show SEQ, rejects retry SEQ [HEX]";
-                    let asked: String = text.trim().chars().take(60).collect();
-                    error(format!("unknown question {asked:?}; known: {known}"))
-                }
+                _ => match self.own_question(&words) {
+                    Ok((input, answered)) => {
+                        self.hand_in_apart(input, answered, answer);
+                        continue;
+                    }
+                    Err(Answer::Look(look)) => {
+                        self.look(answer, look);
+                        continue;
+                    }
+                    Err(Answer::Now(value)) => value,
+                },
             };
             // The asker may have left.
             let _ = answer.send(value);
@@ -85,7 +98,7 @@ impl<C: Core> Answers<C> {
             Some(None) => return error("the payload is not hex"),
         };
         if self.reader.stats().full {
-            return error("the ledger is full: nothing is taken in just now");
+            return error(FULL);
         }
         let (reader, is_corrected) = (self.reader.clone(), corrected.is_some());
         let found = tokio::task::spawn_blocking(move || rejects::to_retry(&reader, seq, is_corrected)).await;
@@ -100,7 +113,44 @@ impl<C: Core> Answers<C> {
 
     async fn ask(&self, input: impl FnOnce(oneshot::Sender<Value>) -> C::Input) -> Value {
         let (answer, answered) = oneshot::channel();
-        if self.writer.input(input(answer)).await.is_err() {
+        self.hand_in(input(answer), answered).await
+    }
+
+    /// A question that only this kind of node knows: for the core, if nobody else answers it.
+    fn own_question(&self, words: &[&str]) -> Result<(C::Input, oneshot::Receiver<Value>), Answer> {
+        let (answer, answered) = oneshot::channel();
+        match (self.face.question)(words, answer) {
+            Some(OwnQuestion::Write(_)) if self.reader.stats().full => Err(Answer::Now(error(FULL))),
+            Some(OwnQuestion::Ask(input) | OwnQuestion::Write(input)) => Ok((input, answered)),
+            Some(OwnQuestion::Look(look)) => Err(Answer::Look(look)),
+            None => {
+                let asked: String = words.join(" ").chars().take(60).collect();
+                let known = "status, rejects list N, rejects show SEQ, rejects retry SEQ [HEX]";
+                let why = format!("unknown question {asked:?}; known: {known}, and what the commands ask");
+                Err(Answer::Now(error(why)))
+            }
+        }
+    }
+
+    /// For what may take a while: a site may have to be asked.
+    fn hand_in_apart(&self, input: C::Input, answered: oneshot::Receiver<Value>, answer: oneshot::Sender<Value>) {
+        let writer = self.writer.clone();
+        tokio::spawn(async move {
+            let value = match writer.input(input).await {
+                Err(_) => error("the writer has stopped"),
+                Ok(()) => match tokio::time::timeout(PATIENCE, answered).await {
+                    Ok(Ok(value)) => value,
+                    Ok(Err(_)) => error("who was asked has left: ask again"),
+                    Err(_) => error(format!("no answer within {} s", PATIENCE.as_secs())),
+                },
+            };
+            // The asker may have left.
+            let _ = answer.send(value);
+        });
+    }
+
+    async fn hand_in(&self, input: C::Input, answered: oneshot::Receiver<Value>) -> Value {
+        if self.writer.input(input).await.is_err() {
             return error("the writer has stopped");
         }
         answered.await.unwrap_or_else(|_| error("the writer has stopped"))
@@ -144,6 +194,12 @@ fn show(reader: &Reader, seq: Seq) -> Result<Value, LedgerError> {
         Some(reject) => reject.whole(),
         None => error(format!("record {seq} is no refusal, or no longer in the journal")),
     })
+}
+
+/// How a question is answered without the core.
+enum Answer {
+    Now(Value),
+    Look(LookUp),
 }
 
 fn error(why: impl Into<String>) -> Value {

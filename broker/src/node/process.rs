@@ -29,9 +29,24 @@ pub struct Face<C: Core> {
     pub complete: fn(&mut Value, &Reader),
     /// All of a status for Prometheus.
     pub metrics: fn(&Value, &mut Exposition),
+    /// Makes the core's input for a question in words that only this kind of node answers; `None` if it is not one.
+    pub question: fn(&[&str], oneshot::Sender<Value>) -> Option<OwnQuestion<C>>,
     /// Makes the core's input for a refused request that is handed in again, if this node has requests.
     pub again: Option<fn(Again) -> C::Input>,
 }
+
+/// A question that one kind of node answers.
+pub enum OwnQuestion<C: Core> {
+    /// The core answers it.
+    Ask(C::Input),
+    /// As `Ask`, and writes: not while the ledger is full.
+    Write(C::Input),
+    /// The journal answers it.
+    Look(LookUp),
+}
+
+/// Reads the journal for an answer, on a thread of its own.
+pub type LookUp = Box<dyn FnOnce(&Reader) -> Result<Value, LedgerError> + Send>;
 
 impl<C: Core> Clone for Face<C> {
     fn clone(&self) -> Self {

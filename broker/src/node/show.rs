@@ -82,3 +82,34 @@ pub fn span(value: &Value) -> String {
         _ => format!("{:.1} h", ms as f64 / 3.6e6),
     }
 }
+
+/// 2026-11-22T06:00:00Z
+pub fn when(at_ms: u64) -> String {
+    let (days, second) = (at_ms / 86_400_000, at_ms / 1_000 % 86_400);
+    // Civil from days, after Howard Hinnant: eras of 400 years that begin with March.
+    let z = days + 719_468;
+    let (era, doe) = (z / 146_097, z % 146_097);
+    let yoe = (doe - doe / 1_460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let mp = (5 * doy + 2) / 153;
+    let (day, month) = (doy - (153 * mp + 2) / 5 + 1, if mp < 10 { mp + 3 } else { mp - 9 });
+    let year = yoe + era * 400 + u64::from(month <= 2);
+    let (h, m, s) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates() {
+        for (ms, shown) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_827_696_000, "2000-02-29T12:34:56Z"),
+            (1_795_312_800_000, "2026-11-22T02:00:00Z"),
+        ] {
+            assert_eq!(when(ms), shown);
+        }
+    }
+}

@@ -2,9 +2,10 @@
 
 use broker::ledger::{LedgerError, Now, Read, Step};
 use broker::node::rejects::Again;
-use proto::topic::{Inbound, Outbound};
+use proto::topic::Inbound;
 use serde_json::{Value, json};
 
+use super::replies::Decided;
 use super::requests::Asked;
 use super::{Effect, Gateway};
 
@@ -14,9 +15,9 @@ impl Gateway {
     pub(super) fn again(&mut self, again: Again, now: &Now, ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
         let Again { of, device: sender, topic, payload, answer } = again;
         let no = |why: String| json!({ "error": why });
-        let (device, kind) = match topic.parse::<Inbound>() {
+        let (device, kind, form) = match topic.parse::<Inbound>() {
             // The record names who proved to be the sender: another name in the topic was a denied one.
-            Ok(Inbound::Device { device, kind }) if device.as_str() == sender => (device, kind),
+            Ok(Inbound::Device { device, kind, form }) if device.as_str() == sender => (device, kind, form),
             Ok(Inbound::Device { device, .. }) => {
                 let why = format!("it was refused for want of authorization: {sender} may not speak for {device}");
                 return Ok(say(answer, no(why)));
@@ -26,22 +27,13 @@ impl Gateway {
                 return Ok(say(answer, no(why)));
             }
         };
-        let asked = Asked { device, kind, topic, payload, retry_of: Some(of) };
-        let mut step = self.decide(&asked, now, ledger)?;
-        let reply = reply_in(&step, &Outbound::Reply(&asked.device).to_string());
-        step.then.push(Effect::Answer(answer, reply));
+        let asked = Asked { device, kind, form, topic, payload, retry_of: Some(of) };
+        let Decided { mut step, said } = self.decide(&asked, now, ledger)?;
+        step.then.push(Effect::Answer(answer, said));
         Ok(step)
     }
 }
 
 fn say(answer: tokio::sync::oneshot::Sender<Value>, value: Value) -> Step<Effect> {
     Step { then: vec![Effect::Answer(answer, value)], ..Step::nothing() }
-}
-
-fn reply_in(step: &Step<Effect>, topic: &str) -> Value {
-    let reply = step.then.iter().find_map(|effect| match effect {
-        Effect::Publish { topic: on, payload, .. } if on == topic => serde_json::from_slice(payload).ok(),
-        _ => None,
-    });
-    reply.unwrap_or_default()
 }

@@ -1,8 +1,9 @@
 //! The shop's rules: what a request, a message of the hub or a tick comes to. Pure: events in, one step out.
 //!
-//! `requests.rs` decides requests, `stock.rs` holds counters, `items.rs` registers, `ids.rs` idempotency, `time.rs` what is taken for the time,
-//! `again.rs` refusals that are handed in again, `hub.rs` and `feed.rs` what the hub says, `present.rs` what it is told
-//! ahead of the journal, `fold.rs` what the journal means.
+//! `requests.rs` decides requests, `replies.rs` answers them, `stock.rs` holds counters, `items.rs` registers, `ids.rs`
+//! idempotency, `time.rs` what is taken for the time, `again.rs` refusals that are handed in again, `hub.rs` and `feed.rs`
+//! what the hub says, `present.rs` what it is told ahead of the journal, `check.rs` whether both hold the same, `fold.rs`
+//! what the journal means.
 
 mod again;
 mod check;
@@ -12,6 +13,7 @@ mod hub;
 mod ids;
 mod items;
 mod present;
+mod replies;
 mod requests;
 mod status;
 mod stock;

@@ -9,11 +9,12 @@ use proto::dedupe::{self, Repeat};
 use proto::gtin::Gtin;
 use proto::id::{DeviceName, Dot, Seq, Units, WallMs};
 use proto::register::RegisterKey;
-use proto::topic::{self, Kind, Outbound};
+use proto::topic::{self, Form, Kind};
 use proto::wire::record::Of;
 use proto::wire::{Event, Lookup, Movement, MovementKind, Note, Record, Refusal, RegisterWrite, Status};
 
 use super::fold::outcome_of;
+use super::replies::{self, Decided, answer};
 use super::{Effect, Gateway, ids, items, stock};
 use crate::decode::decode;
 use crate::reply::{ItemReply, LineReply, Reply};
@@ -30,6 +31,7 @@ const KEPT_TOPIC_CHARS_MAX: usize = 256;
 pub(super) struct Asked {
     pub(super) device: DeviceName,
     pub(super) kind: Kind,
+    pub(super) form: Form,
     pub(super) topic: String,
     pub(super) payload: Bytes,
     /// The refusal that a person hands in again with this.
@@ -65,13 +67,13 @@ impl Gateway {
             Ok(asked) => asked,
             Err(denial) => return Ok(self.deny(&publish, &denial, now)),
         };
-        self.decide(&asked, now, ledger)
+        Ok(self.decide(&asked, now, ledger)?.step)
     }
 
     /// A request of a device that may make it.
-    pub(super) fn decide(&mut self, asked: &Asked, now: &Now, ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
+    pub(super) fn decide(&mut self, asked: &Asked, now: &Now, ledger: &dyn Read) -> Result<Decided, LedgerError> {
         let mode = self.rules.modes.get(&asked.device).copied().unwrap_or_default();
-        let request = match decode(asked.kind, mode, &asked.payload, &self.rules.limits) {
+        let request = match decode(asked.kind, asked.form, mode, &asked.payload, &self.rules.limits) {
             Ok(request) => request,
             Err(bad) => return Ok(self.refuse(asked, bad.id.as_ref(), bad.why, now)),
         };
@@ -82,8 +84,8 @@ impl Gateway {
                 None => {}
                 Some((Repeat::Same(outcome), seq)) => {
                     self.tally.duplicates += 1;
-                    let reply = Reply::duplicate(id, &outcome, seq).to_json();
-                    return Ok(answer(&asked.device, reply, Verdict { forward: false, ..Verdict::ACCEPTED }));
+                    let verdict = Verdict { forward: false, ..Verdict::ACCEPTED };
+                    return Ok(answer(asked, &Reply::duplicate(id, &outcome, seq), verdict));
                 }
                 Some((Repeat::Reused, _)) => {
                     let reason = "this id was used before for another request: use a new one";
@@ -101,7 +103,7 @@ impl Gateway {
         digest: u32,
         now: &Now,
         ledger: &dyn Read,
-    ) -> Result<Step<Effect>, LedgerError> {
+    ) -> Result<Decided, LedgerError> {
         let Request { id, device_ms, ask } = request;
         let mut found = Found { first: ledger.next_seq(), records: vec![], lines: vec![], item: None };
         let refused = match ask {
@@ -141,9 +143,9 @@ impl Gateway {
             Status::Refused => Verdict::refused(Told::PayloadInvalid),
             _ => Verdict::ACCEPTED,
         };
-        let mut step = answer(&asked.device, reply.to_json(), verdict);
-        step.events.push(self.draft(event, now));
-        Ok(step)
+        let mut decided = answer(asked, &reply, verdict);
+        decided.step.events.push(self.draft(event, now));
+        Ok(decided)
     }
 
     fn look_up(&mut self, gtin: Gtin, found: &mut Found, ledger: &dyn Read) -> Result<Option<Refused>, LedgerError> {
@@ -291,21 +293,21 @@ impl Gateway {
         let event = self.refusal_event(sender, (&topic, &publish.payload), &why, None, now);
         let mut step = Step { verdict: Verdict::refused(told), ..Step::nothing() };
         if let Some(device) = device {
-            let payload = Reply::refused(None, why.code, &why.reason).to_json();
-            step.then.push(reply_effect(&device, payload));
+            let reply = Reply::refused(None, why.code, &why.reason);
+            step.then.push(replies::effect(&device, topic::form_of(&topic), &reply));
         }
         step.events.push(event);
         step
     }
 
     /// A request that is refused as a whole. It changed nothing, so its id may be used again, corrected.
-    fn refuse(&mut self, asked: &Asked, id: Option<&proto::id::RequestId>, why: Refused, now: &Now) -> Step<Effect> {
+    fn refuse(&mut self, asked: &Asked, id: Option<&proto::id::RequestId>, why: Refused, now: &Now) -> Decided {
         let sent = (asked.topic.as_str(), &asked.payload);
         let event = self.refusal_event(asked.device.as_str(), sent, &why, asked.retry_of, now);
-        let reply = Reply::refused(id, why.code, &why.reason).to_json();
-        let mut step = answer(&asked.device, reply, Verdict::refused(Told::PayloadInvalid));
-        step.events.push(event);
-        step
+        let reply = Reply::refused(id, why.code, &why.reason);
+        let mut decided = answer(asked, &reply, Verdict::refused(Told::PayloadInvalid));
+        decided.step.events.push(event);
+        decided
     }
 
     pub(super) fn refusal_event(
@@ -347,8 +349,8 @@ fn address(publish: &InboundPublish) -> Result<Asked, Denial> {
     let denial = |code, reason: String| Denial { code, reason };
     let topic = std::str::from_utf8(&publish.topic).map_err(|e| denial("topic_invalid", e.to_string()))?;
     match topic.parse() {
-        Ok(topic::Inbound::Device { device, kind }) => {
-            Ok(Asked { device, kind, topic: topic.to_owned(), payload: publish.payload.clone(), retry_of: None })
+        Ok(topic::Inbound::Device { device, kind, form }) => {
+            Ok(Asked { device, kind, form, topic: topic.to_owned(), payload: publish.payload.clone(), retry_of: None })
         }
         Ok(topic::Inbound::Up { .. }) => Err(denial("topic_unknown", topic::TopicError::Unknown.to_string())),
         Err(error) => Err(denial(error.code(), error.to_string())),
@@ -365,12 +367,4 @@ fn gateway_time(began_ms: u64, device_ms: u64, now: &Now) -> WallMs {
         return WallMs(began_ms);
     }
     WallMs(now.wall.0.saturating_sub(device_ms - began_ms))
-}
-
-fn answer(device: &DeviceName, payload: Bytes, verdict: Verdict) -> Step<Effect> {
-    Step { verdict, then: vec![reply_effect(device, payload)], ..Step::nothing() }
-}
-
-fn reply_effect(device: &DeviceName, payload: Bytes) -> Effect {
-    Effect::Publish { topic: Outbound::Reply(device).to_string(), payload, retain: false }
 }

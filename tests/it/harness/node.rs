@@ -216,6 +216,12 @@ impl Node {
         }
     }
 
+    /// As `restart`, in another folder that is there already.
+    pub(crate) async fn restart_in(&mut self, dir: &Path) {
+        self.spec.dir = dir.to_owned();
+        self.restart().await;
+    }
+
     /// Starts it and kills it after `life`, wherever its start has come to by then.
     pub(crate) async fn start_and_kill(&mut self, life: Duration) {
         let (mut child, _stdout) = self.spec.spawn(self.addr);

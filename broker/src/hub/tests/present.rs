@@ -48,14 +48,14 @@ impl Site {
 impl Running {
     /// What HQ was last told of the item.
     fn stock(&self) -> i64 {
-        let said = self.said.lock().unwrap();
+        let said = self.told.lock().unwrap();
         let told = said.iter().rev().find(|(topic, _)| topic.starts_with("hq/stock/")).expect("HQ was told");
         serde_json::from_slice::<Value>(&told.1).unwrap()["on_hand"].as_i64().unwrap()
     }
 
     /// What was said to a site.
     fn heard(&self, site: &str) -> Vec<DownOf> {
-        let (said, topic) = (self.said.lock().unwrap(), format!("down/{site}"));
+        let (said, topic) = (self.told.lock().unwrap(), format!("down/{site}"));
         let heard = said.iter().filter(|(to, _)| *to == topic);
         heard.filter_map(|(_, payload)| Down::decode(payload.clone()).unwrap().of).collect()
     }
@@ -121,7 +121,7 @@ async fn a_write_from_the_future_counts_as_of_now_and_is_told() {
     let mut site = Site::hello_2(&hub, "hill", 5, &[]).await;
     site.send(&hub, vec![write(0, "a", 4_000_000_000_000, vec![])]).await;
     hub.status().await;
-    let said = hub.said.lock().unwrap();
+    let said = hub.told.lock().unwrap();
     assert!(said.iter().any(|(topic, _)| topic == "hq/alerts/hill:clock_ahead"));
 }
 

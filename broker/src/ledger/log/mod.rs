@@ -5,6 +5,7 @@
 //! seq. Old segments are dropped whole, and rewritten where records are evicted.
 
 mod frame;
+pub(super) mod inventory;
 mod mend;
 mod patch;
 mod recover;
@@ -28,6 +29,7 @@ use super::core::Put;
 use super::error::LedgerError;
 use super::store::sync_path;
 use frame::Key;
+pub use inventory::{Inventory, Part};
 pub(super) use recover::{End, Lost, Opening, open, owner};
 pub(super) use rewrite::Evicted;
 use segment::{ChunkNote, FrameAt, Segment};

@@ -12,6 +12,7 @@ use super::frame::Key;
 use super::recover::{Lost, files, number_of, reading};
 use super::segment::{self, HEADER_BYTES};
 use super::walk::{Chain, Piece, walk};
+use crate::ledger::core::Put;
 use crate::ledger::error::LedgerError;
 
 /// Something that is not a sound frame.
@@ -42,6 +43,15 @@ pub(in crate::ledger) fn survey(
     dir: &Path,
     replica: &ReplicaId,
     each: &mut dyn FnMut(Stored) -> Result<(), LedgerError>,
+) -> Result<Survey, LedgerError> {
+    survey_frames(dir, replica, &mut |stored, _| stored.map_or(Ok(()), &mut *each))
+}
+
+/// As [`survey`], with what commits put besides their chunks.
+pub(super) fn survey_frames(
+    dir: &Path,
+    replica: &ReplicaId,
+    each: &mut dyn FnMut(Option<Stored>, Vec<Put>) -> Result<(), LedgerError>,
 ) -> Result<Survey, LedgerError> {
     let (mut survey, mut chain) = (Survey::default(), Chain::default());
     let files = files(dir)?;
@@ -74,9 +84,8 @@ pub(in crate::ledger) fn survey(
                 Piece::Frame(frame, _) => {
                     survey.frames += 1;
                     survey.last_frame = frame.number;
-                    if let Some(stored) = super::decode(frame)?.0 {
-                        each(stored)?;
-                    }
+                    let (stored, puts) = super::decode(frame)?;
+                    each(stored, puts)?;
                 }
                 Piece::Gap { from, to, .. } => {
                     survey.lost.push(Lost { first: from.seq.next(), last: to.seq });

@@ -1,6 +1,7 @@
 //! The ledger with a small core of its own: notes are journalled, and counted by sender in the state.
 
 mod attacks;
+mod backup;
 mod eviction;
 mod faults;
 mod older;

@@ -1,6 +1,5 @@
 //! `rejects list`, `rejects show` and `rejects retry`.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -68,7 +67,7 @@ pub fn look(look: Look, default: &Path) -> anyhow::Result<()> {
     match look {
         Look::List(ListArgs { data, limit, json }) => {
             let dir = data.as_deref().unwrap_or(default);
-            let found = match ask(dir, &format!("rejects list {limit}"))? {
+            let found = match admin::ask_if_running(dir, &format!("rejects list {limit}"))? {
                 Some(found) => found,
                 None => find::list_stopped(dir, limit)?,
             };
@@ -76,7 +75,7 @@ pub fn look(look: Look, default: &Path) -> anyhow::Result<()> {
         }
         Look::Show(ShowArgs { seq, data, json }) => {
             let dir = data.as_deref().unwrap_or(default);
-            let found = match ask(dir, &format!("rejects show {seq}"))? {
+            let found = match admin::ask_if_running(dir, &format!("rejects show {seq}"))? {
                 Some(found) => found,
                 None => match find::show_stopped(dir, Seq(seq))? {
                     Some(reject) => reject.whole(),
@@ -100,7 +99,7 @@ pub fn retry(args: RetryArgs, default: &Path) -> anyhow::Result<()> {
         }
         question = format!("{question} {}", hex::encode(&payload));
     }
-    let Some(reply) = ask(dir, &question)? else {
+    let Some(reply) = admin::ask_if_running(dir, &question)? else {
         bail!("the gateway does not run: start it, a retry goes through its rules and its ledger like any request");
     };
     if args.json {
@@ -115,18 +114,6 @@ pub fn retry(args: RetryArgs, default: &Path) -> anyhow::Result<()> {
         println!("  record {seq}");
     }
     Ok(())
-}
-
-/// What a running node answers; `None` if none runs.
-fn ask(dir: &Path, question: &str) -> anyhow::Result<Option<Value>> {
-    match admin::ask(dir, question) {
-        Ok(answer) => match answer.get("error").map(text) {
-            Some(error) => bail!("{error}"),
-            None => Ok(Some(answer)),
-        },
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("ask {}", admin::socket_path(dir).display())),
-    }
 }
 
 fn print_list(found: &Value) {
@@ -155,7 +142,7 @@ fn line(reject: &Value) -> String {
     format!(
         "{}  {}  {}  {}{about}: {}  {}, {} bytes{retried}",
         reject["seq"],
-        when(reject["at_ms"].as_u64().unwrap_or(0)),
+        show::when(reject["at_ms"].as_u64().unwrap_or(0)),
         dash(&reject["device"]),
         text(&reject["code"]),
         text(&reject["reason"]),
@@ -187,35 +174,9 @@ fn dash(value: &Value) -> &str {
     value.as_str().filter(|text| !text.is_empty()).unwrap_or("-")
 }
 
-/// 2026-11-22T06:00:00Z
-fn when(at_ms: u64) -> String {
-    let (days, second) = (at_ms / 86_400_000, at_ms / 1_000 % 86_400);
-    // Civil from days, after Howard Hinnant: eras of 400 years that begin with March.
-    let z = days + 719_468;
-    let (era, doe) = (z / 146_097, z % 146_097);
-    let yoe = (doe - doe / 1_460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let (day, month) = (doy - (153 * mp + 2) / 5 + 1, if mp < 10 { mp + 3 } else { mp - 9 });
-    let year = yoe + era * 400 + u64::from(month <= 2);
-    let (h, m, s) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}Z")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dates() {
-        for (ms, shown) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_827_696_000, "2000-02-29T12:34:56Z"),
-            (1_795_312_800_000, "2026-11-22T02:00:00Z"),
-        ] {
-            assert_eq!(when(ms), shown);
-        }
-    }
 
     #[test]
     fn a_line_says_what_a_person_wants_to_know() {
