@@ -20,17 +20,17 @@ pub struct Put {
     pub table: Table,
     pub key: Vec<u8>,
     /// `None` deletes.
-    pub value: Option<Vec<u8>>,
+    pub value: Option<Bytes>,
 }
 
 impl Put {
     pub fn set(table: Table, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Put {
-        Put { table, key: key.into(), value: Some(value.into()) }
+        Put { table, key: key.into(), value: Some(value.into().into()) }
     }
 
     /// What it adds to a commit.
     pub(super) fn bytes(&self) -> usize {
-        1 + self.key.len() + self.value.as_ref().map_or(0, Vec::len)
+        1 + self.key.len() + self.value.as_ref().map_or(0, Bytes::len)
     }
 
     pub fn delete(table: Table, key: impl Into<Vec<u8>>) -> Put {

@@ -12,6 +12,10 @@ use super::state::State;
 use crate::front::{Inbound, Verdict};
 use crate::mailbox::{Change, Changes, Mail, Mailboxes};
 
+/// Messages of one group for persistent sessions. It has nothing to do with the records: what is for nobody new costs
+/// nothing here, and what is for many filters does not split the chunk.
+const GROUP_BYTES_MAX: usize = 256 << 10;
+
 #[derive(Default)]
 pub(super) struct Post {
     mail: Mail,
@@ -38,7 +42,7 @@ impl Post {
 
     pub(super) fn look_at(&self, inbound: &Inbound) -> Parcel {
         match inbound {
-            Inbound::Publish(publish) if self.mail.has_filters() => Parcel::Message {
+            Inbound::Publish(publish) if self.wants(&publish.topic) => Parcel::Message {
                 topic: publish.topic.clone(),
                 properties: publish.properties.clone(),
                 payload: publish.payload.clone(),
@@ -47,6 +51,10 @@ impl Post {
             Inbound::Session { client, change } => Parcel::Change(client.clone(), change.clone()),
             Inbound::Forget { client } => Parcel::Forget(client.clone()),
         }
+    }
+
+    fn wants(&self, topic: &[u8]) -> bool {
+        self.mail.has_filters() && std::str::from_utf8(topic).is_ok_and(|topic| self.mail.wants(topic))
     }
 
     /// Once the core has decided.
@@ -86,7 +94,17 @@ impl Post {
     }
 
     pub(super) fn waits(&self) -> bool {
-        self.stowed
+        self.stowed || self.mail.gathered_bytes() > 0
+    }
+
+    /// The open group has messages enough.
+    pub(super) fn full(&self) -> bool {
+        self.mail.gathered_bytes() >= GROUP_BYTES_MAX
+    }
+
+    /// The group is about to be written, with all messages that came so far.
+    pub(super) fn close_group(&mut self) {
+        self.mail.close_group();
     }
 
     pub(super) fn committed(&mut self) {

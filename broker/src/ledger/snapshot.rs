@@ -135,7 +135,7 @@ fn read_all(dir: &Path, each: &mut dyn FnMut(Vec<Put>) -> Result<(), LedgerError
             return Err(Fault::Not("a cell makes no sense".into()));
         };
         digest.add(&super::digest::full_key(Table(table), &cell.key), &value);
-        puts.push(Put { table: Table(table), key: cell.key.to_vec(), value: Some(value.to_vec()) });
+        puts.push(Put { table: Table(table), key: cell.key.to_vec(), value: Some(value) });
         if puts.len() == 512 {
             each(std::mem::take(&mut puts)).map_err(Fault::Ledger)?;
         }

@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::core::{EachCell, Put, Table};
 use super::error::LedgerError;
 use super::store::Store;
@@ -17,7 +19,7 @@ const CELLS_BYTES_MAX: usize = 512 << 10;
 
 pub(super) type Key = (Table, Vec<u8>);
 /// Cells that a checkpoint writes.
-pub(super) type Cells = BTreeMap<Key, Option<Vec<u8>>>;
+pub(super) type Cells = BTreeMap<Key, Option<Bytes>>;
 
 /// The writer keeps it bounded: it takes checkpoints as they are due, and waits for them past a bound.
 #[derive(Default)]
@@ -34,7 +36,7 @@ impl State {
     /// `frame` is the one that the change is in; for lazy changes the one that is being gathered.
     pub(super) fn put(&mut self, frame: u64, put: Put) {
         let key = (put.table, put.key);
-        let (key_bytes, added) = (key.1.len(), put.value.as_ref().map_or(0, Vec::len));
+        let (key_bytes, added) = (key.1.len(), put.value.as_ref().map_or(0, Bytes::len));
         match self.dirty.insert(key.clone(), put.value) {
             Some(old) => self.bytes -= old.map_or(0, |old| old.len()),
             None => {
@@ -49,7 +51,7 @@ impl State {
         let full = (table, key.to_vec());
         let held = self.dirty.get(&full).or_else(|| self.leaving.as_ref().and_then(|leaving| leaving.get(&full)));
         match held {
-            Some(value) => Ok(value.clone()),
+            Some(value) => Ok(value.as_ref().map(|value| value.to_vec())),
             None => store.get(table, key),
         }
     }
@@ -69,14 +71,14 @@ impl State {
             let heads = layers.iter_mut().filter_map(|layer| layer.peek().map(|((_, key), _)| key));
             let Some(key) = heads.chain(on_disk).min().cloned() else { return Ok(()) };
             // The first layer that has the key is the newest; the others only step past it.
-            let mut newest: Option<Option<Vec<u8>>> = None;
+            let mut newest: Option<Option<Bytes>> = None;
             for layer in &mut layers {
                 if let Some((_, value)) = layer.next_if(|((_, held), _)| *held == key) {
                     newest.get_or_insert_with(|| value.clone());
                 }
             }
             if let Some(Ok((_, value))) = stored.next_if(|cell| cell.as_ref().is_ok_and(|(held, _)| *held == key)) {
-                newest.get_or_insert(Some(value));
+                newest.get_or_insert(Some(value.into()));
             }
             if let Some(value) = newest.flatten()
                 && each(&key, &value).is_break()
@@ -102,7 +104,7 @@ impl State {
         while cells.len() < CELLS_MAX && bytes < CELLS_BYTES_MAX {
             let Some((_, key)) = self.queue.pop_front() else { break };
             let Some(value) = self.dirty.remove(&key) else { continue };
-            let size = key.1.len() + value.as_ref().map_or(0, Vec::len);
+            let size = key.1.len() + value.as_ref().map_or(0, Bytes::len);
             self.bytes -= size;
             bytes += size;
             cells.insert(key, value);

@@ -111,7 +111,7 @@ impl<C: Core> Writer<C> {
                     Work::Input(input) => self.take_input(input)?,
                     Work::Stop => return self.leave(perform),
                 }
-                next = match self.pending.full() {
+                next = match self.full() {
                     true => None,
                     false => self.waiting().or_else(|| {
                         let left = joined_until.saturating_duration_since(Instant::now());
@@ -152,7 +152,7 @@ impl<C: Core> Writer<C> {
         let mut verdicts = Vec::with_capacity(batch.items.len());
         let now = self.clocks.now();
         for inbound in batch.items {
-            if self.pending.full() {
+            if self.full() {
                 self.commit(perform)?;
             }
             if self.house.room.full && matches!(inbound, Inbound::Publish(_)) {
@@ -200,7 +200,7 @@ impl<C: Core> Writer<C> {
         let alone = step.events.is_empty();
         for draft in step.events {
             for draft in sabotage::drafts(&mut self.sabotage, self.records, draft) {
-                if self.pending.full() {
+                if self.full() {
                     // Between two events of one step: written, but nobody is told before the whole step is.
                     self.write()?;
                 }
@@ -208,7 +208,7 @@ impl<C: Core> Writer<C> {
             }
         }
         for put in step.puts {
-            if alone && self.pending.full() {
+            if alone && self.full() {
                 // Puts that belong to no event may be spread; their order says which are safe to have alone.
                 self.write()?;
             }
@@ -257,7 +257,13 @@ impl<C: Core> Writer<C> {
         self.look_back(perform)
     }
 
+    fn full(&self) -> bool {
+        self.pending.full() || self.post.full()
+    }
+
     fn write(&mut self) -> Result<(), LedgerError> {
+        self.post.close_group();
+        self.stow();
         if self.pending.nothing_to_write() {
             return Ok(());
         }

@@ -4,16 +4,17 @@
 //! |---|---|
 //! | `d`, client | number up to which all is done; how many done ones above it, and they; released ones |
 //! | `f`, client, 0, filter | granted QoS, number from which it counts, subscription identifier if any |
-//! | `m`, slot | message number; topic and properties, each after its length; the payload |
+//! | `m`, slot | a page: 1, then of each message its number, the length of its body, and that; or 2, then the same packed |
 //! | `s`, client | expiry in seconds, then 1 and the owner's name if it has one |
 //!
-//! Numbers are big-endian. A slot is used again once its message is gone, so that however many messages pass, few
-//! cells change.
+//! A body is topic and properties, each after its length, and the payload. Numbers are big-endian. A slot is used again
+//! once nothing of its page is wanted, so that however many messages pass, few cells change. A page that begins with 0
+//! is a number and one body: so it was before there were pages, and it is read as long as it is there.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 
 use super::Grant;
-use super::letters::Message;
+use super::gather::Letter;
 use crate::ledger::{Put, Table};
 
 /// The number is on disk, in both cores' ledgers: far from those that they give.
@@ -22,13 +23,47 @@ pub const TABLE: Table = Table(32);
 /// More than all messages' bytes allow, at any size: a slot beyond it is damage, and would make the start count up to it.
 const SLOTS_MAX: u32 = 1 << 20;
 
+const PAGE: u8 = 1;
+const PACKED_PAGE: u8 = 2;
+/// The state takes no values of this size, packed or not.
+const PAGE_BYTES_MAX: usize = 128 << 10;
+/// Less is not worth packing.
+const PACK_FROM_BYTES: usize = 1 << 10;
+pub(super) const EMPTY_PAGE_BYTES: usize = 1;
+/// Before each body in a page: its message's number, its length.
+const LETTER_HEAD_BYTES: usize = 12;
+
+/// Where a body is in its page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    start: u32,
+    end: u32,
+}
+
 /// A cell of the table.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Cell<'a> {
-    Filter { client: &'a str, filter: &'a str, grant: Grant, from: u64 },
-    Message { slot: u32, number: u64, body: &'a [u8] },
-    Progress { client: &'a str, progress: Progress },
-    Session { client: &'a str, owner: Option<&'a str>, expiry_s: u32 },
+    Filter {
+        client: &'a str,
+        filter: &'a str,
+        grant: Grant,
+        from: u64,
+    },
+    /// Every message's number, and where it is.
+    Page {
+        slot: u32,
+        page: Bytes,
+        letters: Vec<(u64, Place)>,
+    },
+    Progress {
+        client: &'a str,
+        progress: Progress,
+    },
+    Session {
+        client: &'a str,
+        owner: Option<&'a str>,
+        expiry_s: u32,
+    },
 }
 
 /// How far a session is.
@@ -77,12 +112,35 @@ pub(super) fn no_progress(client: &str) -> Put {
     Put::delete(TABLE, progress_key(client))
 }
 
-pub(super) fn message(slot: u32, message: &Message) -> Put {
-    Put::set(TABLE, message_key(slot), [&message.number.to_be_bytes()[..], &message.body].concat())
+/// Makes pages small for the disk: what a full one saves in the write is more than what packing it takes.
+pub(super) struct Packer(Option<zstd::bulk::Compressor<'static>>);
+
+impl Packer {
+    pub(super) fn new() -> Packer {
+        // Without one, pages are written as they are.
+        Packer(zstd::bulk::Compressor::new(1).ok())
+    }
+
+    pub(super) fn page(&mut self, slot: u32, page: &Bytes) -> Put {
+        let value = if page.len() < PACK_FROM_BYTES { None } else { self.pack(page) };
+        Put { table: TABLE, key: page_key(slot), value: Some(value.unwrap_or_else(|| page.clone())) }
+    }
+
+    /// `None` if it would not get smaller.
+    fn pack(&mut self, page: &[u8]) -> Option<Bytes> {
+        let packed = self.0.as_mut()?.compress(page).ok().filter(|packed| packed.len() + 1 < page.len())?;
+        Some([&[PACKED_PAGE][..], &packed].concat().into())
+    }
 }
 
-pub(super) fn no_message(slot: u32) -> Put {
-    Put::delete(TABLE, message_key(slot))
+impl std::fmt::Debug for Packer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Packer")
+    }
+}
+
+pub(super) fn no_page(slot: u32) -> Put {
+    Put::delete(TABLE, page_key(slot))
 }
 
 /// For a cell that nobody can read.
@@ -90,36 +148,66 @@ pub(super) fn nothing(key: &[u8]) -> Put {
     Put::delete(TABLE, key)
 }
 
-/// One copy of exact size: the parts may be views of a large read buffer.
-pub(super) fn body(topic: &str, properties: &[u8], payload: &[u8]) -> Bytes {
-    let mut body = BytesMut::with_capacity(4 + topic.len() + properties.len() + payload.len());
-    for part in [topic.as_bytes(), properties] {
-        debug_assert!(part.len() <= usize::from(u16::MAX), "topics and properties are bounded far below");
-        body.put_u16(part.len() as u16);
-        body.extend_from_slice(part);
-    }
-    body.extend_from_slice(payload);
-    body.freeze()
+/// With room for so many bytes of letters.
+pub(super) fn begin_page(room: usize) -> Vec<u8> {
+    let mut page = Vec::with_capacity(EMPTY_PAGE_BYTES + room);
+    page.push(PAGE);
+    page
 }
 
-impl Message {
-    pub(crate) fn topic(&self) -> &[u8] {
-        self.parts().0
+pub(super) fn body_bytes(letter: &Letter<'_>) -> usize {
+    4 + letter.bytes()
+}
+
+/// What it takes of a page.
+pub(super) fn letter_bytes(letter: &Letter<'_>) -> usize {
+    LETTER_HEAD_BYTES + body_bytes(letter)
+}
+
+pub(super) fn write_letter(number: u64, letter: &Letter<'_>, page: &mut Vec<u8>) {
+    page.put_u64(number);
+    page.put_u32(body_bytes(letter) as u32);
+    for part in [letter.topic.as_bytes(), letter.properties] {
+        debug_assert!(part.len() <= usize::from(u16::MAX), "topics and properties are bounded far below");
+        page.put_u16(part.len() as u16);
+        page.put_slice(part);
+    }
+    page.put_slice(letter.payload);
+}
+
+/// What is in a page. `None`: this software did not write it.
+pub(super) fn letters(page: &[u8]) -> Option<Vec<(u64, Place)>> {
+    let place = |start: usize, end: usize| Some(Place { start: start.try_into().ok()?, end: end.try_into().ok()? });
+    if page.first() == Some(&0) {
+        let (number, _) = page.split_first_chunk()?;
+        return Some(vec![(u64::from_be_bytes(*number), place(size_of_val(number), page.len())?)]);
+    }
+    let (&PAGE, mut rest) = page.split_first()? else { return None };
+    let mut letters = Vec::new();
+    while !rest.is_empty() {
+        let (number, after) = rest.split_first_chunk()?;
+        let (length, after) = after.split_first_chunk()?;
+        let (body, after) = after.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+        let end = page.len() - after.len();
+        letters.push((u64::from_be_bytes(*number), place(end - body.len(), end)?));
+        rest = after;
+    }
+    Some(letters)
+}
+
+impl Place {
+    pub(super) fn of(self, page: &[u8]) -> &[u8] {
+        page.get(self.start as usize..self.end as usize).unwrap_or_default()
     }
 
-    /// v5 properties as they are sent, without their length and subscription identifiers.
-    pub(crate) fn properties(&self) -> &[u8] {
-        self.parts().1
+    pub(super) fn bytes(self) -> usize {
+        (self.end - self.start) as usize
     }
+}
 
-    pub(crate) fn payload(&self) -> &[u8] {
-        self.parts().2
-    }
-
-    fn parts(&self) -> (&[u8], &[u8], &[u8]) {
-        // Looked at when it was read; empty rather than a panic.
-        parts(&self.body).unwrap_or_default()
-    }
+/// A body's topic.
+pub(super) fn topic(body: &[u8]) -> Option<&str> {
+    std::str::from_utf8(parts(body)?.0).ok()
 }
 
 pub(super) fn parts(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
@@ -145,10 +233,14 @@ pub(super) fn read<'a>(key: &'a [u8], value: &'a [u8]) -> Option<Cell<'a>> {
             Some(Cell::Filter { client, filter, grant, from: u64::from_be_bytes(*from) })
         }
         b'm' => {
-            let (number, body) = value.split_first_chunk()?;
             let slot = Some(u32::from_be_bytes(key.try_into().ok()?)).filter(|slot| *slot < SLOTS_MAX)?;
-            text(parts(body)?.0)?;
-            Some(Cell::Message { slot, number: u64::from_be_bytes(*number), body })
+            let page: Bytes = match value.split_first()? {
+                (&PACKED_PAGE, packed) => zstd::bulk::decompress(packed, PAGE_BYTES_MAX).ok()?.into(),
+                _ => Bytes::copy_from_slice(value),
+            };
+            let letters = letters(&page)?;
+            letters.iter().try_for_each(|(_, place)| topic(place.of(&page)).map(drop))?;
+            Some(Cell::Page { slot, page, letters })
         }
         b's' => {
             let (expiry, owner) = value.split_first_chunk()?;
@@ -187,7 +279,7 @@ fn progress_key(client: &str) -> Vec<u8> {
     [b"d", client.as_bytes()].concat()
 }
 
-fn message_key(slot: u32) -> Vec<u8> {
+fn page_key(slot: u32) -> Vec<u8> {
     [&b"m"[..], &slot.to_be_bytes()].concat()
 }
 
@@ -205,26 +297,45 @@ mod tests {
         let grant = Grant { qos: 2, id: Some(7) };
         let progress = Progress { floor: 4, done: vec![6, 7], released: vec![2, 7] };
         let again = Progress { floor: 4, done: vec![6, 7], released: vec![2, 7] };
-        let text = Message::new(9, Some(5), body("t", b"pp", b"payload"));
+        let letter = Letter { topic: "t", properties: b"pp", payload: b"payload" };
+        let mut sheet = begin_page(0);
+        (9..12).for_each(|number| write_letter(number, &letter, &mut sheet));
+        let mut packer = Packer::new();
+        let long: Bytes = [&sheet[..], &sheet[1..].repeat(99)].concat().into();
+        let packed = packer.page(6, &long).value.unwrap();
+        assert!(packed.len() < 1_000 && long.len() > 5_000);
+        assert!((0..packed.len()).all(|cut| read(b"m\0\0\0\x06", &packed[..cut]).is_none()));
+        let sheet: Bytes = sheet.into();
+        let places = letters(&sheet).unwrap();
+        for (at, (number, place)) in places.iter().enumerate() {
+            assert_eq!((*number, place.bytes()), (9 + at as u64, body_bytes(&letter)));
+            assert_eq!(parts(place.of(&sheet)), Some((&b"t"[..], &b"pp"[..], &b"payload"[..])));
+        }
         let written = [
             (session("a", Some("owner"), 60), Cell::Session { client: "a", owner: Some("owner"), expiry_s: 60 }),
             (session("a", None, 0), Cell::Session { client: "a", owner: None, expiry_s: 0 }),
             (filter("a", "t/#", grant, 3), Cell::Filter { client: "a", filter: "t/#", grant, from: 3 }),
             (super::progress("a", &progress), Cell::Progress { client: "a", progress: again }),
-            (message(5, &text), Cell::Message { slot: 5, number: 9, body: &text.body }),
+            (packer.page(5, &sheet), Cell::Page { slot: 5, page: sheet.clone(), letters: places }),
+            (packer.page(6, &long), Cell::Page { slot: 6, page: long.clone(), letters: letters(&long).unwrap() }),
         ];
         for (put, cell) in &written {
             assert_eq!(read(&put.key, put.value.as_ref().unwrap()).unwrap(), *cell);
         }
-        assert_eq!(parts(&body("t", b"pp", b"payload")), Some((&b"t"[..], &b"pp"[..], &b"payload"[..])));
-        // Kinds and lengths that this layout does not have, a progress that promises more than it holds, a short body.
+        for cut in (1..sheet.len()).filter(|cut| (cut - 1) % letter_bytes(&letter) != 0) {
+            assert!(read(b"m\0\0\0\x01", &sheet[..cut]).is_none(), "{cut}");
+        }
+        // Kinds and lengths that this layout does not have, a progress that promises more than it holds, short bodies.
         for (key, value) in [
             (&b"x"[..], &b"1"[..]),
             (b"", b""),
             (b"la\x0012345678", b"\xff"),
-            (b"m12345678", b"12345678\0\x01a\0\0"),
-            (b"m\0\0\0\x01", b"12345678\0\x09a"),
-            (b"m1234", b"12345678\0\x01a\0\0"),
+            (b"m12345678", b"\0\0\0\0\0\0\0\x08\0\x01a\0\0"),
+            (b"m\0\0\0\x01", b"\0\0\0\0\0\0\0\x08\0\x09a"),
+            (b"m\0\0\0\x01", b"\x01\0\0\0\0\0\0\0\x08\0\0\0\x09\0\x01a\0\0"),
+            (b"m\0\0\0\x01", b"\x02"),
+            (b"m\0\0\0\x01", b""),
+            (b"m1234", b"\0\0\0\0\0\0\0\x08\0\x01a\0\0"),
             (b"fa\0t", b"\x01"),
             (b"da", b"12345678\0\0\0\0\0\0\0\x01"),
         ] {

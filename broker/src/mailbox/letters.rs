@@ -1,33 +1,27 @@
 //! Messages, and a connection's way to those of its session.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::disk::{self, Place};
 use super::office::{Office, lock};
+use super::page::{self, Page};
 
-/// What keeping a message costs besides its body.
-const MESSAGE_BYTES: usize = 64;
-
-/// A message as it is stored and delivered, shared by all who get it.
-#[derive(Debug)]
+/// A message as it is stored and delivered: a view of its page.
+#[derive(Debug, Clone)]
 pub(crate) struct Message {
     /// Its place in the order of all messages.
     pub(super) number: u64,
-    /// Its place on disk, if it has one.
-    pub(super) slot: Option<u32>,
-    /// Topic, properties and payload, as `disk.rs` lays them out.
-    pub(super) body: Bytes,
-    /// Rings that hold it; changed under the office's lock alone.
-    rings: AtomicU32,
+    pub(super) page: Arc<Page>,
+    /// Where its topic, properties and payload are in it.
+    pub(super) at: Place,
 }
 
 /// What the connection is to send next. `index` is the message's number.
 #[derive(Debug)]
 pub(crate) enum Delivery {
-    Publish { index: u64, pkid: u16, qos: u8, dup: bool, ids: Box<[u32]>, message: Arc<Message> },
+    Publish { index: u64, pkid: u16, qos: u8, dup: bool, ids: Box<[u32]>, message: Message },
     Release { index: u64, pkid: u16 },
 }
 
@@ -81,24 +75,34 @@ impl Drop for Attached {
 }
 
 impl Message {
-    pub(super) fn new(number: u64, slot: Option<u32>, body: Bytes) -> Message {
-        Message { number, slot, body, rings: AtomicU32::new(0) }
+    pub(crate) fn topic(&self) -> &[u8] {
+        self.parts().0
     }
 
-    pub(super) fn enter_ring(&self) {
-        self.rings.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn topic_text(&self) -> &str {
+        std::str::from_utf8(self.topic()).unwrap_or_default()
     }
 
-    /// True if that was the last one.
-    pub(super) fn leave_ring(&self) -> bool {
-        self.rings.fetch_sub(1, Ordering::Relaxed) == 1
+    /// v5 properties as they are sent, without their length and subscription identifiers.
+    pub(crate) fn properties(&self) -> &[u8] {
+        self.parts().1
+    }
+
+    pub(crate) fn payload(&self) -> &[u8] {
+        self.parts().2
+    }
+
+    fn parts(&self) -> (&[u8], &[u8], &[u8]) {
+        // Looked at when it was read; empty rather than a panic.
+        disk::parts(self.at.of(&self.page.bytes)).unwrap_or_default()
+    }
+
+    /// False for what is only for those who are there.
+    pub(super) fn is_kept(&self) -> bool {
+        self.page.slot.is_some()
     }
 
     pub(super) fn cost(&self) -> usize {
-        cost(&self.body)
+        page::cost(self.at.bytes())
     }
-}
-
-pub(super) fn cost(body: &Bytes) -> usize {
-    body.len() + MESSAGE_BYTES
 }

@@ -1,10 +1,11 @@
 //! The writer's end: who wants a message, and what must be written so that they get it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::disk::{self, Progress};
-use super::letters::{Mailbox, Message};
+use super::disk::{self, Packer, Progress};
+use super::gather::{Gathered, Letter};
+use super::letters::Mailbox;
 use super::office::lock;
 use super::{Change, FilterTree, Grant, Mailboxes};
 use crate::ledger::Put;
@@ -24,6 +25,11 @@ pub struct Mail {
     shared: Arc<Mailboxes>,
     /// Rings by filter.
     filters: FilterTree<u64, ()>,
+    /// Messages of the open group.
+    gathered: Gathered,
+    /// The number of the next message.
+    next: u64,
+    packer: Packer,
     puts: Vec<Put>,
     /// What may be written some time is gathered once a group: most of it has cancelled out by then.
     gather: bool,
@@ -45,7 +51,16 @@ impl Mail {
         (office.next, office.restored) = (next, next - 1);
         office.stats = shared.stats.clone();
         drop(office);
-        Mail { shared, filters: FilterTree::default(), puts: Vec::new(), gather: false, wanting: Vec::new() }
+        Mail {
+            shared,
+            filters: FilterTree::default(),
+            gathered: Gathered::default(),
+            next,
+            packer: Packer::new(),
+            puts: Vec::new(),
+            gather: false,
+            wanting: Vec::new(),
+        }
     }
 
     pub fn mailboxes(&self) -> Arc<Mailboxes> {
@@ -57,27 +72,52 @@ impl Mail {
         !self.filters.is_empty()
     }
 
-    /// What must be written for all that was told since the last call.
+    /// What must be written for all that was told since the last call, but for messages.
     pub fn take_changes(&mut self) -> Changes {
         let lazy = if std::mem::take(&mut self.gather) { lock(&self.shared.office).lazy() } else { Vec::new() };
         Changes { puts: std::mem::take(&mut self.puts), lazy }
     }
 
+    /// Whether somebody wants messages of this topic.
+    pub fn wants(&self, topic: &str) -> bool {
+        self.filters.wants(topic)
+    }
+
     /// A message for everybody who wants it. `properties` are v5's, as they are sent.
     pub fn publish(&mut self, topic: &str, properties: &[u8], payload: &[u8]) {
-        let Mail { filters, wanting, .. } = self;
+        let Mail { filters, wanting, gathered, .. } = self;
         wanting.clear();
         filters.each_match(topic, &mut |ring, ()| wanting.push(ring));
         if wanting.is_empty() {
             return;
         }
         let limits = self.shared.limits();
-        if topic.len() + properties.len() + payload.len() > limits.message_bytes_max {
+        let letter = Letter { topic, properties, payload };
+        if letter.bytes() > limits.message_bytes_max {
             lock(&self.shared.office).refuse(wanting);
             return;
         }
-        let body = disk::body(topic, properties, payload);
-        lock(&self.shared.office).take_in(wanting, body, &limits, &mut self.puts);
+        gathered.add(wanting, self.next, &letter, &limits);
+        self.next += 1;
+    }
+
+    /// Bytes of the messages that wait for [`Mail::close_group`].
+    pub fn gathered_bytes(&self) -> usize {
+        self.gathered.bytes()
+    }
+
+    /// The group is about to be written: the messages that came since are now among the changes.
+    pub fn close_group(&mut self) {
+        if self.gathered.is_empty() {
+            return;
+        }
+        let limits = self.shared.limits();
+        let mut office = lock(&self.shared.office);
+        office.next = self.next;
+        let pages = office.take_in(self.gathered.take(), &limits, &mut self.puts);
+        drop(office);
+        let Mail { puts, packer, .. } = self;
+        puts.extend(pages.iter().filter_map(|page| Some(packer.page(page.slot?, &page.bytes))));
     }
 
     pub fn change(&mut self, client: &Arc<str>, change: Change) {
@@ -85,6 +125,10 @@ impl Mail {
             self.puts.push(disk::session(client, owner.as_deref(), expiry_s));
             self.open(client);
             return;
+        }
+        if matches!(change, Change::Subscribed(_) | Change::Unsubscribed(_)) {
+            // What came before is for those who had a filter then.
+            self.close_group();
         }
         let shared = self.shared.clone();
         let mut office = lock(&shared.office);
@@ -122,6 +166,7 @@ impl Mail {
 
     /// The session is over. Not lazily: a session that starts anew uses the same keys.
     pub fn forget(&mut self, client: &str) {
+        self.close_group();
         let mut office = lock(&self.shared.office);
         let Some(id) = office.id(client) else { return };
         self.puts.push(disk::no_session(client));
@@ -163,12 +208,15 @@ impl Mail {
         }
     }
 
-    /// False if nobody needs it any more.
-    pub(super) fn put_back_message(&mut self, message: Message) -> bool {
-        let mut rings = Vec::new();
-        let topic = std::str::from_utf8(message.topic()).unwrap_or_default();
-        self.filters.each_match(topic, &mut |ring, ()| rings.push(ring));
-        lock(&self.shared.office).put_back(&rings, message)
+    /// The rings of all these topics.
+    pub(super) fn rings_of<'a>(&self, topics: impl Iterator<Item = &'a str>) -> Arc<[u64]> {
+        let mut rings = BTreeSet::new();
+        for topic in topics {
+            self.filters.each_match(topic, &mut |ring, ()| {
+                rings.insert(ring);
+            });
+        }
+        rings.into_iter().collect()
     }
 
     pub(super) fn write(&mut self, puts: Vec<Put>) {

@@ -18,14 +18,19 @@
 //! - A QoS 2 letter that may have been sent is never dropped whole: it is marked released with what drops it, so that
 //!   the client forgets the packet id before it means another message.
 
+mod counter;
 mod disk;
 mod filters;
+mod gather;
+mod keep;
 mod letters;
 mod mail;
 mod office;
+mod page;
 mod recover;
 mod ring;
 mod session;
+mod slots;
 #[cfg(test)]
 mod tests;
 

@@ -1,15 +1,15 @@
 //! What the table says at the start, put together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 
-use super::disk::{self, Cell, Progress, TABLE};
-use super::letters::Message;
+use super::disk::{self, Cell, Place, Progress, TABLE};
 use super::mail::Mail;
 use super::office::lock;
+use super::page::Page;
 use super::{Grant, Restored};
 use crate::ledger::{LedgerError, Put, Read};
 
@@ -18,8 +18,8 @@ struct Found {
     sessions: BTreeMap<Arc<str>, (Option<Arc<str>>, u32)>,
     filters: BTreeMap<Arc<str>, BTreeMap<String, (Grant, u64)>>,
     progress: BTreeMap<Arc<str>, Progress>,
-    /// By number.
-    messages: BTreeMap<u64, (u32, Bytes)>,
+    /// By slot: the value, and what is where in it.
+    pages: BTreeMap<u32, (Bytes, Vec<(u64, Place)>)>,
     /// Removes what cannot be read or has lost its counterpart.
     lost: Vec<Put>,
 }
@@ -52,10 +52,7 @@ impl Found {
             Cell::Session { client, owner, expiry_s } => {
                 self.sessions.insert(client.into(), (owner.map(Arc::from), expiry_s));
             }
-            Cell::Message { slot, number, body } => {
-                let twice = self.messages.insert(number, (slot, Bytes::copy_from_slice(body)));
-                self.lost.extend(twice.map(|(slot, _)| disk::no_message(slot)));
-            }
+            Cell::Page { slot, page, letters } => drop(self.pages.insert(slot, (page, letters))),
         }
     }
 
@@ -66,7 +63,8 @@ impl Found {
             .progress
             .values()
             .flat_map(|progress| progress.done.iter().chain(&progress.released).copied().chain([progress.floor]));
-        self.messages.keys().copied().chain(froms).chain(progress).max().unwrap_or(0)
+        let messages = self.pages.values().flat_map(|(_, letters)| letters).map(|(number, _)| *number);
+        messages.chain(froms).chain(progress).max().unwrap_or(0)
     }
 
     fn into_mail(mut self) -> Mail {
@@ -85,21 +83,29 @@ impl Found {
         let mut puts = self.lost;
         let filters = self.filters.iter().flat_map(|(c, filters)| filters.keys().map(|f| disk::no_filter(c, f)));
         puts.extend(filters.chain(self.progress.keys().map(|client| disk::no_progress(client))));
-        let end = self.messages.values().map(|(slot, _)| slot + 1).max().unwrap_or(0);
-        let mut free = vec![true; end as usize];
-        for (number, (slot, body)) in self.messages {
-            if mail.put_back_message(Message::new(number, Some(slot), body)) {
-                free[slot as usize] = false;
-            } else {
-                puts.push(disk::no_message(slot));
-            }
-        }
-        let mut office = lock(&shared.office);
-        office.slots.end = end;
-        office.slots.free = (0..end).rev().filter(|slot| free[*slot as usize]).collect();
-        drop(office);
+        let used = mail.put_back_pages(self.pages, &mut puts);
+        lock(&shared.office).slots.restore(&used);
         mail.committed();
         mail.write(puts);
         mail
+    }
+}
+
+impl Mail {
+    /// Gives back the places of those of which something is wanted.
+    fn put_back_pages(&self, pages: BTreeMap<u32, (Bytes, Vec<(u64, Place)>)>, lost: &mut Vec<Put>) -> BTreeSet<u32> {
+        let shared = self.mailboxes();
+        let mut office = lock(&shared.office);
+        let (mut messages, mut all) = (BTreeMap::new(), Vec::new());
+        for (slot, (bytes, letters)) in pages {
+            let topics = letters.iter().filter_map(|(_, at)| disk::topic(at.of(&bytes)));
+            let page = Page::new(Some(slot), bytes.clone(), self.rings_of(topics));
+            messages.extend(letters.into_iter().map(|(number, at)| (number, page.message(number, at))));
+            all.push(page);
+        }
+        messages.values().for_each(|message| office.put_back(message));
+        let (used, unused): (Vec<_>, Vec<_>) = all.into_iter().partition(|page| office.let_page_go(page));
+        lost.extend(unused.iter().filter_map(|page| page.slot).map(disk::no_page));
+        used.iter().filter_map(|page| page.slot).collect()
     }
 }

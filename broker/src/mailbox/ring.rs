@@ -1,14 +1,13 @@
 //! The messages of one filter, for all persistent sessions that have it.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::Arc;
 
 use super::MailLimits;
 use super::letters::Message;
 
 /// What is held for those who subscribed at QoS 0 and are there: beyond it the oldest goes.
-const LIVE_MAX: usize = 100;
-const LIVE_BYTES_MAX: usize = 64 << 10;
+pub(super) const LIVE_MAX: usize = 100;
+pub(super) const LIVE_BYTES_MAX: usize = 64 << 10;
 /// The same for all rings: beyond it a ring's own oldest goes, and at last the new one.
 const LIVE_BYTES_TOTAL_MAX: usize = 4 << 20;
 
@@ -29,7 +28,7 @@ pub(super) struct Ring {
     pub(super) filled: bool,
     /// Connected sessions that have it at QoS 0.
     readers: usize,
-    live: VecDeque<Arc<Message>>,
+    live: VecDeque<Message>,
     live_bytes: usize,
     /// How many were put into `live` ever.
     live_end: u64,
@@ -37,7 +36,7 @@ pub(super) struct Ring {
 
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) message: Arc<Message>,
+    pub(super) message: Message,
     /// Members that are not done with it.
     pub(super) left: usize,
 }
@@ -63,9 +62,8 @@ impl Ring {
         !self.entries.is_empty() && (self.entries.len() >= limits.messages_max || self.bytes + cost > limits.bytes_max)
     }
 
-    pub(super) fn push(&mut self, message: &Arc<Message>, left: usize) {
+    pub(super) fn push(&mut self, message: &Message, left: usize) {
         debug_assert!(left > 0 && self.entries.back().is_none_or(|last| last.message.number < message.number));
-        message.enter_ring();
         self.bytes += message.cost();
         self.entries.push_back(Entry { message: message.clone(), left });
     }
@@ -80,18 +78,18 @@ impl Ring {
         Some(entry)
     }
 
-    pub(super) fn get(&self, number: u64) -> Option<&Arc<Message>> {
+    pub(super) fn get(&self, number: u64) -> Option<&Message> {
         self.at(number).map(|at| &self.entries[at].message)
     }
 
     /// From `number` on.
-    pub(super) fn from(&self, number: u64) -> impl Iterator<Item = &Arc<Message>> {
+    pub(super) fn from(&self, number: u64) -> impl Iterator<Item = &Message> {
         let at = self.entries.partition_point(|entry| entry.message.number < number);
         self.entries.range(at..).map(|entry| &entry.message)
     }
 
     /// One member is done with it. Gives back the message once all are.
-    pub(super) fn done(&mut self, number: u64) -> Option<Arc<Message>> {
+    pub(super) fn done(&mut self, number: u64) -> Option<Message> {
         let at = self.at(number)?;
         let entry = &mut self.entries[at];
         entry.left -= 1;
@@ -118,7 +116,7 @@ impl Ring {
         self.readers > 0
     }
 
-    pub(super) fn push_live(&mut self, message: &Arc<Message>, total: &mut usize) {
+    pub(super) fn push_live(&mut self, message: &Message, total: &mut usize) {
         // Readers count what they miss from it.
         self.live_end += 1;
         self.live.push_back(message.clone());
@@ -132,6 +130,12 @@ impl Ring {
         }
     }
 
+    /// So many came and went before the next one.
+    pub(super) fn skip_live(&mut self, skipped: u64, total: &mut usize) {
+        while skipped > 0 && self.forget_live(total) {}
+        self.live_end += skipped;
+    }
+
     fn forget_live(&mut self, total: &mut usize) -> bool {
         let Some(oldest) = self.live.pop_front() else { return false };
         self.live_bytes -= oldest.cost();
@@ -141,7 +145,7 @@ impl Ring {
 
     /// The message at a reader's place above `cursor`, after moving the place over those that are below it. Adds to
     /// `lost` what went before it was read.
-    pub(super) fn live(&self, seen: &mut u64, cursor: u64, lost: &mut u64) -> Option<&Arc<Message>> {
+    pub(super) fn live(&self, seen: &mut u64, cursor: u64, lost: &mut u64) -> Option<&Message> {
         let first = self.live_end - self.live.len() as u64;
         *lost += first.saturating_sub(*seen);
         *seen = first.max(*seen);

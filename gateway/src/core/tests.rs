@@ -152,7 +152,7 @@ impl Store {
         for put in puts.into_iter().chain(step.puts).chain(step.lazy) {
             let key = (put.table.0, put.key);
             match put.value {
-                Some(value) => drop(ledger.cells.insert(key, value)),
+                Some(value) => drop(ledger.cells.insert(key, value.to_vec())),
                 None => drop(ledger.cells.remove(&key)),
             }
         }

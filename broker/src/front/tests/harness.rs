@@ -178,6 +178,7 @@ impl TestIntake {
                 Inbound::Forget { client } => mail.forget(client),
             }
         }
+        mail.close_group();
         mail.committed();
     }
 

@@ -74,6 +74,7 @@ impl Intake for Instantly {
                 Inbound::Release { .. } => {}
             }
         }
+        mail.close_group();
         drop(mail.take_changes());
         mail.committed();
         let _ = batch.answer.send(vec![Verdict::ACCEPTED; batch.items.len()]);

@@ -10,6 +10,7 @@
 //!     32        body: a Frame message
 //! ```
 
+use bytes::Bytes;
 use prost::Message;
 use proto::id::ReplicaId;
 use proto::wire;
@@ -108,13 +109,15 @@ fn checksum(key: Key, head: &[u8], body: &[u8]) -> [u8; 16] {
 }
 
 pub(super) fn cell(put: Put) -> wire::Cell {
-    wire::Cell { table: put.table.0.into(), key: put.key.into(), value: put.value.map(Into::into) }
+    wire::Cell { table: put.table.0.into(), key: put.key.into(), value: put.value }
 }
 
 /// `None` for a table that cannot be.
 pub(super) fn put(cell: wire::Cell) -> Option<Put> {
     let table = Table(u8::try_from(cell.table).ok()?);
-    Some(Put { table, key: cell.key.to_vec(), value: cell.value.map(|value| value.to_vec()) })
+    // A copy: the frame would stay as long as the cell is dirty.
+    let value = cell.value.map(|value| Bytes::copy_from_slice(&value));
+    Some(Put { table, key: cell.key.to_vec(), value })
 }
 
 #[cfg(test)]
