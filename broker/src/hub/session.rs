@@ -16,6 +16,8 @@ const WINDOW_RECORDS_ALL: u64 = 400_000;
 const WINDOW_RECORDS_LEAST: u64 = 2_048;
 /// Applied is said again after this long, so that nothing waits for a message that may have been lost.
 const REPEAT_MS: u64 = 5_000;
+/// What follows every site's stock looks at every site, so it is told less often.
+const SITES_EVERY_MS: u64 = 100;
 /// A feed that nobody acknowledged for this long is sent again.
 const FEED_WAIT_MS: u64 = 5_000;
 
@@ -132,16 +134,17 @@ pub(super) struct Followed {
     looked: u64,
     /// A message up to here is on its way, since this moment.
     out: Option<(u64, u64)>,
+    not_before_ms: u64,
 }
 
 impl Followed {
     pub(super) fn new(stream: Stream, cursor: u64) -> Followed {
-        Followed { stream, cursor, looked: cursor, out: None }
+        Followed { stream, cursor, looked: cursor, out: None, not_before_ms: 0 }
     }
 
     /// True if the next part may be sent and there may be one.
     pub(super) fn due(&mut self, head: u64, now_ms: u64) -> bool {
-        if self.looked >= head {
+        if self.looked >= head || now_ms < self.not_before_ms {
             return false;
         }
         match self.out {
@@ -155,6 +158,9 @@ impl Followed {
 
     pub(super) fn sent(&mut self, upto: u64, now_ms: u64) {
         self.out = Some((upto, now_ms));
+        if self.stream == Stream::Sites {
+            self.not_before_ms = now_ms + SITES_EVERY_MS;
+        }
     }
 
     pub(super) fn nothing_until(&mut self, head: u64) {

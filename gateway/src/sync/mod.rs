@@ -185,6 +185,8 @@ impl Session {
     /// about everything: it forgets a gateway that it did not hear for a while, though the connection stands.
     pub fn tick(&mut self, now_ms: u64) {
         if self.streaming() && now_ms >= self.heard_ms + SILENT_MS {
+            // What was said in the old session may still be on its way, from another life of the hub even.
+            self.nonce = self.nonce.wrapping_add(1);
             self.phase = Phase::Greeting { since_ms: now_ms.saturating_sub(GREETING_MS) };
         }
         let waiting = self.next > self.applied.seq.next();

@@ -128,7 +128,10 @@ fn a_hub_that_forgot_us_is_greeted_again() {
     session.tick(6_000 + SILENT_MS);
     assert!(session.greet_again(6_000 + SILENT_MS));
     assert_eq!(session.sendable(Seq(9)), None, "nothing is sent before the Welcome");
-    session.receive(welcome(at(5)), &chain(), 27_000).unwrap();
+    let late = session.receive(welcome(at(5)), &chain(), 27_000).unwrap();
+    assert_eq!(late, Heard::Ignored, "an answer to the first Hello");
+    let answer = Down { session: 78, ..welcome(at(5)) };
+    session.receive(answer, &chain(), 27_000).unwrap();
     session.tick(27_001);
     assert_eq!(session.sendable(Seq(9)), Some((Seq(6), Seq(8))));
 }
