@@ -21,6 +21,7 @@ use crate::node::process::Node;
 use crate::node::settings::{Faults, Settings};
 use crate::node::{self, rejects, show};
 use crate::policy::HubPolicy;
+use crate::recall::Recalls;
 
 /// The central broker of tillsync: takes what gateways send, once and in order, merges it, and shows HQ the truth.
 #[derive(Debug, Parser)]
@@ -95,6 +96,7 @@ async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()>
         // HQ keeps every site's journal: only the disk bounds it.
         limits: Limits { disk_reserve_bytes: config.disk_reserve_bytes, ..Limits::NONE },
         commit_wait: config.commit_wait,
+        begin_anew: false,
         sabotage,
     };
     let hub = Hub::new(node::random()?);
@@ -111,14 +113,16 @@ async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()>
     let dir = config.data.clone();
     let metrics = config.listen.metrics;
     let node = Node::bind(writer, handle, reader, front, Arc::new(HubPolicy::new(config)), metrics).await?;
-    let perform = perform(node.publisher());
+    let recalls = Recalls::start(node.reader(), node.publisher()).context("start a thread")?;
+    let perform = perform(node.publisher(), recalls);
     node.run(&dir, perform, face::FACE, watch::Sender::new(false), stop).await
 }
 
-fn perform(publisher: Publisher) -> Perform<Effect> {
+fn perform(publisher: Publisher, recalls: Recalls) -> Perform<Effect> {
     Box::new(move |effect| match effect {
         Effect::Publish { topic, payload, retain } => publisher.publish(&topic, payload, retain),
         Effect::Restore { topic, payload } => publisher.restore(&topic, payload),
+        Effect::Recall(question) => recalls.ask(question),
         Effect::Answer(answer, value) => {
             // The asker may have left.
             let _ = answer.send(value);

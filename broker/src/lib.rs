@@ -14,3 +14,4 @@ pub mod mailbox;
 pub mod node;
 pub mod policy;
 pub mod quota;
+mod recall;

@@ -1,8 +1,8 @@
 //! The hub's core: what a gateway's message comes to. Pure: events in, one step out.
 //!
 //! `sync.rs` answers gateways, `apply.rs` takes their chunks, `aside.rs` what cannot be read of them, `merge.rs` decides
-//! registers, `present.rs` what a site says ahead of its journal, `feed.rs` tells the other sites, `views.rs` tells HQ,
-//! `fold.rs` is what the journal means.
+//! registers, `present.rs` what a site says ahead of its journal, `rejoin.rs` is about earlier lives of a site's ledger,
+//! `feed.rs` tells the other sites, `views.rs` tells HQ, `fold.rs` is what the journal means.
 
 mod apply;
 mod aside;
@@ -10,6 +10,7 @@ mod feed;
 mod fold;
 mod merge;
 mod present;
+mod rejoin;
 mod session;
 mod sync;
 mod tables;
@@ -32,6 +33,7 @@ use tokio::sync::oneshot;
 
 use self::aside::Strikes;
 use self::feed::FeedIndex;
+pub use self::rejoin::Question;
 use self::session::Session;
 use self::tables::{CONFLICT, HUB, HUB_INCARNATION, LOST, SITE, decode, site_of_lost};
 use self::views::{SiteView, StockView};
@@ -66,6 +68,8 @@ pub enum Effect {
         topic: String,
         payload: Bytes,
     },
+    /// To be looked up in the journal, and answered to the site.
+    Recall(Question),
     Answer(oneshot::Sender<Value>, Value),
 }
 

@@ -24,6 +24,8 @@ pub(super) const LOST: Table = Table(10);
 pub(super) const ASIDE: Table = Table(11);
 /// site ‖ 0 ‖ epoch → what the site said ahead of its journal. Folded.
 pub(super) const PRESENT: Table = Table(12);
+/// site ‖ 0 ‖ epoch → which life followed it; its journal is closed. Folded.
+pub(super) const RETIRED: Table = Table(13);
 /// What the hub keeps of itself. Put.
 pub(super) const HUB: Table = Table(8);
 

@@ -37,6 +37,7 @@ impl Running {
             site: "hub".parse().unwrap(),
             limits: Limits::NONE,
             commit_wait: Duration::ZERO,
+            begin_anew: false,
             sabotage: None,
         };
         let (writer, handle, reader) = until_unlocked(|| Writer::open(options.clone(), Epoch(1), Hub::new(7))).await;

@@ -40,7 +40,16 @@ pub struct Options {
     pub limits: Limits,
     /// How long a commit waits for more to join it. Zero: what waits goes together, and nobody waits for others.
     pub commit_wait: Duration,
+    /// A ledger whose state cannot be made anew in full is set apart and a new one begun: somebody else has the rest.
+    pub begin_anew: bool,
     pub sabotage: Option<Sabotage>,
+}
+
+impl Options {
+    /// One at a time: the journal of the life before must have been taken over.
+    pub(super) fn may_set_apart(&self) -> bool {
+        self.begin_anew && !super::has_fork(&self.dir)
+    }
 }
 
 /// An open ledger with its core, not running yet.
@@ -108,7 +117,14 @@ impl<C: Core> Writer<C> {
             while let Some(item) = next {
                 match item {
                     Work::Inbound(batch) => self.take_batch(batch, perform)?,
-                    Work::Input(input) => self.take_input(input)?,
+                    Work::Input(input) => {
+                        if C::begins_group(&input) {
+                            self.commit(perform)?;
+                            // What that came to for persistent sessions.
+                            self.write()?;
+                        }
+                        self.take_input(input)?;
+                    }
                     Work::Stop => return self.leave(perform),
                 }
                 next = match self.pending.full() {

@@ -127,6 +127,7 @@ fn options(dir: &Path) -> Options {
         site: "harbour".parse().unwrap(),
         limits: LIMITS,
         commit_wait: Duration::ZERO,
+        begin_anew: false,
         sabotage: None,
     }
 }
