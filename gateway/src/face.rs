@@ -96,6 +96,7 @@ pub(crate) fn lines(status: &Value) -> Vec<(String, String)> {
                 if ledger["full"] == Value::Bool(true) { ", FULL: publishes are refused" } else { "" }
             ),
         ),
+        ("takeover".into(), takeover(&status["takeover"])),
         ("disk".into(), show::disk(&status["disk"])),
         (
             "requests".into(),
@@ -117,6 +118,25 @@ pub(crate) fn lines(status: &Value) -> Vec<(String, String)> {
             ),
         ),
     ]
+}
+
+/// How far this ledger has taken over what earlier ones of the store left.
+fn takeover(takeover: &Value) -> String {
+    let ids = show::number(&takeover["ids"]);
+    let fork = &takeover["fork"];
+    match (takeover["state"].as_str(), fork["end_seq"].as_u64()) {
+        _ if takeover["fork_unreadable"].is_string() => {
+            format!("STOPPED: the earlier ledger cannot be read: {}", show::number(&takeover["fork_unreadable"]))
+        }
+        (Some("taking over"), Some(_)) => {
+            let (at, end) = (show::number(&fork["at_seq"]), show::number(&fork["end_seq"]));
+            format!("taking over ({ids} ids, records up to {at} of {end} of ledger {})", show::number(&fork["ledger"]))
+        }
+        (Some("taking over"), None) => format!("taking over ({ids} ids)"),
+        (Some("waiting"), _) => "waiting for the hub".into(),
+        (Some(state), _) => state.into(),
+        (None, _) => "unknown".into(),
+    }
 }
 
 #[cfg(test)]
