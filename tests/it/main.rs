@@ -19,6 +19,7 @@ mod poison;
 mod powercut;
 mod registers;
 mod rejects;
+mod rejoin;
 mod retained;
 mod sessions;
 mod sync_by_hand;
