@@ -47,6 +47,9 @@ fn metrics(status: &Value, out: &mut Exposition) {
     out.gauge("tillsync_clock_synced", "1 if the box's clock is believed.", &status["clock"]["synced"]);
     let help = "The hub's clock minus this box's.";
     out.gauge("tillsync_clock_skew_seconds", help, &seconds(&status["clock"]["skew_ms"]));
+    let pending = ["waiting", "taking over"].iter().any(|state| status["takeover"]["state"] == *state);
+    let help = "1 while what earlier ledgers of this store left is not taken over.";
+    out.gauge("tillsync_takeover_pending", help, &pending.into());
     requests(&status["requests"], out);
 }
 

@@ -1,6 +1,7 @@
 //! The hub over a real ledger, against gateways that break the rules or go to their limits.
 
 mod poison;
+mod rejoin;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,11 @@ impl Running {
     }
 
     async fn open_in(dir: TempDir) -> Running {
+        Running::open_heard(dir, drop).await
+    }
+
+    /// `hear` gets what the hub says, but for the answers to this test.
+    async fn open_heard(dir: TempDir, mut hear: impl FnMut(Effect) + Send + 'static) -> Running {
         let options = Options {
             dir: dir.path().into(),
             site: "hub".parse().unwrap(),
@@ -41,10 +47,9 @@ impl Running {
             sabotage: None,
         };
         let (writer, handle, reader) = until_unlocked(|| Writer::open(options.clone(), Epoch(1), Hub::new(7))).await;
-        let answer = |effect| {
-            if let Effect::Answer(answer, value) = effect {
-                drop(answer.send(value));
-            }
+        let answer = move |effect| match effect {
+            Effect::Answer(answer, value) => drop(answer.send(value)),
+            other => hear(other),
         };
         drop(writer.spawn(Box::new(answer)).unwrap());
         Running { dir, handle, reader }

@@ -197,9 +197,9 @@ impl Core for Gateway {
         }
     }
 
-    /// What is journalled again comes with the totals of its own movements and no others.
+    /// What is taken over comes with the totals of its own movements and no others.
     fn begins_group(input: &Input) -> bool {
-        matches!(input, Input::Fork(_))
+        matches!(input, Input::Fork(_) | Input::Past { .. })
     }
 
     fn tick(&mut self, now: &Now, ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {

@@ -8,25 +8,31 @@
 
 use std::collections::BTreeMap;
 
-use broker::ledger::{LedgerError, Now, Put, Read, Step};
+use broker::ledger::{Draft, LedgerError, Now, Put, Read, Step};
 use bytes::Bytes;
 use prost::Message;
 use proto::chunk::{self, Position};
-use proto::id::{Epoch, Seq};
+use proto::gtin::Gtin;
+use proto::id::{Epoch, Seq, Units};
+use proto::wire::record::Of;
 use proto::wire::up::Of as UpOf;
-use proto::wire::{Closed, Followed, Follows, IdCell, Past, Recall, TakeoverCell, Watermark};
+use proto::wire::{
+    Closed, Event, Followed, Follows, IdCell, Movement, MovementKind, Past, Recall, Record, TakeoverCell, Watermark,
+};
 use serde_json::{Value, json};
 
 use super::feed::OWN_PAST;
 use super::fold::outcome_of;
 use super::hub::LinkState;
 use super::ids::IDS_MAX;
-use super::tables::{PAST_IDS, REJOINED, SYNC, SYNC_TAKEOVER, decode};
+use super::tables::{COUNTED, ID, PAST_IDS, REJOINED, SYNC, SYNC_TAKEOVER, counter_key, decode};
 use super::{Effect, Gateway};
 
 /// A question that was not answered is asked again after this long.
 const RECALL_AGAIN_MS: u64 = 10_000;
 const FOLLOWS_AGAIN_MS: u64 = 1_000;
+/// Items that one answer of the hub can correct; a device repeats the requests of some minutes, not those of a week.
+const TAKEN_BACK_MAX: usize = 500;
 
 /// What whoever reads the fork says.
 #[derive(Debug)]
@@ -179,10 +185,11 @@ impl Gateway {
             return Ok(step);
         }
         // The newest answer to an id counts, and the chunks come newest first.
-        let mut ids = BTreeMap::new();
+        let (mut ids, mut twice) = (BTreeMap::new(), BTreeMap::new());
         for bytes in &past.chunk {
-            self.ids_in(bytes, now, ledger, &mut ids)?;
+            self.ids_in(bytes, now, ledger, &mut ids, &mut twice)?;
         }
+        step.events.extend(self.take_back(twice, now, ledger)?);
         let takeover = &mut self.takeover;
         takeover.cell.ids += ids.len() as u64;
         takeover.cell.below = past.next_below;
@@ -211,6 +218,7 @@ impl Gateway {
         now: &Now,
         ledger: &dyn Read,
         ids: &mut BTreeMap<Vec<u8>, IdCell>,
+        twice: &mut BTreeMap<Gtin, Units>,
     ) -> Result<(), LedgerError> {
         // What the hub could not read either it has set aside.
         let Ok(chunk) = chunk::open(bytes) else { return Ok(()) };
@@ -223,6 +231,11 @@ impl Gateway {
             if !room || ids.contains_key(&key) || ledger.get(PAST_IDS, &key)?.is_some() {
                 continue;
             }
+            if let Some(value) = ledger.get(ID, &key)?
+                && decode::<IdCell>(ID, &value)?.digest == event.digest
+            {
+                moved_by(event, ledger, twice)?;
+            }
             let cell = IdCell {
                 digest: event.digest,
                 first_seq: first.0,
@@ -232,6 +245,30 @@ impl Gateway {
             ids.insert(key, cell);
         }
         Ok(())
+    }
+
+    /// A device sent a request again before this life knew that an earlier one had answered it, so it was done twice: the
+    /// second time is taken back.
+    fn take_back(
+        &mut self,
+        twice: BTreeMap<Gtin, Units>,
+        now: &Now,
+        ledger: &dyn Read,
+    ) -> Result<Option<Draft>, LedgerError> {
+        let mut records = Vec::new();
+        for (gtin, units) in twice.into_iter().filter(|(_, units)| *units != Units(0)).take(TAKEN_BACK_MAX) {
+            self.stock.apply(ledger, gtin, -units, ledger.next_seq().plus(records.len() as u64))?;
+            let movement = Movement {
+                gtin: gtin.number(),
+                units: -units.0,
+                kind: MovementKind::Adjust.into(),
+                reference: "sent again, and answered by an earlier ledger".into(),
+                ..Movement::default()
+            };
+            records.push(Record { of: Some(Of::Movement(movement)) });
+        }
+        let event = Event { unsynced: !now.synced, records, ..Event::default() };
+        Ok((!event.records.is_empty()).then(|| Draft { stamp: self.clock.stamp(now.reading()), event }))
     }
 
     /// The hub has closed the fork's life. Its figures are final once all of them have come by the feed; until then it is
@@ -285,4 +322,16 @@ impl Gateway {
         fork.at = Seq(done.unwrap_or(0)).max(common);
         Ok(Some(Effect::ReadFork { after: fork.at }))
     }
+}
+
+/// What a request moved, but for items that were counted since: whoever counted saw all there is.
+fn moved_by(event: &Event, ledger: &dyn Read, sums: &mut BTreeMap<Gtin, Units>) -> Result<(), LedgerError> {
+    for record in &event.records {
+        let Some(Of::Movement(movement)) = &record.of else { continue };
+        let Ok(gtin) = Gtin::from_number(movement.gtin) else { continue };
+        if movement.kind() != MovementKind::Count && ledger.get(COUNTED, &counter_key(gtin))?.is_none() {
+            *sums.entry(gtin).or_default() += Units(movement.units);
+        }
+    }
+    Ok(())
 }

@@ -1,5 +1,7 @@
 //! The rules on a ledger in memory, with time as an argument: clocks that are wrong, hubs that change their mind.
 
+mod takeover;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

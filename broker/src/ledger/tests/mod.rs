@@ -3,6 +3,7 @@
 mod attacks;
 mod eviction;
 mod faults;
+mod fork;
 mod older;
 
 use std::collections::BTreeMap;
