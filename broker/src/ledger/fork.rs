@@ -42,6 +42,11 @@ fn begun_path(dir: &Path) -> PathBuf {
     dir.join("fork.begun")
 }
 
+/// A place for a fork that cannot be taken over in full. Nobody needs a tenth.
+fn unfinished_dir(dir: &Path) -> Option<PathBuf> {
+    (1..10).map(|n| dir.join(format!("fork.unfinished.{n}"))).find(|place| !place.exists())
+}
+
 fn done_dir(dir: &Path) -> PathBuf {
     dir.join("fork.done")
 }
@@ -76,6 +81,21 @@ pub fn set_apart(dir: &Path, why: &str) -> Result<(), LedgerError> {
     };
     note().map_err(cannot)?;
     finish(dir)
+}
+
+/// Whether [`shelve`] has a place for what is here.
+pub(super) fn may_shelve(dir: &Path) -> bool {
+    !fork_dir(dir).exists() || unfinished_dir(dir).is_some()
+}
+
+/// A ledger that lost its state no longer knows how much of the fork it had taken over: what is left of that is for a
+/// person, and nothing is taken twice. `None` if there is nothing to put away, or no place.
+pub(super) fn shelve(dir: &Path) -> Result<Option<PathBuf>, LedgerError> {
+    let fork = fork_dir(dir);
+    let Some(unfinished) = unfinished_dir(dir).filter(|_| fork.exists()) else { return Ok(None) };
+    fs::rename(&fork, &unfinished).and_then(|()| sync_path(dir)).map_err(cannot)?;
+    tracing::error!(folder = %unfinished.display(), "an earlier ledger was not taken over in full: it is kept there");
+    Ok(Some(unfinished))
 }
 
 /// Goes on where a move, or the removal of what was taken over, was interrupted.

@@ -232,7 +232,7 @@ fn remake(
         store.checkpoint(std::iter::empty(), folded)?;
     }
     recovery.state_incomplete = store.folded().frame + 1 < log.numbers().0;
-    if recovery.state_incomplete && options.may_set_apart() {
+    if recovery.state_incomplete && options.begin_anew && fork::may_shelve(dir) {
         // The note of distrust stays: a crash before the ledger is set apart leads here again.
         return Err(LedgerError::Incomplete(why));
     }

@@ -86,9 +86,15 @@ fn opened(options: &Options, epoch: Epoch) -> Result<Opened, LedgerError> {
     match open::open(options, epoch) {
         Err(LedgerError::Incomplete(why)) => {
             tracing::error!(%why, "the state cannot be made anew in full: a new ledger begins and takes over the rest");
+            let shelved = fork::shelve(&options.dir)?;
             fork::set_apart(&options.dir, &why)?;
             let mut opened = open::open(options, epoch)?;
             opened.recovery.set_apart = Some(why);
+            opened.recovery.damaged.extend(shelved);
+            Ok(opened)
+        }
+        Ok(mut opened) if opened.recovery.state_incomplete => {
+            opened.recovery.damaged.extend(fork::shelve(&options.dir)?);
             Ok(opened)
         }
         other => other,

@@ -45,13 +45,6 @@ pub struct Options {
     pub sabotage: Option<Sabotage>,
 }
 
-impl Options {
-    /// One at a time: the journal of the life before must have been taken over.
-    pub(super) fn may_set_apart(&self) -> bool {
-        self.begin_anew && !super::has_fork(&self.dir)
-    }
-}
-
 /// An open ledger with its core, not running yet.
 pub struct Writer<C: Core> {
     pub(super) core: C,

@@ -65,3 +65,24 @@ async fn a_ledger_in_use_is_not_set_apart() {
     set_apart(made.dir.path(), "a reason").unwrap();
     assert_eq!(all_of_fork(made.dir.path()).len(), 1_600);
 }
+
+/// A ledger that was taking over loses its own state: it must not take anything twice.
+#[tokio::test]
+async fn a_state_that_is_gone_begins_a_new_ledger_and_keeps_what_was_not_taken_over() {
+    for (begin_anew, had_fork) in [(true, false), (true, true), (false, true), (false, false)] {
+        let made = made(true).await;
+        let dir = made.dir.path();
+        fs::remove_file(&segments(dir)[0]).unwrap();
+        fs::write(dir.join("ledger/db"), b"").unwrap();
+        if had_fork {
+            fs::create_dir_all(dir.join("fork/journal")).unwrap();
+        }
+        let ledger = Running::open(Options { begin_anew, ..options(dir) }).unwrap();
+        let (recovery, durable) = (ledger.reader.recovery().clone(), ledger.reader.stats().durable.seq);
+        ledger.stop().await;
+        assert_eq!((recovery.set_apart.is_some(), recovery.state_incomplete), (begin_anew, !begin_anew));
+        assert_eq!(durable, if begin_anew { Seq::ZERO } else { Seq(1_600) });
+        assert_eq!(dir.join("fork.unfinished.1").exists(), had_fork);
+        assert_eq!(has_fork(dir), begin_anew, "the newest one is taken over");
+    }
+}
