@@ -12,7 +12,7 @@ use proto::id::{Dot, Epoch, Seq, Units};
 use proto::register::RegisterKey;
 use proto::version::VersionVector;
 use proto::wire::record::Of;
-use proto::wire::{CounterCell, Event, Movement, MovementKind, Record, RegisterWrite};
+use proto::wire::{CounterCell, Event, IdCell, Movement, MovementKind, Record, RegisterWrite};
 
 use super::tables::{COUNTED, ID, PAST, PAST_IDS, counter_key, decode, past_key};
 use super::{Effect, Gateway, items};
@@ -167,13 +167,21 @@ impl Gateway {
     }
 }
 
-/// Whether another life answered the same request: the hub's copy shows it, or the device sent it again since.
+/// Whether another life answered the same request: the hub's copy shows it, or the device sent it again since. Another
+/// request under its id is another request.
 fn is_known(event: &Event, ledger: &dyn Read) -> Result<bool, LedgerError> {
     if event.request.is_empty() {
         return Ok(false);
     }
     let key = [event.device.as_bytes(), b"\0", event.request.as_bytes()].concat();
-    Ok(ledger.get(ID, &key)?.is_some() || ledger.get(PAST_IDS, &key)?.is_some())
+    for table in [ID, PAST_IDS] {
+        if let Some(value) = ledger.get(table, &key)?
+            && decode::<IdCell>(table, &value)?.digest == event.digest
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The movement that takes back what is on hand without it: the hub had it in the life's figures, ahead of its

@@ -246,15 +246,18 @@ fn what_another_life_has_answered_is_not_journalled_again() {
     let common = old.chunk(vec![event("r0", vec![moved(50, MovementKind::Receive)])]);
     let mut other = Old { at: common, chunks: vec![old.chunks[0].clone()] };
     other.chunk(vec![sold("both")]);
-    old.chunk(vec![sold("both"), sold("mine"), sold("again")]);
+    let reused = Event { digest: 1, ..sold("reused") };
+    old.chunk(vec![sold("both"), sold("mine"), sold("again"), reused]);
     store.here(old.at);
     // The device got no answer from the box that died.
     assert_eq!(store.ask("sale", payload("again"))["status"], "ok");
+    // And it used an id for two things, of which nobody told it.
+    assert_eq!(store.ask("sale", payload("reused"))["status"], "ok");
     store.past(0, 0, &other.chunks, Some(common));
     store.own(48, 2);
     let effects = store.followed(2);
     store.read_fork(&old, effects);
-    assert_eq!((store.on_hand(), store.rejoined()), (50 - 2 - 2 - 2, vec![3]));
+    assert_eq!((store.on_hand(), store.rejoined()), (50 - 2 - 2 - 2 - 2 - 2, vec![3, 5]));
 }
 
 /// The hub's figures may be ahead of its journal, and a count stands whatever is heard later.
