@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::harness::ledgers::Hq;
-use crate::harness::mqtt::{Link, Monitor};
+use crate::harness::mqtt::{Link, Monitor, Qos};
 use crate::harness::node::{BINARY, Node, Spec, path};
 use crate::harness::{GTIN, Pair, SITE, folder, gtin};
 
@@ -188,6 +189,7 @@ async fn a_new_box_has_what_the_old_one_had() {
 async fn kills_while_records_are_journalled_again_double_nothing() {
     const BASKETS: u64 = 250;
     const LINES: u64 = 100;
+    const LIVE: u16 = 40;
     let mut pair = Pair::start().await;
     let mut pos = Link::device(pair.gateway.addr, "pos-1").await;
     pos.done("scan", json!({"id": "r0", "gtin": GTIN, "op": "receive", "qty": 7})).await;
@@ -195,7 +197,9 @@ async fn kills_while_records_are_journalled_again_double_nothing() {
     pair.hub.stop().await;
     for n in 0..BASKETS {
         let lines: Vec<_> = (0..LINES).map(|line| json!({"gtin": gtin(line), "qty": 1, "cents": 100})).collect();
-        pos.done("sale", json!({"id": format!("s{n}"), "lines": lines})).await;
+        // Half of them without an id, which would show that they are repeats.
+        let request = if n % 2 == 0 { json!({"id": format!("s{n}"), "lines": lines}) } else { json!({"lines": lines}) };
+        pos.done("sale", request).await;
     }
     pair.gateway.stop().await;
     let dir = pair.gateway.dir().to_owned();
@@ -203,7 +207,15 @@ async fn kills_while_records_are_journalled_again_double_nothing() {
     pair.hub.restart().await;
     let (mut reached, mut kills) = (1, 0);
     loop {
+        // Wherever that comes to.
+        pair.gateway.start_and_kill(Duration::from_millis(90 * (kills % 7))).await;
         pair.gateway.restart().await;
+        // The shop sells meanwhile, and gets no answer to some of it.
+        let mut live = Link::open(pair.gateway.addr, "pos-2").await;
+        for n in 0..LIVE {
+            let sale = sale(&format!("live{kills}-{n}"), 1).to_string();
+            live.throw(Qos::One, n + 1, false, b"dev/pos-2/sale", sale.as_bytes()).await;
+        }
         let moved = |status: &Value| {
             let takeover = &status["takeover"];
             takeover["state"] == "done" || takeover["fork"]["at_seq"].as_u64() > Some(reached)
@@ -217,15 +229,23 @@ async fn kills_while_records_are_journalled_again_double_nothing() {
         kills += 1;
     }
     assert!(kills > 1, "the case must be one: {kills} kills");
+    let mut pos = Link::device(pair.gateway.addr, "pos-2").await;
+    for (kill, n) in (0..=kills).flat_map(|kill| (0..LIVE).map(move |n| (kill, n))) {
+        let again = pos.ask("sale", sale(&format!("live{kill}-{n}"), 1).to_string()).await;
+        assert!(again["status"] == "ok" || again["first"] == "ok", "{again}");
+    }
+    let live = (kills + 1) * u64::from(LIVE);
     taken_over(&pair.gateway).await;
     pair.gateway.stop().await;
     pair.hub.stop().await;
     let (found, sum) = requests_at_hq(pair.hub.dir());
-    assert_eq!(found.len() as u64, 1 + BASKETS);
-    assert!(found.iter().all(|(id, times)| *times as u64 == if id == "r0" { 1 } else { LINES }), "{found:?}");
-    assert_eq!(sum, 7 - (BASKETS * LINES) as i64);
+    assert_eq!(found.len() as u64, 1 + BASKETS / 2 + live);
+    let lines = |id: &str| if id.starts_with('s') { LINES } else { 1 };
+    assert!(found.iter().all(|(id, times)| *times as u64 == lines(id)), "{found:?}");
+    assert_eq!(sum, 7 - (BASKETS * LINES + live) as i64);
     pair.hub.restart().await;
     let mut hq = Monitor::open(pair.hub.addr, "hq/stock/#").await;
+    hq.until_json(&format!("hq/stock/{GTIN}"), |stock| stock["on_hand"] == 7 - live as i64).await;
     for line in 0..LINES {
         hq.until_json(&format!("hq/stock/{}", gtin(line)), |stock| stock["on_hand"] == -(BASKETS as i64)).await;
     }
