@@ -25,6 +25,7 @@ use crate::node::process::Node;
 use crate::node::settings::{Faults, Settings};
 use crate::node::{self, rejects, show};
 use crate::policy::HubPolicy;
+use crate::recall::Recalls;
 use crate::verify::{self, VerifyArgs};
 
 /// The central broker of tillsync: takes what gateways send, once and in order, merges it, and shows HQ the truth.
@@ -114,6 +115,7 @@ async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()>
         // HQ keeps every site's journal: only the disk bounds it.
         limits: Limits { disk_reserve_bytes: config.disk_reserve_bytes, ..Limits::NONE },
         commit_wait: config.commit_wait,
+        begin_anew: false,
         sabotage,
     };
     let hub = match backup::drawn(&config.data)? {
@@ -133,14 +135,16 @@ async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()>
     let dir = config.data.clone();
     let metrics = config.listen.metrics;
     let node = Node::bind(writer, handle, reader, front, Arc::new(HubPolicy::new(config)), metrics).await?;
-    let perform = perform(node.publisher(), dir.clone());
+    let recalls = Recalls::start(node.reader(), node.publisher()).context("start a thread")?;
+    let perform = perform(node.publisher(), recalls, dir.clone());
     node.run(&dir, perform, face::FACE, watch::Sender::new(false), stop).await
 }
 
-fn perform(publisher: Publisher, dir: PathBuf) -> Perform<Effect> {
+fn perform(publisher: Publisher, recalls: Recalls, dir: PathBuf) -> Perform<Effect> {
     Box::new(move |effect| match effect {
         Effect::Publish { topic, payload, retain } => publisher.publish(&topic, payload, retain),
         Effect::Restore { topic, payload } => publisher.restore(&topic, payload),
+        Effect::Recall(question) => recalls.ask(question),
         Effect::Answer(answer, value) => {
             // The asker may have left.
             let _ = answer.send(value);

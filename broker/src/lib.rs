@@ -17,4 +17,5 @@ pub mod mailbox;
 pub mod node;
 pub mod policy;
 pub mod quota;
+mod recall;
 mod verify;

@@ -20,7 +20,9 @@ use tokio::sync::{mpsc, watch};
 use crate::config::{Config, Flags, MANUAL};
 use crate::core::{Effect, Gateway};
 use crate::face;
+use crate::fork::{self, Ask};
 use crate::policy::StorePolicy;
+use crate::rejoin::{self, RejoinArgs};
 use crate::uplink::{Command as ToHub, Uplink};
 
 /// Acks and beats waiting for the uplink. What does not fit is dropped: the next of its kind says more.
@@ -53,6 +55,7 @@ enum Command {
     Rejects(Rejects),
     /// Look at the ledger of a stopped gateway and say what is in it and what is wrong with it.
     Doctor(DoctorArgs),
+    Rejoin(RejoinArgs),
     /// Print the default configuration with a comment for each key.
     Config,
 }
@@ -89,6 +92,7 @@ pub fn main(args: Vec<OsString>, sabotage: Option<Sabotage>) -> ExitCode {
         Command::Rejects(Rejects::Look(look)) => rejects::look(look, &Config::default().data),
         Command::Rejects(Rejects::Retry(args)) => rejects::retry(args, &Config::default().data),
         Command::Doctor(args) => return node::doctor_exit(doctor::doctor(&args, crate::core::applied_on_disk)),
+        Command::Rejoin(args) => rejoin::rejoin(&args),
         Command::Config => {
             print!("{MANUAL}");
             Ok(())
@@ -117,9 +121,18 @@ async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()>
     let stop = node::stop_signal().context("listen for signals")?;
     let site = config.site.clone().ok_or_else(|| missing("site", "this store's name: give --site or the key"))?;
     let hub = config.hub_address()?;
-    let options =
-        Options { dir: config.data.clone(), site, limits: config.limits, commit_wait: config.commit_wait, sabotage };
+    let options = Options {
+        dir: config.data.clone(),
+        site,
+        limits: config.limits,
+        commit_wait: config.commit_wait,
+        // The hub has what is not here any more. Without one there is only what is left.
+        begin_anew: hub.is_some(),
+        sabotage,
+    };
     let (writer, handle, reader) = Writer::open(options, Epoch(node::random()?), Gateway::new(config.rules()))?;
+    let fork = fork::open(&config.data, &handle).await.map_err(|_| anyhow::anyhow!("the writer is gone"))?;
+    let fork = fork.map(|fork| fork.reader);
     let front = FrontConfig {
         listen: config.listen.addr,
         tls: config.listen.tls.clone(),
@@ -132,11 +145,14 @@ async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()>
     let stopping = watch::Sender::new(false);
     let (to_hub, commands) = mpsc::channel(TO_HUB_MAX);
     let uplink = hub.map(|hub| {
-        let uplink =
-            Uplink { hub, reader: node.reader(), writer: node.handle(), commands, stopping: stopping.subscribe() };
+        let (reader, writer, stopping) = (node.reader(), node.handle(), stopping.subscribe());
+        let uplink = Uplink { hub, reader, fork: fork.clone(), writer, commands, stopping };
         tokio::spawn(uplink.run())
     });
-    let perform = perform(node.publisher(), to_hub);
+    let (to_fork, asks) = mpsc::channel(fork::ASKS_MAX);
+    let dir = config.data.clone();
+    tokio::spawn(fork::Task { dir, fork, asks, writer: node.handle(), reader: node.reader() }.run());
+    let perform = perform(node.publisher(), to_hub, to_fork);
     let outcome = node.run(&config.data, perform, face::FACE, stopping, stop).await;
     if let Some(uplink) = uplink {
         // It was told with everybody else; it only has a farewell left to say.
@@ -145,14 +161,18 @@ async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()>
     outcome
 }
 
-fn perform(publisher: Publisher, to_hub: mpsc::Sender<ToHub>) -> Perform<Effect> {
+fn perform(publisher: Publisher, to_hub: mpsc::Sender<ToHub>, to_fork: mpsc::Sender<Ask>) -> Perform<Effect> {
     // A full queue means that the uplink is busy connecting; the next beat or feed says it again.
     let tell_hub = move |command| drop(to_hub.try_send(command));
+    // One question at a time: the queue has room for it unless the process is ending.
+    let ask_fork = move |ask| drop(to_fork.try_send(ask));
     Box::new(move |effect| match effect {
         Effect::Publish { topic, payload, retain } => publisher.publish(&topic, payload, retain),
         Effect::Restore { topic, payload } => publisher.restore(&topic, payload),
         Effect::FeedAck(ack) => tell_hub(ToHub::FeedAck(ack)),
         Effect::Present { parts, looked } => tell_hub(ToHub::Present { parts, looked }),
+        Effect::ReadFork { after } => ask_fork(Ask::Read(after)),
+        Effect::ForkDone => ask_fork(Ask::Remove),
         Effect::Say(of) => tell_hub(ToHub::Say(of)),
         Effect::Beat(beat) => tell_hub(ToHub::Beat(beat)),
         Effect::Answer(answer, value) => {

@@ -48,6 +48,9 @@ fn metrics(status: &Value, out: &mut Exposition) {
     out.gauge("tillsync_clock_synced", "1 if the box's clock is believed.", &status["clock"]["synced"]);
     let help = "The hub's clock minus this box's.";
     out.gauge("tillsync_clock_skew_seconds", help, &seconds(&status["clock"]["skew_ms"]));
+    let pending = ["waiting", "taking over"].iter().any(|state| status["takeover"]["state"] == *state);
+    let help = "1 while what earlier ledgers of this store left is not taken over.";
+    out.gauge("tillsync_takeover_pending", help, &pending.into());
     requests(&status["requests"], out);
 }
 
@@ -97,6 +100,7 @@ pub(crate) fn lines(status: &Value) -> Vec<(String, String)> {
                 if ledger["full"] == Value::Bool(true) { ", FULL: publishes are refused" } else { "" }
             ),
         ),
+        ("takeover".into(), takeover(&status["takeover"])),
         ("disk".into(), show::disk(&status["disk"])),
         (
             "requests".into(),
@@ -118,6 +122,25 @@ pub(crate) fn lines(status: &Value) -> Vec<(String, String)> {
             ),
         ),
     ]
+}
+
+/// How far this ledger has taken over what earlier ones of the store left.
+fn takeover(takeover: &Value) -> String {
+    let ids = show::number(&takeover["ids"]);
+    let fork = &takeover["fork"];
+    match (takeover["state"].as_str(), fork["end_seq"].as_u64()) {
+        _ if takeover["fork_unreadable"].is_string() => {
+            format!("STOPPED: the earlier ledger cannot be read: {}", show::number(&takeover["fork_unreadable"]))
+        }
+        (Some("taking over"), Some(_)) => {
+            let (at, end) = (show::number(&fork["at_seq"]), show::number(&fork["end_seq"]));
+            format!("taking over ({ids} ids, records up to {at} of {end} of ledger {})", show::number(&fork["ledger"]))
+        }
+        (Some("taking over"), None) => format!("taking over ({ids} ids)"),
+        (Some("waiting"), _) => "waiting for the hub".into(),
+        (Some(state), _) => state.into(),
+        (None, _) => "unknown".into(),
+    }
 }
 
 #[cfg(test)]

@@ -11,15 +11,15 @@ use broker::node;
 use bytes::Bytes;
 use prost::Message;
 use proto::backoff::Backoff;
-use proto::chunk::{Head, Position};
+use proto::chunk::{self, Head, Position};
 use proto::id::{Seq, SiteName, WallMs};
 use proto::topic::{self, Outbound};
 use proto::wire::up::Of as UpOf;
-use proto::wire::{Beat, Bye, Down, FeedAck, Present, Up};
+use proto::wire::{Beat, Bye, Down, FeedAck, Past, Present, Up};
 use tokio::sync::{mpsc, watch};
 
 use crate::core::{Gateway, Input, LinkState};
-use crate::sync::{Ack, Chain, Cursors, Heard, PresentAsk, Session};
+use crate::sync::{Ack, Chain, Cursors, FromHub, Heard, PresentAsk, Session};
 use crate::wire::{HubAddress, Said, Testament, Wire};
 
 const TICK: Duration = Duration::from_millis(500);
@@ -43,6 +43,8 @@ pub enum Command {
 pub struct Uplink {
     pub hub: HubAddress,
     pub reader: Reader,
+    /// The journal of the life before this one, while it is not taken over.
+    pub fork: Option<Reader>,
     pub writer: Handle<Gateway>,
     pub commands: mpsc::Receiver<Command>,
     pub stopping: watch::Receiver<bool>,
@@ -204,6 +206,14 @@ impl Uplink {
 
     async fn pass_on(&self, heard: Heard) -> Result<(), Closed> {
         let input = match heard {
+            Heard::Said(FromHub::Past(past)) => match self.in_common(&past) {
+                Ok(common) => Input::Past { past, common },
+                Err(error) => {
+                    // Without it the answer is worth nothing; it is asked for again.
+                    tracing::error!(%error, "the journal of the ledger before this one cannot be read");
+                    return Ok(());
+                }
+            },
             Heard::Said(message) => Input::FromHub(message),
             Heard::Turned { code, advice } => {
                 tracing::error!(%code, "the hub will not sync with this ledger: {advice}");
@@ -212,6 +222,24 @@ impl Uplink {
             Heard::Ignored => return Ok(()),
         };
         self.writer.input(input).await
+    }
+}
+
+impl Uplink {
+    /// The newest position in this part of the hub's copy that the journal of the life before has too.
+    fn in_common(&self, past: &Past) -> Result<Option<Position>, LedgerError> {
+        let Some(fork) = &self.fork else { return Ok(None) };
+        let heads = past.chunk.iter().filter_map(|bytes| chunk::head(bytes).ok());
+        for head in heads.filter(|head| head.replica == *fork.replica()) {
+            let after = head.after();
+            match fork.standing_at(after.seq)? {
+                Standing::At(ours) if ours == after => return Ok(Some(after)),
+                // As at every Hello: of that span only its ends are known.
+                Standing::Bridged => return Ok(Some(after)),
+                _ => {}
+            }
+        }
+        Ok(None)
     }
 }
 

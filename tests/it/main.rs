@@ -27,6 +27,7 @@ mod powercut;
 mod protobuf;
 mod registers;
 mod rejects;
+mod rejoin;
 mod retained;
 mod sessions;
 mod sync_by_hand;

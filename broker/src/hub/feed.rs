@@ -151,6 +151,12 @@ impl FeedIndex {
         self.lives_of(site).map(|(life, _)| replica(life)).collect()
     }
 
+    /// Position of the newest entry of the stream `own` of this life.
+    pub(super) fn own_head(&self, to: &ReplicaId) -> u64 {
+        let lives = self.lives_of(&to.site).filter(|((_, epoch), _)| *epoch != to.epoch);
+        lives.filter_map(|(_, life)| life.by_position.last()).map(|(position, _)| *position).max().unwrap_or(0)
+    }
+
     fn lives_of(&self, site: &SiteName) -> impl Iterator<Item = (&(SiteName, Epoch), &Life)> {
         self.stock.range((site.clone(), Epoch(0))..=(site.clone(), Epoch(u64::MAX)))
     }

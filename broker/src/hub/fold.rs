@@ -6,13 +6,13 @@ use proto::id::{Epoch, ReplicaId, Seq};
 use proto::wire::record::Of;
 use proto::wire::{
     Conflict, ConflictCell, ConflictRestored, CounterCell, LostCell, PresentCell, RegisterCell, RegisterMerged,
-    RestoredCell, SetAside, SiteCell, SiteChunk, SiteJoined, SitePresent, Watermark,
+    RestoredCell, RetiredCell, SetAside, SiteCell, SiteChunk, SiteFollows, SiteJoined, SitePresent, Watermark,
 };
 
 use super::aside;
 use super::tables::{
-    ASIDE, CONFLICT, COUNTER, EPOCH, LOST, PRESENT, REGISTER, RESTORED, SITE, WATERMARK, counter_key, lost_key,
-    replica_key,
+    ASIDE, CONFLICT, COUNTER, EPOCH, LOST, PRESENT, REGISTER, RESTORED, RETIRED, SITE, WATERMARK, counter_key,
+    lost_key, replica_key,
 };
 use crate::ledger::{Placed, Put};
 
@@ -27,6 +27,7 @@ pub(super) fn event(placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
             Some(Of::ConflictRestored(restored)) => self::restored(restored, seq, placed.stamp.ms().0, put),
             Some(Of::SiteJoined(joined)) => site_joined(joined, seq, put),
             Some(Of::SetAside(aside)) => set_aside(aside, put),
+            Some(Of::SiteFollows(follows)) => site_follows(follows, put),
             _ => {}
         }
     }
@@ -87,6 +88,11 @@ fn site_joined(joined: &SiteJoined, seq: Seq, put: &mut dyn FnMut(Put)) {
     let cell = SiteCell { epoch: joined.epoch, joined: seq.0 };
     put(Put::set(SITE, joined.site.as_str(), cell.encode_to_vec()));
     put(Put::set(EPOCH, replica_key(&joined.site, Epoch(joined.epoch)), seq.0.to_be_bytes()));
+}
+
+fn site_follows(follows: &SiteFollows, put: &mut dyn FnMut(Put)) {
+    let cell = RetiredCell { followed_by: follows.epoch, seq: follows.seq, hash: follows.hash.clone() };
+    put(Put::set(RETIRED, replica_key(&follows.site, Epoch(follows.retired)), cell.encode_to_vec()));
 }
 
 /// The journal goes on behind it, at the hash that it claimed.

@@ -2,8 +2,8 @@
 //!
 //! `sync.rs` answers gateways, `apply.rs` takes their chunks, `aside.rs` what cannot be read of them, `merge.rs` decides
 //! registers, `conflicts.rs` brings back what lost, `present.rs` what a site says ahead of its journal, `check.rs` whether
-//! both hold the same, `feed.rs` tells the other sites, `views.rs` tells HQ,
-//! `fold.rs` is what the journal means.
+//! both hold the same, `rejoin.rs` is about earlier lives of a site's ledger, `feed.rs` tells the other sites, `views.rs`
+//! tells HQ, `fold.rs` is what the journal means.
 
 mod apply;
 mod aside;
@@ -13,6 +13,7 @@ mod feed;
 mod fold;
 mod merge;
 mod present;
+mod rejoin;
 mod session;
 mod sync;
 mod tables;
@@ -37,6 +38,7 @@ use tokio::sync::oneshot;
 use self::aside::Strikes;
 pub use self::conflicts::{Ask, Kept, LIST_MAX, Wanted};
 use self::feed::FeedIndex;
+pub use self::rejoin::Question;
 use self::session::Session;
 use self::tables::{CONFLICT, HUB, HUB_INCARNATION, LOST, RESTORED, SITE, decode, site_of_lost};
 use self::views::{SiteView, StockView};
@@ -76,6 +78,8 @@ pub enum Effect {
         topic: String,
         payload: Bytes,
     },
+    /// To be looked up in the journal, and answered to the site.
+    Recall(Question),
     Answer(oneshot::Sender<Value>, Value),
     /// The incarnation that a restore drew is in the ledger.
     IncarnationKept,

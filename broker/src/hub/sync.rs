@@ -16,7 +16,7 @@ use super::feed::Stream;
 use super::session::{Followed, Session};
 use super::tables::{EPOCH, WATERMARK, decode, replica_key};
 use super::views::SiteView;
-use super::{Effect, Hub, present, views};
+use super::{Effect, Hub, present, rejoin, views};
 use crate::front::{Denial, InboundPublish, Outcome, Verdict};
 use crate::ledger::{Draft, LedgerError, Now, Read, Step};
 
@@ -25,6 +25,9 @@ use crate::ledger::{Draft, LedgerError, Now, Read, Step};
 const SITE_CHUNK_BYTES_MAX: usize = ASIDE_BYTES_MAX;
 /// What a chunk may have around its body. A packed body that is larger than its text is none of ours.
 const ENVELOPE_BYTES_MAX: usize = 256;
+
+const CHAIN_DIFFERS: &str = "the gateway's journal and the hub's copy of it differ: two boxes ran under one site name, or a backup was restored. \
+     Stop the wrong box; on the right one run `tillsync-gateway rejoin`";
 
 /// Streams of the feed that one gateway may follow; of more than these it follows `sites`.
 const STREAMS_MAX: usize = 100;
@@ -89,7 +92,14 @@ impl Hub {
                 let step = self.checked(&site, &check, now, ledger)?;
                 Ok(Step { verdict: quiet().verdict, ..step })
             }
-            UpOf::Recall(_) | UpOf::Follows(_) => Ok(quiet()),
+            UpOf::Recall(recall) => {
+                let step = self.recall(&site, &recall, now, ledger)?;
+                Ok(Step { verdict: quiet().verdict, ..step })
+            }
+            UpOf::Follows(follows) => {
+                let step = self.follows(&site, &follows, now, ledger)?;
+                Ok(Step { verdict: quiet().verdict, ..step })
+            }
             UpOf::Beat(beat) => {
                 if let Some(view) = self.sites.get_mut(&site) {
                     view.beat = beat;
@@ -117,6 +127,10 @@ impl Hub {
             return Ok(step);
         }
         let epoch = Epoch(hello.epoch);
+        if rejoin::is_retired(site, epoch, ledger)? {
+            step.then.push(self.turned(site, nonce, "retired", rejoin::RETIRED_ADVICE.to_owned(), now));
+            return Ok(step);
+        }
         let held = watermark(site, epoch, ledger)?;
         if let Some((code, advice)) = disagreement(hello, held) {
             step.then.push(self.turned(site, nonce, code, advice.to_owned(), now));
@@ -126,8 +140,7 @@ impl Hub {
         if fresh {
             step.events.push(self.joined(site, epoch, now));
             if self.sites.contains_key(site) {
-                let say =
-                    format!("{site} has a new ledger {epoch}: count its stock, the old ledger's figures still stand");
+                let say = format!("{site} has a new ledger {epoch}: it takes over what the one before left here");
                 step.then.push(Effect::tell(views::alert(site, "new_ledger", say, now.wall.0)));
             }
         }
@@ -216,9 +229,8 @@ impl Hub {
                 session.gap();
                 break;
             }
-            let advice = "the gateway's journal and the hub's copy of it differ".to_owned();
             let nonce = session.nonce;
-            step.then.push(self.turned(site, nonce, "chain_differs", advice, now));
+            step.then.push(self.turned(site, nonce, "chain_differs", CHAIN_DIFFERS.to_owned(), now));
             break;
         }
         Ok(step)
@@ -309,7 +321,8 @@ fn disagreement(hello: &Hello, held: Position) -> Option<(&'static str, &'static
     if hello.journal_to < held.seq.0 {
         return Some((
             "ledger_behind",
-            "the hub holds more of this journal than the gateway: its box was restored from a backup or lost its end",
+            "the hub holds more of this journal than the gateway: its box was restored from a backup or lost its end. Stop \
+             it and run `tillsync-gateway rejoin`: it begins a new ledger, with what only this box has",
         ));
     }
     // From protocol 2 on the gateway says what is gone, and goes on behind it.
@@ -320,7 +333,7 @@ fn disagreement(hello: &Hello, held: Position) -> Option<(&'static str, &'static
         ));
     }
     let differs = hello.journal_to == held.seq.0 && held.seq > Seq::ZERO && hello.hash_to != held.hash.0.as_slice();
-    differs.then_some(("chain_differs", "the gateway's journal and the hub's copy of it differ"))
+    differs.then_some(("chain_differs", CHAIN_DIFFERS))
 }
 
 /// What the gateway follows, each once. A position in the feed of another incarnation means nothing.

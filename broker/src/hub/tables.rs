@@ -26,6 +26,8 @@ pub(super) const ASIDE: Table = Table(11);
 pub(super) const PRESENT: Table = Table(12);
 /// seq of a conflict's record → that its loser was brought back. Folded; goes with the conflict.
 pub(super) const RESTORED: Table = Table(15);
+/// site ‖ 0 ‖ epoch → which life followed it; its journal is closed. Folded.
+pub(super) const RETIRED: Table = Table(13);
 /// What the hub keeps of itself. Put.
 pub(super) const HUB: Table = Table(8);
 

@@ -2,6 +2,7 @@
 
 mod poison;
 mod present;
+mod rejoin;
 mod restores;
 
 use std::sync::{Arc, Mutex};
@@ -36,11 +37,17 @@ impl Running {
     }
 
     async fn open_in(dir: TempDir) -> Running {
+        Running::open_heard(dir, drop).await
+    }
+
+    /// `hear` gets what the hub says, but for the answers to this test.
+    async fn open_heard(dir: TempDir, mut hear: impl FnMut(Effect) + Send + 'static) -> Running {
         let options = Options {
             dir: dir.path().into(),
             site: "hub".parse().unwrap(),
             limits: Limits::NONE,
             commit_wait: Duration::ZERO,
+            begin_anew: false,
             sabotage: None,
         };
         let (writer, handle, reader) = until_unlocked(|| Writer::open(options.clone(), Epoch(1), Hub::new(7))).await;
@@ -48,10 +55,18 @@ impl Running {
         let tell = told.clone();
         let perform = move |effect| match effect {
             Effect::Answer(answer, value) => drop(answer.send(value)),
-            Effect::Publish { topic, payload, .. } | Effect::Restore { topic, payload } => {
-                tell.lock().unwrap().push((topic, payload));
+            other => {
+                match &other {
+                    Effect::Publish { topic, payload, .. } | Effect::Restore { topic, payload } => {
+                        tell.lock().unwrap().push((topic.clone(), payload.clone()));
+                    }
+                    Effect::IncarnationKept => {
+                        tell.lock().unwrap().push(("(incarnation kept)".into(), Bytes::new()));
+                    }
+                    _ => {}
+                }
+                hear(other);
             }
-            Effect::IncarnationKept => tell.lock().unwrap().push(("(incarnation kept)".into(), Bytes::new())),
         };
         drop(writer.spawn(Box::new(perform)).unwrap());
         Running { dir, handle, reader, told }

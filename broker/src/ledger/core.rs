@@ -142,6 +142,11 @@ pub trait Core: Send + 'static {
 
     fn input(&mut self, input: Self::Input, now: &Now, ledger: &dyn Read) -> Result<Step<Self::Effect>, LedgerError>;
 
+    /// An input whose step, of less than a group's bounds, is one chunk with nothing else before it.
+    fn begins_group(_input: &Self::Input) -> bool {
+        false
+    }
+
     /// Every second or so, also when nothing else comes.
     fn tick(&mut self, now: &Now, ledger: &dyn Read) -> Result<Step<Self::Effect>, LedgerError>;
 

@@ -36,6 +36,9 @@ pub enum LedgerError {
     StateWrite { doing: &'static str, why: String },
     #[error("the state is damaged: {0}; the next start makes it anew from the journal")]
     State(String),
+    /// The state was lost, and what it was made of does not reach back far enough.
+    #[error("the state is damaged ({0}), and journal and snapshot do not reach back far enough to make it anew")]
+    Incomplete(String),
     #[error("frame {number} of the journal cannot be read: {why}: a newer tillsync may have written it")]
     Frame { number: u64, why: String },
     #[error("the journal is damaged at seq {at}: {why}")]

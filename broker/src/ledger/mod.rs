@@ -3,8 +3,8 @@
 //! `log/` is the truth: an append-only journal in which each commit is one frame. `store.rs` holds what it folds to, in
 //! sled; it is written by checkpoints beside the commits, and made anew from the log when it cannot be trusted.
 //! `writer.rs` turns inputs into commits and speaks only after them; `house.rs` keeps the files in order meanwhile;
-//! `backup.rs` says what a copy of a log must be;
-//! `open.rs` mends what a crash or a bad disk left; `reader.rs` is everybody else's view.
+//! `backup.rs` says what a copy of a log must be; `open.rs` mends what a crash or a bad disk left; `fork.rs` sets a ledger
+//! apart for a new one; `reader.rs` is everybody else's view.
 
 mod backup;
 mod clocks;
@@ -13,6 +13,7 @@ mod core;
 mod digest;
 mod error;
 mod examine;
+mod fork;
 mod group;
 mod handle;
 mod house;
@@ -39,6 +40,7 @@ pub use backup::{Restoring, check_copy, inventory_of_stopped, is_empty, log_dir,
 pub use core::{Core, Draft, EachCell, EachEvent, Now, Placed, Put, Read, Step, Table};
 pub use error::LedgerError;
 pub use examine::{Examination, FoundFault, Gone, Parts, ReadCell, examine};
+pub use fork::{Fork, discard_fork, has_fork, open_fork, owner, set_apart};
 pub use handle::Handle;
 pub use house::EvictedStats;
 pub use inspect::read_stopped;

@@ -16,7 +16,7 @@ use super::core::Put;
 use super::error::LedgerError;
 use super::log::{self, Appender, End, Log, Lost, Opening, journal_dir};
 use super::store::{Folded, Store, StoreFault, database_dir, sync_path};
-use super::{Options, compact, migrate, snapshot};
+use super::{Options, compact, fork, migrate, snapshot};
 
 /// What was found at a start, for the status and for a person.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -34,6 +34,8 @@ pub struct Recovery {
     pub state_remade: Option<String>,
     /// The state was made anew from a journal that does not reach back far enough: stock must be counted.
     pub state_incomplete: bool,
+    /// Why this start set the earlier ledger apart and began a new one, if it did.
+    pub set_apart: Option<String>,
     pub migrated_from: Option<u64>,
     /// Bytes of the database before and after it was compacted.
     pub compacted: Option<(u64, u64)>,
@@ -77,6 +79,7 @@ pub(super) fn open(options: &Options, epoch: Epoch) -> Result<Opened, LedgerErro
     let dir = options.dir.as_path();
     make_lasting(dir).map_err(|e| cannot("create the data folder", &e))?;
     let lock = lock(dir)?;
+    fork::finish(dir)?;
     compact::finish(dir)?;
     let mut recovery = Recovery::default();
     let closed = Closed::read(dir);
@@ -124,11 +127,11 @@ pub(super) fn open(options: &Options, epoch: Epoch) -> Result<Opened, LedgerErro
         Some(Ok(store)) if store.folded().frame + 1 < log.numbers().0 => {
             let why = "it lacks what the journal no longer holds".to_owned();
             drop(store);
-            remake(dir, &replica, &log, why, &mut recovery)?
+            remake(options, &replica, &log, why, &mut recovery)?
         }
         Some(Ok(store)) => store,
-        Some(Err(why)) => remake(dir, &replica, &log, why, &mut recovery)?,
-        None if log.numbers().1 > 0 => remake(dir, &replica, &log, "it is gone".into(), &mut recovery)?,
+        Some(Err(why)) => remake(options, &replica, &log, why, &mut recovery)?,
+        None if log.numbers().1 > 0 => remake(options, &replica, &log, "it is gone".into(), &mut recovery)?,
         None => {
             // There was no last run, or it was cut while it made the first files: nobody was told of anything.
             recovery.clean = true;
@@ -138,7 +141,7 @@ pub(super) fn open(options: &Options, epoch: Epoch) -> Result<Opened, LedgerErro
     };
     let store = match compact::if_mostly_empty(dir, store, &mut recovery)? {
         Ok(store) => store,
-        Err(why) => remake(dir, &replica, &log, why, &mut recovery)?,
+        Err(why) => remake(options, &replica, &log, why, &mut recovery)?,
     };
     write_marker(dir, &replica)?;
     forget_closed(dir)?;
@@ -209,12 +212,13 @@ fn damage(fault: StoreFault) -> Result<String, LedgerError> {
 /// A state from the last snapshot; what the log holds after it is folded by whoever opens the ledger. It is made beside
 /// the old one and takes its place when it is whole: until then every start begins it again.
 fn remake(
-    dir: &Path,
+    options: &Options,
     replica: &ReplicaId,
     log: &Log,
     why: String,
     recovery: &mut Recovery,
 ) -> Result<Store, LedgerError> {
+    let dir = options.dir.as_path();
     let (database, beside) = (database_dir(dir), dir.join("ledger.remaking"));
     let cannot_remake = |e: io::Error| cannot("make the state anew", &e);
     fs::write(distrust_path(dir), b"").and_then(|()| sync_path(dir)).map_err(cannot_remake)?;
@@ -232,6 +236,10 @@ fn remake(
         store.checkpoint(std::iter::empty(), folded)?;
     }
     recovery.state_incomplete = store.folded().frame + 1 < log.numbers().0;
+    if recovery.state_incomplete && options.begin_anew && fork::may_shelve(dir) {
+        // The note of distrust stays: a crash before the ledger is set apart leads here again.
+        return Err(LedgerError::Incomplete(why));
+    }
     store.close()?;
     drop(store);
     if database.exists() {

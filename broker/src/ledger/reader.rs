@@ -105,6 +105,26 @@ impl Reader {
         Ok(taken)
     }
 
+    /// Stored chunks from the one that holds the record after `seq` on, as long as they fit in `bytes_max`; one always
+    /// does. Empty at the end.
+    pub fn chunks_after(&self, seq: Seq, bytes_max: usize) -> Result<Vec<(Head, Bytes)>, LedgerError> {
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        for stored in self.log.chunks_from(seq.next()) {
+            let stored = stored?;
+            if bytes > 0 && bytes + stored.bytes.len() > bytes_max {
+                break;
+            }
+            bytes += stored.bytes.len();
+            taken.push((stored.head, stored.bytes));
+        }
+        Ok(taken)
+    }
+
+    /// Stored chunks that begin below a seq, from the newest back.
+    pub fn chunks_below(&self, below: Seq) -> impl Iterator<Item = Result<(Head, Bytes), LedgerError>> + use<> {
+        self.log.chunks_below(below).map(|stored| stored.map(|stored| (stored.head, stored.bytes)))
+    }
+
     pub fn standing_at(&self, seq: Seq) -> Result<Standing, LedgerError> {
         if seq == Seq::ZERO {
             return Ok(Standing::At(Position::default()));

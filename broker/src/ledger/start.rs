@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::clocks::Clocks;
 use super::core::Core;
 use super::error::LedgerError;
+use super::fork;
 use super::group::{Pending, view};
 use super::handle::Handle;
 use super::house::House;
@@ -24,9 +25,10 @@ use super::state::State;
 use super::writer::{Options, Writer};
 
 impl<C: Core> Writer<C> {
-    /// Opens or creates the ledger and brings the state up to date. `epoch` names the ledger if it is created now.
+    /// Opens or creates the ledger and brings the state up to date. `epoch` names the ledger if it is created now, or
+    /// begun anew because too much of the old one is gone.
     pub fn open(options: Options, epoch: Epoch, mut core: C) -> Result<(Writer<C>, Handle<C>, Reader), LedgerError> {
-        let Opened { store, log, appender, snapshot, mut recovery, lock } = open::open(&options, epoch)?;
+        let Opened { store, log, appender, snapshot, mut recovery, lock } = opened(&options, epoch)?;
         let mut state = State::default();
         let replayed = super::replay::replay(&log, &store, &mut core, &mut state)?;
         recovery.replayed_records = replayed.records;
@@ -79,16 +81,39 @@ impl<C: Core> Writer<C> {
     }
 }
 
-/// The newest event's stamp, and the powered-on seconds of the newest chunk.
+/// Begins a new ledger if too much of the old one is gone and somebody else has the rest.
+fn opened(options: &Options, epoch: Epoch) -> Result<Opened, LedgerError> {
+    match open::open(options, epoch) {
+        Err(LedgerError::Incomplete(why)) => {
+            tracing::error!(%why, "the state cannot be made anew in full: a new ledger begins and takes over the rest");
+            let shelved = fork::shelve(&options.dir)?;
+            fork::set_apart(&options.dir, &why)?;
+            let mut opened = open::open(options, epoch)?;
+            opened.recovery.set_apart = Some(why);
+            opened.recovery.damaged.extend(shelved);
+            Ok(opened)
+        }
+        Ok(mut opened) if opened.recovery.state_incomplete => {
+            opened.recovery.damaged.extend(fork::shelve(&options.dir)?);
+            Ok(opened)
+        }
+        other => other,
+    }
+}
+
+/// The newest stamp, and the powered-on seconds of the newest chunk. What was journalled again has a stamp of its own
+/// time, so the clock goes on from what was not.
 fn newest(log: &Log) -> Result<(Stamp, u64), LedgerError> {
     let (mut stamp, mut powered_on_s) = (Stamp::default(), 0);
     for stored in log.chunks_back() {
         let chunk = stored?.open()?;
         powered_on_s = powered_on_s.max(chunk.body.powered_on_s);
         // A remnant may have kept no event.
-        if let Some((_, newest, _)) = chunk.events().next_back() {
-            stamp = newest;
-            break;
+        for (_, newest, event) in chunk.events().rev() {
+            stamp = stamp.max(newest);
+            if event.rejoined_of == 0 {
+                return Ok((stamp, powered_on_s));
+            }
         }
     }
     Ok((stamp, powered_on_s))

@@ -40,6 +40,8 @@ pub struct Options {
     pub limits: Limits,
     /// How long a commit waits for more to join it. Zero: what waits goes together, and nobody waits for others.
     pub commit_wait: Duration,
+    /// A ledger whose state cannot be made anew in full is set apart and a new one begun: somebody else has the rest.
+    pub begin_anew: bool,
     pub sabotage: Option<Sabotage>,
 }
 
@@ -108,7 +110,14 @@ impl<C: Core> Writer<C> {
             while let Some(item) = next {
                 match item {
                     Work::Inbound(batch) => self.take_batch(batch, perform)?,
-                    Work::Input(input) => self.take_input(input)?,
+                    Work::Input(input) => {
+                        if C::begins_group(&input) {
+                            self.commit(perform)?;
+                            // What that came to for persistent sessions.
+                            self.write()?;
+                        }
+                        self.take_input(input)?;
+                    }
                     Work::Stop => return self.leave(perform),
                 }
                 next = match self.full() {

@@ -8,7 +8,7 @@ use proto::wire::{
     CounterCell, CounterTotal, Event, IdCell, LineRefusal, MovementKind, Outcome, RegisterState, RegisterWrite, Status,
 };
 
-use super::tables::{COUNTED, COUNTER, ID, OWN};
+use super::tables::{COUNTED, COUNTER, ID, OWN, REJOINED};
 
 pub(super) fn event(placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
     let event = placed.event;
@@ -18,11 +18,15 @@ pub(super) fn event(placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
                 let dot = Dot { replica: placed.replica.clone(), seq: placed.first.plus(offset) };
                 put(Put::set(OWN, write.key.as_str(), own_register(write, &dot, &event.device).encode_to_vec()));
             }
-            Some(Of::Movement(movement)) if movement.kind() == MovementKind::Count => {
+            // A count of the life before said nothing of what this one knows.
+            Some(Of::Movement(movement)) if movement.kind() == MovementKind::Count && event.rejoined_of == 0 => {
                 put(Put::set(COUNTED, movement.gtin.to_be_bytes(), []));
             }
             _ => {}
         }
+    }
+    if event.rejoined_of > 0 {
+        put(Put::set(REJOINED, [], event.rejoined_of.to_be_bytes()));
     }
     if !event.request.is_empty() {
         let cell = IdCell {

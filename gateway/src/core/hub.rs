@@ -82,7 +82,9 @@ impl Gateway {
         match message {
             FromHub::Applied { position, hub_ms } => Ok(self.applied_up_to(position, hub_ms)),
             FromHub::Feed { incarnation, feed } => self.adopt(incarnation, feed, now, ledger),
-            FromHub::Past(_) | FromHub::Followed(_) => Ok(Step::nothing()),
+            // The uplink compares it with the journal of the life before, on its way here.
+            FromHub::Past(past) => self.past(&past, None, now, ledger),
+            FromHub::Followed { incarnation, followed } => self.followed(incarnation, &followed, ledger),
         }
     }
 

@@ -2,64 +2,69 @@
 
 use std::ops::ControlFlow;
 
-use broker::ledger::{LedgerError, Now, Put, Read};
+use broker::ledger::{LedgerError, Now, Put, Read, Table};
 use proto::dedupe::{self, Repeat};
 use proto::id::{DeviceName, RequestId};
 use proto::wire::IdCell;
 
-use super::tables::{ID, decode, id_key};
+use super::tables::{ID, PAST_IDS, decode, id_key};
 
 const KEEP_S: u64 = 7 * 24 * 3600;
 /// The most ids that are kept. Past it they are kept for less time; `status` shows for how long.
-const IDS_MAX: u64 = 2_000_000;
+pub(super) const IDS_MAX: u64 = 2_000_000;
 /// Never for less than this, whatever it takes: devices send again within minutes.
 const KEEP_LEAST_S: u64 = 3600;
 /// Cells looked at per tick, and the pause between two rounds.
 const SWEEP_CELLS: usize = 256;
 const PAUSE_MS: u64 = 600_000;
 
-/// What an id that was answered before says to the same id now.
+/// What an id that was answered before, in this life of the ledger or an earlier one, says to the same id now.
 pub(super) fn look_up(
     ledger: &dyn Read,
     device: &DeviceName,
     id: &RequestId,
     digest: u32,
 ) -> Result<Option<(Repeat, u64)>, LedgerError> {
-    let Some(value) = ledger.get(ID, &id_key(device, id))? else { return Ok(None) };
-    let first: IdCell = decode(ID, &value)?;
-    Ok(Some((dedupe::compare(&first, digest), first.first_seq)))
+    let key = id_key(device, id);
+    for table in [ID, PAST_IDS] {
+        if let Some(value) = ledger.get(table, &key)? {
+            let first: IdCell = decode(table, &value)?;
+            return Ok(Some((dedupe::compare(&first, digest), first.first_seq)));
+        }
+    }
+    Ok(None)
 }
 
 /// Walks over the ids a few at a time and lets the old ones go.
 #[derive(Debug)]
 pub(super) struct Sweep {
+    table: Table,
     from: Vec<u8>,
     seen: u64,
     rest_until_ms: u64,
     pub(super) keep_s: u64,
 }
 
-impl Default for Sweep {
-    fn default() -> Self {
-        Sweep { from: Vec::new(), seen: 0, rest_until_ms: 0, keep_s: KEEP_S }
-    }
-}
-
 impl Sweep {
+    pub(super) fn of(table: Table) -> Sweep {
+        Sweep { table, from: Vec::new(), seen: 0, rest_until_ms: 0, keep_s: KEEP_S }
+    }
+
     pub(super) fn expired(&mut self, now: &Now, ledger: &dyn Read) -> Result<Vec<Put>, LedgerError> {
         if now.mono_ms < self.rest_until_ms {
             return Ok(Vec::new());
         }
         let (mut looked, mut gone, mut next) = (0, Vec::new(), None);
         let mut damaged = None;
-        ledger.scan(ID, &self.from, &mut |key, value| {
+        let table = self.table;
+        ledger.scan(table, &self.from, &mut |key, value| {
             if looked == SWEEP_CELLS {
                 next = Some(key.to_vec());
                 return ControlFlow::Break(());
             }
             looked += 1;
-            match decode::<IdCell>(ID, value) {
-                Ok(cell) if cell.powered_on_s + self.keep_s < now.powered_on_s => gone.push(Put::delete(ID, key)),
+            match decode::<IdCell>(table, value) {
+                Ok(cell) if cell.powered_on_s + self.keep_s < now.powered_on_s => gone.push(Put::delete(table, key)),
                 Ok(_) => self.seen += 1,
                 Err(error) => damaged = Some(error),
             }

@@ -2,8 +2,8 @@
 //!
 //! `requests.rs` decides requests, `replies.rs` answers them, `stock.rs` holds counters, `items.rs` registers, `ids.rs`
 //! idempotency, `time.rs` what is taken for the time, `again.rs` refusals that are handed in again, `hub.rs` and `feed.rs`
-//! what the hub says, `present.rs` what it is told ahead of the journal, `check.rs` whether both hold the same, `fold.rs`
-//! what the journal means.
+//! what the hub says, `present.rs` what it is told ahead of the journal, `check.rs` whether both hold the same,
+//! `takeover.rs` and `rejournal.rs` what is taken over from earlier lives of the ledger, `fold.rs` what the journal means.
 
 mod again;
 mod check;
@@ -13,11 +13,13 @@ mod hub;
 mod ids;
 mod items;
 mod present;
+mod rejournal;
 mod replies;
 mod requests;
 mod status;
 mod stock;
 mod tables;
+mod takeover;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -30,10 +32,11 @@ use broker::ledger::{Core, LedgerError, Now, Placed, Put, Read, Step};
 use broker::node::rejects::Again;
 use broker::quota::RejectQuota;
 use bytes::Bytes;
+use proto::chunk::Position;
 use proto::clock::{Clock, Stamp};
 use proto::id::{DeviceName, Seq};
 use proto::wire::up::Of as UpOf;
-use proto::wire::{Beat, CounterTotal, Present};
+use proto::wire::{Beat, CounterTotal, Past, Present};
 
 use self::check::CheckTimer;
 pub use self::fold::{line_refusals, outcome_of};
@@ -44,6 +47,9 @@ use self::ids::Sweep;
 use self::items::Items;
 use self::status::Tally;
 use self::stock::Stock;
+use self::tables::{ID, PAST_IDS};
+pub use self::takeover::ForkSays;
+use self::takeover::Takeover;
 use self::time::Time;
 use crate::decode::{Limits, ScanMode};
 use crate::sync::{Ack, FromHub, PresentAsk};
@@ -65,6 +71,14 @@ pub struct Rules {
 pub enum Input {
     FromHub(FromHub),
     Link(LinkState),
+    /// A part of what the hub has of earlier lives of this ledger, and the newest position in it that the journal of the
+    /// life before has too, if that is still here.
+    Past {
+        past: Past,
+        common: Option<Position>,
+    },
+    /// Of the journal of the life before.
+    Fork(ForkSays),
     /// The uplink wants to say the present ahead of the journal.
     Present(PresentAsk),
     Status(tokio::sync::oneshot::Sender<serde_json::Value>),
@@ -92,6 +106,12 @@ pub enum Effect {
         parts: Vec<Present>,
         looked: u64,
     },
+    /// The next chunks of the life before are wanted, after this seq.
+    ReadFork {
+        after: Seq,
+    },
+    /// All of the life before is taken over: its journal may go.
+    ForkDone,
     /// Something for the hub that is said again if it is lost.
     Say(UpOf),
     /// How the store is doing, for the hub; the uplink adds what it knows of the backlog.
@@ -108,6 +128,8 @@ pub struct Gateway {
     items: Items,
     hub: HubView,
     sweep: Sweep,
+    past_sweep: Sweep,
+    takeover: Takeover,
     quota: RejectQuota,
     tally: Tally,
     check: CheckTimer,
@@ -122,7 +144,9 @@ impl Gateway {
             items: Items::default(),
             hub: HubView::following(&rules.follow),
             rules,
-            sweep: Sweep::default(),
+            sweep: Sweep::of(ID),
+            past_sweep: Sweep::of(PAST_IDS),
+            takeover: Takeover::default(),
             quota: RejectQuota::default(),
             tally: Tally::default(),
             check: CheckTimer::default(),
@@ -172,10 +196,12 @@ impl Core for Gateway {
         let mut step = match input {
             Input::FromHub(message) => self.heard(message, &now, ledger)?,
             Input::Again(again) => self.again(again, &now, ledger)?,
-            Input::Link(state) => {
-                self.hub.link = state;
-                Step::nothing()
+            Input::Link(state) => self.link_changed(state),
+            Input::Past { past, common } => {
+                self.hub.heard_mono_ms = Some(now.mono_ms);
+                self.past(&past, common, &now, ledger)?
             }
+            Input::Fork(says) => self.fork_says(says, &now, ledger)?,
             Input::Present(ask) => {
                 let (parts, looked) = present::since(ask, ledger)?;
                 Step { then: vec![Effect::Present { parts, looked }], ..Step::nothing() }
@@ -189,11 +215,18 @@ impl Core for Gateway {
         Ok(step)
     }
 
+    /// What is taken over comes with the totals of its own movements and no others.
+    fn begins_group(input: &Input) -> bool {
+        matches!(input, Input::Fork(_) | Input::Past { .. })
+    }
+
     fn tick(&mut self, now: &Now, ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
         let now = &self.time.believed(now);
-        let lazy = self.sweep.expired(now, ledger)?;
+        let mut lazy = self.sweep.expired(now, ledger)?;
+        lazy.extend(self.past_sweep.expired(now, ledger)?);
         let mut then = self.report(now, ledger);
         then.extend(self.check(now, ledger)?);
+        then.extend(self.ask_for_the_past(now));
         let mut step = Step { lazy, then, ..Step::nothing() };
         self.anchor(&mut step, now);
         Ok(step)
@@ -215,6 +248,7 @@ impl Core for Gateway {
         self.clock = Clock::resume(last);
         self.time.resume(ledger)?;
         self.hub.resume(ledger)?;
+        self.takeover.resume(ledger)?;
         let mut then: Vec<Effect> = self.hub.acks().map(Effect::FeedAck).collect();
         then.extend(self.stock.resume(ledger)?);
         then.extend(items::all(ledger)?);

@@ -121,13 +121,16 @@ fn each_cell(ledger: &dyn Read, table: Table, each: &mut dyn FnMut(Gtin, Units))
 pub(super) fn moved_since(ledger: &dyn Read, gtin: Gtin, since: WallMs) -> Result<Option<Units>, LedgerError> {
     let (mut sum, mut oldest, mut seen, mut reached) = (Units(0), Seq(1), 0, false);
     ledger.events_back(&mut |first, stamp, event| {
-        if stamp.ms() < since {
+        // What was journalled again is of its own time; what comes before it in the journal is newer.
+        if stamp.ms() < since && event.rejoined_of == 0 {
             reached = true;
             return ControlFlow::Break(());
         }
         for record in &event.records {
             match &record.of {
-                Some(Of::Movement(movement)) if movement.gtin == gtin.number() => sum += Units(movement.units),
+                Some(Of::Movement(movement)) if movement.gtin == gtin.number() && stamp.ms() >= since => {
+                    sum += Units(movement.units)
+                }
                 _ => {}
             }
         }

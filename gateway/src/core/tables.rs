@@ -21,7 +21,12 @@ pub(super) const PAST: Table = Table(7);
 pub(super) const ELSEWHERE: Table = Table(8);
 /// gtin → nothing: it was counted in this life of the ledger. Folded.
 pub(super) const COUNTED: Table = Table(9);
+/// device ‖ 0 ‖ request id → what an earlier life answered. Put; old ones are swept.
+pub(super) const PAST_IDS: Table = Table(10);
+/// Nothing → up to where the journal of the life before is journalled again in this one. Folded.
+pub(super) const REJOINED: Table = Table(11);
 
+pub(super) const SYNC_TAKEOVER: &[u8] = b"takeover";
 pub(super) const SYNC_APPLIED: &[u8] = b"applied";
 pub(super) const SYNC_UNANCHORED: &[u8] = b"unanchored";
 

@@ -73,7 +73,8 @@ impl Gateway {
 
     /// Says with the step that there are records without a time, or, once it is known, what their time was.
     pub(super) fn anchor(&mut self, step: &mut Step<Effect>, now: &Now) {
-        if !self.time.unanchored && step.events.iter().any(|draft| draft.event.unsynced) {
+        if !self.time.unanchored && step.events.iter().any(|draft| draft.event.unsynced && draft.event.rejoined_of == 0)
+        {
             self.time.unanchored = true;
             step.puts.push(Put::set(SYNC, SYNC_UNANCHORED, self.time.run.0.to_be_bytes()));
         }

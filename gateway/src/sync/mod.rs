@@ -69,7 +69,10 @@ pub enum FromHub {
     /// A part of what the hub holds of this site's journals.
     Past(Past),
     /// The hub has closed the journal of an earlier life of this ledger.
-    Followed(Followed),
+    Followed {
+        incarnation: u64,
+        followed: Followed,
+    },
 }
 
 /// What a message of the hub means.
@@ -218,7 +221,9 @@ impl Session {
                 Ok(Heard::Said(FromHub::Feed { incarnation: self.incarnation, feed }))
             }
             (Some(DownOf::Past(past)), Phase::Streaming) => Ok(Heard::Said(FromHub::Past(past))),
-            (Some(DownOf::Followed(followed)), Phase::Streaming) => Ok(Heard::Said(FromHub::Followed(followed))),
+            (Some(DownOf::Followed(followed)), Phase::Streaming) => {
+                Ok(Heard::Said(FromHub::Followed { incarnation: self.incarnation, followed }))
+            }
             _ => Ok(Heard::Ignored),
         }
     }

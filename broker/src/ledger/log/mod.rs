@@ -130,7 +130,7 @@ impl Log {
         let undated = |s: &&Segment| s.chunks > 0 && s.powered_on_s.is_none();
         let segments: Vec<Segment> = self.segments().iter().filter(undated).cloned().collect();
         for segment in segments {
-            let newest = segment.parts_back()?.into_iter().next();
+            let newest = segment.parts_below(Seq(u64::MAX))?.into_iter().next();
             let chunk = newest.and_then(|part| part.filter_map(|f| f.and_then(stored).transpose()).last());
             let Some(chunk) = chunk else { continue };
             let powered_on_s = chunk?.open()?.body.powered_on_s;
@@ -191,20 +191,27 @@ impl Log {
 
     /// Chunks from the newest back, as far as they are here.
     pub(super) fn chunks_back(&self) -> impl Iterator<Item = Result<Stored, LedgerError>> + use<> {
+        self.chunks_below(Seq(u64::MAX))
+    }
+
+    /// Chunks that begin below `below`, from the newest back.
+    pub(super) fn chunks_below(&self, below: Seq) -> impl Iterator<Item = Result<Stored, LedgerError>> + use<> {
         let log = self.clone();
-        let firsts: Vec<u64> = self.segments().iter().rev().map(|segment| segment.first).collect();
+        let holds = |segment: &&Segment| segment.before.seq.next() < below;
+        let firsts: Vec<u64> = self.segments().iter().rev().filter(holds).map(|segment| segment.first).collect();
         let parts = firsts.into_iter().flat_map(move |first| {
             // Dropped or rewritten meanwhile: looked up and opened under the lock, so that it is what the index says.
             let segments = log.segments();
-            match segments.iter().find(|segment| segment.first == first).map_or(Ok(vec![]), Segment::parts_back) {
+            match segments.iter().find(|segment| segment.first == first).map_or(Ok(vec![]), |s| s.parts_below(below)) {
                 Ok(parts) => parts.into_iter().map(Ok).collect(),
                 Err(error) => vec![Err(error)],
             }
         });
-        parts.flat_map(|part| match part {
+        parts.flat_map(move |part| match part {
             Err(error) => vec![Err(error)],
             Ok(part) => {
                 let mut chunks: Vec<_> = part.map(|f| f.and_then(stored)).filter_map(Result::transpose).collect();
+                chunks.retain(|found| found.as_ref().map_or(true, |stored: &Stored| stored.head.first < below));
                 chunks.reverse();
                 chunks
             }

@@ -139,13 +139,14 @@ impl Segment {
         self.frames(offset, self.len)
     }
 
-    /// Parts of it, from the last back; each begins with a chunk or at the start.
-    pub(super) fn parts_back(&self) -> Result<Vec<Frames>, LedgerError> {
+    /// Parts of it that begin below a seq, from the last back; each begins with a chunk or at the start.
+    pub(super) fn parts_below(&self, below: Seq) -> Result<Vec<Frames>, LedgerError> {
         let file = Arc::new(self.open()?);
         let starts = std::iter::once(HEADER_BYTES).chain(self.marks.iter().map(|mark| mark.offset).skip(1));
         let ends = self.marks.iter().map(|mark| mark.offset).skip(1).chain(std::iter::once(self.len));
         let part = |(from, to)| self.frames_of(file.clone(), from, to);
-        let mut parts: Vec<_> = starts.zip(ends).map(part).collect();
+        let wanted = 1 + self.marks.iter().skip(1).take_while(|mark| mark.first < below).count();
+        let mut parts: Vec<_> = starts.zip(ends).take(wanted).map(part).collect();
         parts.reverse();
         Ok(parts)
     }

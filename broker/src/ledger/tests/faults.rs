@@ -3,13 +3,13 @@
 use super::*;
 
 /// A ledger of 1,600 notes over several segments, stopped or killed, and what it held.
-struct Made {
-    dir: TempDir,
+pub(super) struct Made {
+    pub(super) dir: TempDir,
     sent: Vec<String>,
     state: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
-async fn made(clean: bool) -> Made {
+pub(super) async fn made(clean: bool) -> Made {
     let dir = tempfile::tempdir().unwrap();
     let ledger = Running::open(bounded(dir.path(), 1 << 20)).unwrap();
     let sent = noise(1_600);

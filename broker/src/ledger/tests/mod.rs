@@ -4,6 +4,7 @@ mod attacks;
 mod backup;
 mod eviction;
 mod faults;
+mod fork;
 mod older;
 
 use std::collections::BTreeMap;
@@ -128,6 +129,7 @@ fn options(dir: &Path) -> Options {
         site: "harbour".parse().unwrap(),
         limits: LIMITS,
         commit_wait: Duration::ZERO,
+        begin_anew: false,
         sabotage: None,
     }
 }

@@ -57,6 +57,9 @@ fn recovery(recovery: &Value, out: &mut Exposition) {
     out.gauge("tillsync_recovery_lost_records", "Records that the start found damaged.", &lost.into());
     let files = recovery["damaged"].as_array().map_or(0, Vec::len);
     out.gauge("tillsync_recovery_damaged_files", "Files that the start set aside as damaged.", &files.into());
+    let set_apart = recovery["set_apart"].is_string();
+    let help = "1 if the start set the earlier ledger apart and began a new one.";
+    out.gauge("tillsync_recovery_set_apart", help, &set_apart.into());
     let remade = recovery["state_remade"].is_string();
     out.gauge("tillsync_recovery_state_remade", "1 if the start made the state anew.", &remade.into());
     let help = "1 if the state was made anew from a journal that does not reach back far enough: count the stock.";

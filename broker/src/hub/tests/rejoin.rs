@@ -1,0 +1,153 @@
+//! Earlier lives of a site's ledger: what the hub has of them, and how one is closed.
+
+use proto::wire::down::Of as DownOf;
+use proto::wire::{Down, Followed, Follows, Past, Recall};
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::recall::look_back;
+
+/// A hub of which a test hears what it says to a site.
+struct Heard {
+    hub: Running,
+    effects: mpsc::UnboundedReceiver<Effect>,
+}
+
+impl Heard {
+    async fn open() -> Heard {
+        let (said, effects) = mpsc::unbounded_channel();
+        let hub = Running::open_heard(tempfile::tempdir().unwrap(), move |effect| drop(said.send(effect))).await;
+        Heard { hub, effects }
+    }
+
+    async fn hello(&self, site: &str, epoch: u64) {
+        let hello = Hello { protocol: 2, site: site.into(), epoch, journal_to: 1 << 40, ..Hello::default() };
+        self.hub.up(site, UpOf::Hello(Hello { journal_from: 1, ..hello })).await;
+    }
+
+    /// The newest answer of this kind.
+    async fn answer<T>(&mut self, pick: impl Fn(&DownOf) -> Option<T>) -> T {
+        loop {
+            let Some(Effect::Publish { topic, payload, .. }) = self.effects.recv().await else { continue };
+            if !topic.starts_with("down/") {
+                continue;
+            }
+            if let Some(found) = Down::decode(payload).unwrap().of.as_ref().and_then(&pick) {
+                return found;
+            }
+        }
+    }
+
+    async fn recall(&mut self, site: &str, recall: Recall) -> Result<Question, Past> {
+        self.hub.up(site, UpOf::Recall(recall)).await;
+        loop {
+            match self.effects.recv().await.unwrap() {
+                Effect::Recall(question) => return Ok(question),
+                Effect::Publish { payload, .. } => {
+                    if let Ok(Down { of: Some(DownOf::Past(past)), .. }) = Down::decode(payload) {
+                        return Err(past);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    async fn follows(&mut self, follows: Follows) -> Result<Followed, String> {
+        self.hub.up("hill", UpOf::Follows(follows)).await;
+        self.answer(|of| match of {
+            DownOf::Followed(followed) => Some(Ok(*followed)),
+            DownOf::Turned(turned) => Some(Err(turned.code.clone())),
+            _ => None,
+        })
+        .await
+    }
+}
+
+fn note(text: &str) -> Vec<Of> {
+    vec![Of::Note(Note { kind: "activity".into(), payload: text.to_owned().into() })]
+}
+
+fn journal(epoch: u64) -> Site {
+    let replica = ReplicaId { site: "hill".parse().unwrap(), epoch: Epoch(epoch) };
+    Site { replica, at: Position::default() }
+}
+
+#[tokio::test]
+async fn a_new_life_gets_the_chunks_of_earlier_ones_newest_first_in_parts() {
+    let mut heard = Heard::open().await;
+    heard.hello("hill", 1).await;
+    let past = heard.recall("hill", Recall::default()).await.expect_err("a first life has no past");
+    assert_eq!(past, Past::default());
+    let (mut old, mut other) = (journal(1), Site::hello(&heard.hub, "harbour").await);
+    let mut sent = Vec::new();
+    for n in 0..20 {
+        sent.push(Bytes::from(old.seal(note(&format!("hill {n} {}", "x".repeat(200))))));
+        old.send_bytes(&heard.hub, sent[n].to_vec()).await;
+        other.send(&heard.hub, note("harbour")).await;
+    }
+    heard.hello("hill", 2).await;
+    let mut new = journal(2);
+    new.send(&heard.hub, note("of the life that asks")).await;
+    for (answer_bytes, read_bytes) in [(1 << 20, 1 << 20), (1, 1 << 20), (500, 1 << 20), (1 << 20, 1)] {
+        let (mut found, mut below, mut parts) = (Vec::new(), 0, 0);
+        loop {
+            let question = heard.recall("hill", Recall { below, epoch: 0 }).await.expect("it had a life before");
+            let past = look_back(&heard.hub.reader, &question, answer_bytes, read_bytes).unwrap();
+            assert_eq!(past.below, below);
+            assert!(past.next_below == 0 || below == 0 || past.next_below < below, "it goes back: {past:?}");
+            found.extend(past.chunk);
+            (below, parts) = (past.next_below, parts + 1);
+            if below == 0 {
+                break;
+            }
+        }
+        assert!(found.iter().eq(sent.iter().rev()), "{answer_bytes} {read_bytes}");
+        assert_eq!(parts > 1, answer_bytes < 1_000 || read_bytes == 1);
+    }
+    // What is too old does not matter, unless a position in common is looked for.
+    let question = heard.recall("hill", Recall::default()).await.unwrap();
+    let late = Question { since_ms: u64::MAX, ..question };
+    assert_eq!(look_back(&heard.hub.reader, &late, 1 << 20, 1 << 20).unwrap(), Past::default());
+    assert_eq!(heard.recall("hill", Recall { below: 0, epoch: 1 }).await.unwrap().since_ms, 0);
+}
+
+#[tokio::test]
+async fn a_life_is_closed_once_and_for_good() {
+    let mut heard = Heard::open().await;
+    heard.hello("hill", 1).await;
+    let mut old = journal(1);
+    old.send(&heard.hub, note("one")).await;
+    let at = old.at;
+    old.send(&heard.hub, note("two")).await;
+    heard.hello("hill", 2).await;
+    let named = |epoch, Position { seq, hash }: Position| Follows { epoch, seq: seq.0, hash: hash.0.to_vec().into() };
+    let beyond = Position { seq: Seq(3), ..old.at };
+    let differs = Position { hash: at.hash, ..old.at };
+    for wrong in [named(1, beyond), named(1, differs), named(2, Position::default()), named(77, at)] {
+        assert_eq!(heard.follows(wrong.clone()).await, Err("follows_unknown".into()), "{wrong:?}");
+        heard.hello("hill", 2).await;
+    }
+    let closed = heard.follows(named(1, at)).await.unwrap();
+    assert_eq!((closed.epoch, closed.applied_seq), (1, 2), "the hub has more of it than was named");
+    assert_eq!(heard.follows(named(1, at)).await, Ok(closed), "said again");
+    // A ledger that never came this far may be closed where it began.
+    assert_eq!(heard.follows(named(78, Position::default())).await.map(|closed| closed.applied_seq), Ok(0));
+    for epoch in [1, 78] {
+        heard.hello("hill", epoch).await;
+        let code = heard.answer(|of| if let DownOf::Turned(turned) = of { Some(turned.code.clone()) } else { None });
+        assert_eq!(code.await, "retired");
+    }
+    let dir = heard.hub.stop().await;
+    let records = Running::records(&dir).await;
+    assert_eq!(records.iter().filter(|of| matches!(of, Of::SiteFollows(_))).count(), 2);
+    // Also over a restart.
+    let (said, effects) = mpsc::unbounded_channel();
+    let hub = Running::open_heard(dir, move |effect| drop(said.send(effect))).await;
+    let mut heard = Heard { hub, effects };
+    heard.hello("hill", 1).await;
+    assert_eq!(
+        heard.answer(|of| if let DownOf::Turned(t) = of { Some(t.code.clone()) } else { None }).await,
+        "retired"
+    );
+}

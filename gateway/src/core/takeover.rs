@@ -1,0 +1,336 @@
+//! Taking over what earlier lives of this site's ledger left: which requests they answered, from the hub; and the records
+//! that the life before, on this box, had and the hub did not, from its journal.
+//!
+//! Stock and registers come by the feed (`feed.rs`); ids come with `Past`, newest first. If a journal was set apart (the
+//! *fork*), those answers also show the newest position that it and the hub have in common. The hub then closes that
+//! life, and what the fork has after that position is journalled again (`rejournal.rs`). How far all this is stands in the
+//! ledger, so a crash or a lost link only interrupts it.
+
+use std::collections::BTreeMap;
+
+use broker::ledger::{Draft, LedgerError, Now, Put, Read, Step};
+use bytes::Bytes;
+use prost::Message;
+use proto::chunk::{self, Position};
+use proto::gtin::Gtin;
+use proto::id::{Epoch, Seq, Units};
+use proto::wire::record::Of;
+use proto::wire::up::Of as UpOf;
+use proto::wire::{
+    Closed, Event, Followed, Follows, IdCell, Movement, MovementKind, Past, Recall, Record, TakeoverCell, Watermark,
+};
+use serde_json::{Value, json};
+
+use super::feed::OWN_PAST;
+use super::fold::outcome_of;
+use super::hub::LinkState;
+use super::ids::IDS_MAX;
+use super::tables::{COUNTED, ID, PAST_IDS, REJOINED, SYNC, SYNC_TAKEOVER, counter_key, decode};
+use super::{Effect, Gateway};
+
+/// A question that was not answered is asked again after this long.
+const RECALL_AGAIN_MS: u64 = 10_000;
+const FOLLOWS_AGAIN_MS: u64 = 1_000;
+/// Items that one answer of the hub can correct; a device repeats the requests of some minutes, not those of a week.
+const TAKEN_BACK_MAX: usize = 500;
+
+/// What whoever reads the fork says.
+#[derive(Debug)]
+pub enum ForkSays {
+    /// There is one, of this life, set apart for this reason; its journal ends here. Said before anything else.
+    Here { epoch: Epoch, why: String, end: Seq },
+    /// It cannot be read: nothing is taken from it, and it is kept.
+    Unreadable(String),
+    /// The chunks after this seq, as it stored them; none at the end.
+    Part { after: Seq, chunks: Vec<Bytes> },
+}
+
+/// How far it is.
+#[derive(Debug, Default)]
+pub(super) struct Takeover {
+    cell: TakeoverCell,
+    pub(super) fork: Option<Fork>,
+    unreadable: Option<String>,
+    /// The hub was asked something at this moment of the process's time.
+    asked_ms: Option<u64>,
+}
+
+/// The journal of the life before.
+#[derive(Debug)]
+pub(super) struct Fork {
+    pub(super) epoch: Epoch,
+    why: String,
+    end: Seq,
+    /// Up to where its records are journalled again; beyond this the next part is being read.
+    pub(super) at: Seq,
+}
+
+impl Takeover {
+    pub(super) fn resume(&mut self, ledger: &dyn Read) -> Result<(), LedgerError> {
+        if let Some(value) = ledger.get(SYNC, SYNC_TAKEOVER)? {
+            self.cell = decode(SYNC, &value)?;
+        }
+        Ok(())
+    }
+
+    /// The hub's journal must be looked through.
+    fn recalls(&self) -> bool {
+        !self.cell.recalled || (self.fork.is_some() && self.cell.common.is_none())
+    }
+
+    fn question(&self) -> Option<UpOf> {
+        if self.cell.done {
+            return None;
+        }
+        if self.recalls() {
+            let fork = self.fork.as_ref().filter(|_| self.cell.common.is_none());
+            let below = if self.cell.recalled { 0 } else { self.cell.below };
+            return Some(UpOf::Recall(Recall { below, epoch: fork.map_or(0, |fork| fork.epoch.0) }));
+        }
+        let (fork, common) = (self.fork.as_ref()?, self.cell.common.as_ref()?);
+        let follows = Follows { epoch: fork.epoch.0, seq: common.seq, hash: common.hash.clone() };
+        self.cell.closed.is_none().then_some(UpOf::Follows(follows))
+    }
+
+    /// What to ask the hub now, if anything.
+    fn ask(&mut self, now: &Now) -> Option<Effect> {
+        let question = self.question()?;
+        let again_ms = if matches!(question, UpOf::Recall(_)) { RECALL_AGAIN_MS } else { FOLLOWS_AGAIN_MS };
+        if self.asked_ms.is_some_and(|asked| now.mono_ms < asked + again_ms) {
+            return None;
+        }
+        self.asked_ms = Some(now.mono_ms);
+        Some(Effect::Say(question))
+    }
+
+    fn put(&self) -> Put {
+        Put::set(SYNC, SYNC_TAKEOVER, self.cell.encode_to_vec())
+    }
+
+    fn end_if_all_is_done(&mut self) {
+        let nothing_else = self.fork.is_none() && self.unreadable.is_none();
+        self.cell.done |= self.cell.recalled && nothing_else;
+    }
+
+    /// Up to where the hub had the fork's journal when it was closed, if it was.
+    pub(super) fn closed(&self) -> Option<(Seq, Seq)> {
+        let (common, closed) = (self.cell.common.as_ref()?, self.cell.closed.as_ref()?);
+        Some((Seq(common.seq), Seq(closed.applied_seq)))
+    }
+
+    pub(super) fn end(&mut self) -> (Put, Effect) {
+        self.cell.done = true;
+        self.fork = None;
+        (self.put(), Effect::ForkDone)
+    }
+
+    pub(super) fn status(&self, has_hub: bool) -> Value {
+        let state = match (has_hub, self.cell.done, self.asked_ms) {
+            (false, false, _) if self.fork.is_none() => "none",
+            (_, true, _) => "done",
+            (_, false, None) if self.cell.closed.is_none() => "waiting",
+            _ => "taking over",
+        };
+        let fork = self.fork.as_ref().map(|fork| {
+            json!({
+                "ledger": fork.epoch.to_string(),
+                "why": fork.why,
+                "common_seq": self.cell.common.as_ref().map(|common| common.seq),
+                "at_seq": fork.at.0,
+                "end_seq": fork.end.0,
+            })
+        });
+        json!({ "state": state, "ids": self.cell.ids, "fork": fork, "fork_unreadable": self.unreadable })
+    }
+}
+
+impl Gateway {
+    /// Called every tick: nothing waits for an answer that may have been lost.
+    pub(super) fn ask_for_the_past(&mut self, now: &Now) -> Option<Effect> {
+        let connected = self.rules.has_hub && self.hub.link == LinkState::Connected;
+        if connected { self.takeover.ask(now) } else { None }
+    }
+
+    /// The link changed: what was asked over the old one is not answered any more.
+    pub(super) fn link_changed(&mut self, state: LinkState) -> Step<Effect> {
+        let mut step = Step::nothing();
+        self.takeover.asked_ms = None;
+        if matches!(&state, LinkState::Turned { code, .. } if code == "follows_unknown")
+            && self.takeover.cell.closed.is_none()
+        {
+            // The hub was restored since it told us: what it has in common with the fork must be found anew.
+            let ids = self.takeover.cell.ids;
+            self.takeover.cell = TakeoverCell { ids, ..TakeoverCell::default() };
+            step.puts.push(self.takeover.put());
+        }
+        self.hub.link = state;
+        step
+    }
+
+    /// A part of what the hub has of earlier lives, and the newest position in it that the fork has too.
+    pub(super) fn past(
+        &mut self,
+        past: &Past,
+        common: Option<Position>,
+        now: &Now,
+        ledger: &dyn Read,
+    ) -> Result<Step<Effect>, LedgerError> {
+        let mut step = Step::nothing();
+        let asked = match self.takeover.question() {
+            Some(UpOf::Recall(recall)) => recall.below,
+            _ => return Ok(step),
+        };
+        let goes_back = past.next_below == 0 || asked == 0 || past.next_below < asked;
+        if past.below != asked || !goes_back {
+            return Ok(step);
+        }
+        // The newest answer to an id counts, and the chunks come newest first.
+        let (mut ids, mut twice) = (BTreeMap::new(), BTreeMap::new());
+        for bytes in &past.chunk {
+            self.ids_in(bytes, now, ledger, &mut ids, &mut twice)?;
+        }
+        step.events.extend(self.take_back(twice, now, ledger)?);
+        let takeover = &mut self.takeover;
+        takeover.cell.ids += ids.len() as u64;
+        takeover.cell.below = past.next_below;
+        takeover.cell.recalled = past.next_below == 0;
+        if takeover.fork.is_some() && takeover.cell.common.is_none() {
+            // If nothing is in common to the very end, the hub has nothing of it.
+            let found = common.or(takeover.cell.recalled.then_some(Position::default()));
+            takeover.cell.common = found.map(|position| Watermark {
+                seq: position.seq.0,
+                hash: position.hash.0.to_vec().into(),
+                applied_ms: 0,
+            });
+        }
+        takeover.end_if_all_is_done();
+        takeover.asked_ms = None;
+        step.then.extend(takeover.ask(now));
+        // In this order: ids that are there without the note of how far it is are only looked for again.
+        step.puts.extend(ids.into_iter().map(|(key, cell)| Put::set(PAST_IDS, key, cell.encode_to_vec())));
+        step.puts.push(self.takeover.put());
+        Ok(step)
+    }
+
+    fn ids_in(
+        &self,
+        bytes: &[u8],
+        now: &Now,
+        ledger: &dyn Read,
+        ids: &mut BTreeMap<Vec<u8>, IdCell>,
+        twice: &mut BTreeMap<Gtin, Units>,
+    ) -> Result<(), LedgerError> {
+        // What the hub could not read either it has set aside.
+        let Ok(chunk) = chunk::open(bytes) else { return Ok(()) };
+        if chunk.head.replica.site != ledger.replica().site || chunk.head.replica == *ledger.replica() {
+            return Ok(());
+        }
+        for (first, _, event) in chunk.events().filter(|(_, _, event)| !event.request.is_empty()) {
+            let key = [event.device.as_bytes(), b"\0", event.request.as_bytes()].concat();
+            let room = self.takeover.cell.ids + (ids.len() as u64) < IDS_MAX;
+            if !room || ids.contains_key(&key) || ledger.get(PAST_IDS, &key)?.is_some() {
+                continue;
+            }
+            if let Some(value) = ledger.get(ID, &key)?
+                && decode::<IdCell>(ID, &value)?.digest == event.digest
+            {
+                moved_by(event, ledger, twice)?;
+            }
+            let cell = IdCell {
+                digest: event.digest,
+                first_seq: first.0,
+                outcome: Some(outcome_of(event)),
+                powered_on_s: now.powered_on_s,
+            };
+            ids.insert(key, cell);
+        }
+        Ok(())
+    }
+
+    /// A device sent a request again before this life knew that an earlier one had answered it, so it was done twice: the
+    /// second time is taken back.
+    fn take_back(
+        &mut self,
+        twice: BTreeMap<Gtin, Units>,
+        now: &Now,
+        ledger: &dyn Read,
+    ) -> Result<Option<Draft>, LedgerError> {
+        let mut records = Vec::new();
+        for (gtin, units) in twice.into_iter().filter(|(_, units)| *units != Units(0)).take(TAKEN_BACK_MAX) {
+            self.stock.apply(ledger, gtin, -units, ledger.next_seq().plus(records.len() as u64))?;
+            let movement = Movement {
+                gtin: gtin.number(),
+                units: -units.0,
+                kind: MovementKind::Adjust.into(),
+                reference: "sent again, and answered by an earlier ledger".into(),
+                ..Movement::default()
+            };
+            records.push(Record { of: Some(Of::Movement(movement)) });
+        }
+        Ok((!records.is_empty()).then(|| self.draft(Event { records, ..Event::default() }, now)))
+    }
+
+    /// The hub has closed the fork's life. Its figures are final once all of them have come by the feed; until then it is
+    /// asked again.
+    pub(super) fn followed(
+        &mut self,
+        incarnation: u64,
+        followed: &Followed,
+        ledger: &dyn Read,
+    ) -> Result<Step<Effect>, LedgerError> {
+        let mut step = Step::nothing();
+        let own = self.hub.cursors.get(OWN_PAST).copied().unwrap_or_default();
+        let has_own =
+            followed.own_position == 0 || (own.incarnation == incarnation && own.position >= followed.own_position);
+        let asked = matches!(self.takeover.question(), Some(UpOf::Follows(follows)) if follows.epoch == followed.epoch);
+        if asked && has_own {
+            self.takeover.cell.closed = Some(Closed { applied_seq: followed.applied_seq });
+            step.puts.push(self.takeover.put());
+            step.then.extend(self.begin_rejournal(ledger)?);
+        }
+        Ok(step)
+    }
+
+    pub(super) fn fork_says(
+        &mut self,
+        says: ForkSays,
+        now: &Now,
+        ledger: &dyn Read,
+    ) -> Result<Step<Effect>, LedgerError> {
+        match says {
+            ForkSays::Unreadable(why) => {
+                self.takeover.unreadable = Some(why);
+                Ok(Step::nothing())
+            }
+            ForkSays::Here { .. } if self.takeover.cell.done => {
+                Ok(Step { then: vec![Effect::ForkDone], ..Step::nothing() })
+            }
+            ForkSays::Here { epoch, why, end } => {
+                self.takeover.fork = Some(Fork { epoch, why, end, at: Seq::ZERO });
+                Ok(Step { then: self.begin_rejournal(ledger)?.into_iter().collect(), ..Step::nothing() })
+            }
+            ForkSays::Part { after, chunks } => self.rejournal(after, &chunks, now, ledger),
+        }
+    }
+
+    /// Reads the fork from where its records are not journalled again yet, if the hub has closed it.
+    fn begin_rejournal(&mut self, ledger: &dyn Read) -> Result<Option<Effect>, LedgerError> {
+        let Some((common, _)) = self.takeover.closed() else { return Ok(None) };
+        let Some(fork) = &mut self.takeover.fork else { return Ok(None) };
+        let done = ledger.get(REJOINED, b"")?.and_then(|value| value.try_into().ok()).map(u64::from_be_bytes);
+        fork.at = Seq(done.unwrap_or(0)).max(common);
+        Ok(Some(Effect::ReadFork { after: fork.at }))
+    }
+}
+
+/// What a request moved, but for items that were counted since: whoever counted saw all there is.
+fn moved_by(event: &Event, ledger: &dyn Read, sums: &mut BTreeMap<Gtin, Units>) -> Result<(), LedgerError> {
+    for record in &event.records {
+        let Some(Of::Movement(movement)) = &record.of else { continue };
+        let Ok(gtin) = Gtin::from_number(movement.gtin) else { continue };
+        if movement.kind() != MovementKind::Count && ledger.get(COUNTED, &counter_key(gtin))?.is_none() {
+            *sums.entry(gtin).or_default() += Units(movement.units);
+        }
+    }
+    Ok(())
+}

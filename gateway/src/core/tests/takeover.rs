@@ -1,0 +1,337 @@
+//! A new life of the ledger in memory: what the hub tells it of earlier ones, and the journal of the one before.
+
+use proto::chunk::{ChainHash, Position, Sealer};
+use proto::dedupe;
+use proto::gtin::Gtin;
+use proto::wire::record::Of;
+use proto::wire::{
+    Body, Followed, Movement, MovementKind, Past, Recall, Record, RegisterWrite, StockEntry, VersionVector as Seen,
+};
+
+use super::*;
+
+const OLD: Epoch = Epoch(9);
+
+fn number() -> u64 {
+    GTIN.parse::<Gtin>().unwrap().number()
+}
+
+/// The journal of an earlier life, as it would have written it.
+struct Old {
+    at: Position,
+    chunks: Vec<Bytes>,
+}
+
+impl Old {
+    fn new() -> Old {
+        Old { at: Position::default(), chunks: Vec::new() }
+    }
+
+    fn chunk(&mut self, events: Vec<Event>) -> Position {
+        let replica = ReplicaId { site: "harbour".parse().unwrap(), epoch: OLD };
+        let body = Body { base_ms: 1_000, events, ..Body::default() };
+        let sealed = Sealer::default().seal(&replica, self.at, &body);
+        self.at = sealed.after;
+        self.chunks.push(sealed.bytes.into());
+        self.at
+    }
+}
+
+fn event(id: &str, records: Vec<Of>) -> Event {
+    let records = records.into_iter().map(|of| Record { of: Some(of) }).collect();
+    Event { device: "pos-1".into(), request: id.into(), digest: digest(id), records, ..Event::default() }
+}
+
+/// Of the request that [`sold`] stands for.
+fn payload(id: &str) -> Value {
+    json!({ "id": id, "lines": [{ "gtin": GTIN, "qty": 2 }] })
+}
+
+fn digest(id: &str) -> u32 {
+    if id.is_empty() { 0 } else { dedupe::digest("sale", payload(id).to_string().as_bytes()) }
+}
+
+fn moved(units: i64, kind: MovementKind) -> Of {
+    Of::Movement(Movement { gtin: number(), units, kind: kind.into(), ..Movement::default() })
+}
+
+fn sold(id: &str) -> Event {
+    event(id, vec![moved(-2, MovementKind::Sale)])
+}
+
+impl Store {
+    fn with_hub() -> Store {
+        let mut store = Store::open();
+        store.begin_again();
+        store
+    }
+
+    /// As after a crash: only the ledger is left.
+    fn begin_again(&mut self) {
+        self.gateway = Gateway::new(Rules { has_hub: true, ..Rules::default() });
+        let now = self.now();
+        let step = self.gateway.recovered(Stamp::default(), &now, &self.ledger).unwrap();
+        self.commit(step);
+    }
+
+    fn takes_in(&mut self, input: Input) -> Vec<Effect> {
+        let now = self.now();
+        let step = self.gateway.input(input, &now, &self.ledger).unwrap();
+        self.commit(step)
+    }
+
+    /// What it asks the hub at its next tick.
+    fn asks(&mut self) -> Option<UpOf> {
+        self.takes_in(Input::Link(LinkState::Connected));
+        let now = self.now();
+        let step = self.gateway.tick(&now, &self.ledger).unwrap();
+        let mut said = self.commit(step).into_iter().filter_map(said);
+        said.next()
+    }
+
+    fn past(&mut self, below: u64, next_below: u64, chunk: &[Bytes], common: Option<Position>) -> Vec<Effect> {
+        self.takes_in(Input::Past { past: Past { below, next_below, chunk: chunk.to_vec() }, common })
+    }
+
+    fn here(&mut self, end: Position) -> Vec<Effect> {
+        self.takes_in(Input::Fork(ForkSays::Here { epoch: OLD, why: "test".into(), end: end.seq }))
+    }
+
+    /// What the hub holds of the old life's component, by the stream `own`.
+    fn own(&mut self, units: i64, seq: u64) {
+        let stock = vec![StockEntry { gtin: number(), site: "harbour".into(), epoch: OLD.0, units, seq }];
+        let feed = Feed { prev: 0, upto: 5, stream: "own".into(), stock, ..Feed::default() };
+        self.takes_in(Input::FromHub(FromHub::Feed { incarnation: 7, feed }));
+    }
+
+    fn followed(&mut self, applied_seq: u64) -> Vec<Effect> {
+        let followed = Followed { epoch: OLD.0, applied_seq, own_position: 5 };
+        self.takes_in(Input::FromHub(FromHub::Followed { incarnation: 7, followed }))
+    }
+
+    /// Feeds the fork's chunks until the end, as the reader would.
+    fn read_fork(&mut self, old: &Old, mut effects: Vec<Effect>) {
+        while let Some(after) = wants(&effects) {
+            let ends_after = |bytes: &&Bytes| proto::chunk::head(bytes).unwrap().last > after;
+            let chunks = old.chunks.iter().filter(ends_after).take(2).cloned().collect();
+            effects = self.takes_in(Input::Fork(ForkSays::Part { after, chunks }));
+        }
+        assert!(effects.iter().any(|effect| matches!(effect, Effect::ForkDone)), "{effects:?}");
+    }
+
+    fn on_hand(&mut self) -> i64 {
+        self.ask("scan", json!({ "gtin": GTIN }))["item"]["on_hand"].as_i64().unwrap()
+    }
+
+    /// Where the events come from that were journalled again.
+    fn rejoined(&self) -> Vec<u64> {
+        self.ledger.events.iter().map(|(_, _, event)| event.rejoined_of).filter(|seq| *seq > 0).collect()
+    }
+}
+
+fn said(effect: Effect) -> Option<UpOf> {
+    match effect {
+        Effect::Say(of) => Some(of),
+        _ => None,
+    }
+}
+
+fn wants(effects: &[Effect]) -> Option<Seq> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::ReadFork { after } => Some(*after),
+        _ => None,
+    })
+}
+
+fn recall(below: u64, epoch: u64) -> Option<UpOf> {
+    Some(UpOf::Recall(Recall { below, epoch }))
+}
+
+#[test]
+fn ids_of_earlier_lives_are_taken_over_and_how_far_it_is_outlives_a_crash() {
+    let (mut store, mut old) = (Store::with_hub(), Old::new());
+    old.chunk(vec![sold("s1")]);
+    old.chunk(vec![sold("s2")]);
+    assert_eq!(store.asks(), recall(0, 0));
+    let next = store.past(0, 70, &old.chunks[1..], None);
+    assert_eq!(next.into_iter().find_map(said), recall(70, 0));
+    for (below, next_below) in [(0, 60), (70, 70), (70, 90), (99, 3)] {
+        assert!(store.past(below, next_below, &old.chunks, None).is_empty(), "{below} {next_below} was not asked for");
+    }
+    store.begin_again();
+    assert_eq!(store.asks(), recall(70, 0));
+    store.past(70, 0, &old.chunks[..1], None);
+    for id in ["s1", "s2"] {
+        assert_eq!(store.ask("sale", payload(id))["status"], "duplicate");
+    }
+    store.begin_again();
+    assert_eq!(store.asks(), None, "done is done");
+    assert_eq!(store.gateway.status(&store.now(), &store.ledger)["takeover"]["ids"], 2);
+}
+
+#[test]
+fn a_request_that_was_done_again_before_its_first_answer_was_known_counts_once() {
+    let (mut store, mut old) = (Store::with_hub(), Old::new());
+    old.chunk(vec![sold("s1"), sold("s2")]);
+    store.own(-4, 2);
+    assert_eq!(store.ask("sale", payload("s1"))["status"], "ok");
+    assert_eq!(store.on_hand(), -6);
+    store.past(0, 0, &old.chunks, None);
+    assert_eq!((store.on_hand(), store.ask("sale", payload("s1"))["status"].clone()), (-4, json!("duplicate")));
+}
+
+#[test]
+fn the_newest_position_in_common_is_looked_for_and_named_to_the_hub() {
+    let (mut store, mut old) = (Store::with_hub(), Old::new());
+    let common = old.chunk(vec![sold("s1")]);
+    let end = old.chunk(vec![sold("s2")]);
+    store.here(end);
+    assert_eq!(store.asks(), recall(0, OLD.0));
+    store.past(0, 50, &[], None);
+    assert_eq!(store.asks(), recall(50, OLD.0), "age does not matter before it is found");
+    let next = store.past(50, 40, &old.chunks[..1], Some(common));
+    assert_eq!(next.into_iter().find_map(said), recall(40, 0));
+    store.past(40, 0, &[], None);
+    let Some(UpOf::Follows(follows)) = store.asks() else { panic!("it follows") };
+    assert_eq!((follows.epoch, follows.seq, &follows.hash[..]), (OLD.0, 1, &common.hash.0[..]));
+    // Its figures have not all come: nothing is journalled before they have.
+    assert!(store.followed(1).is_empty());
+    store.own(-2, 1);
+    assert!(matches!(store.followed(1)[..], [Effect::ReadFork { after: Seq(1) }]));
+
+    // A hub that knows nothing of it has nothing in common with it.
+    let mut store = Store::with_hub();
+    store.here(end);
+    store.past(0, 0, &[], None);
+    let Some(UpOf::Follows(follows)) = store.asks() else { panic!("it follows") };
+    assert_eq!((follows.seq, &follows.hash[..]), (0, &ChainHash::ORIGIN.0[..]));
+    // A hub that was restored meanwhile: it is looked for anew.
+    store.takes_in(Input::Link(LinkState::Turned { code: "follows_unknown".into(), advice: String::new() }));
+    assert_eq!(store.asks(), recall(0, OLD.0));
+}
+
+#[test]
+fn what_only_the_fork_has_is_journalled_again_once_whenever_it_is_interrupted() {
+    for interrupted_after in 0..6 {
+        let (mut store, mut old) = (Store::with_hub(), Old::new());
+        let common = old.chunk(vec![event("r0", vec![moved(50, MovementKind::Receive)])]);
+        for n in 0..5 {
+            old.chunk(vec![sold(&format!("s{n}")), sold("")]);
+        }
+        store.here(old.at);
+        store.past(0, 0, &old.chunks[..1], Some(common));
+        store.own(50, 1);
+        let mut effects = store.followed(1);
+        for _ in 0..interrupted_after {
+            let Some(after) = wants(&effects) else { break };
+            let next = old.chunks.iter().find(|bytes| proto::chunk::head(bytes).unwrap().last > after);
+            effects = store.takes_in(Input::Fork(ForkSays::Part { after, chunks: next.cloned().into_iter().collect() }));
+        }
+        store.begin_again();
+        let effects = store.here(old.at);
+        store.read_fork(&old, effects);
+        assert_eq!(store.rejoined(), (2..=11).collect::<Vec<_>>(), "interrupted after {interrupted_after}");
+        assert_eq!(store.on_hand(), 50 - 20);
+        let stamps: Vec<_> = store.ledger.events.iter().map(|(_, stamp, _)| stamp.ms().0).take(10).collect();
+        assert_eq!(stamps, [1_000; 10], "each has its own moment");
+        assert_eq!(store.ask("sale", payload("s3"))["status"], "duplicate");
+        store.begin_again();
+        assert!(matches!(store.here(old.at)[..], [Effect::ForkDone]), "and the folder goes at the next start");
+    }
+}
+
+#[test]
+fn what_another_life_has_answered_is_not_journalled_again() {
+    let (mut store, mut old) = (Store::with_hub(), Old::new());
+    let common = old.chunk(vec![event("r0", vec![moved(50, MovementKind::Receive)])]);
+    let mut other = Old { at: common, chunks: vec![old.chunks[0].clone()] };
+    other.chunk(vec![sold("both")]);
+    let reused = Event { digest: 1, ..sold("reused") };
+    old.chunk(vec![sold("both"), sold("mine"), sold("again"), reused]);
+    store.here(old.at);
+    // The device got no answer from the box that died.
+    assert_eq!(store.ask("sale", payload("again"))["status"], "ok");
+    // And it used an id for two things, of which nobody told it.
+    assert_eq!(store.ask("sale", payload("reused"))["status"], "ok");
+    store.past(0, 0, &other.chunks, Some(common));
+    store.own(48, 2);
+    let effects = store.followed(2);
+    store.read_fork(&old, effects);
+    assert_eq!((store.on_hand(), store.rejoined()), (50 - 2 - 2 - 2 - 2 - 2, vec![3, 5]));
+}
+
+/// The hub's figures may be ahead of its journal, and a count stands whatever is heard later.
+#[test]
+fn what_is_in_the_figures_already_moves_nothing() {
+    for (held, applied, on_hand) in [
+        // As the journal says; two sales are not in it.
+        ((50, 1), 1, 46),
+        // Said ahead of the journal: one of the two is.
+        ((48, 2), 1, 46),
+        ((46, 3), 1, 46),
+        // Another box went on, with a sale of its own: the seqs are that one's.
+        ((49, 2), 2, 45),
+    ] {
+        for counted in [false, true] {
+            let (mut store, mut old) = (Store::with_hub(), Old::new());
+            let common = old.chunk(vec![event("", vec![moved(50, MovementKind::Receive)])]);
+            old.chunk(vec![sold("s1")]);
+            old.chunk(vec![sold("s2")]);
+            store.here(old.at);
+            if counted {
+                store.ask("count", json!({ "gtin": GTIN, "qty": 40 }));
+            }
+            store.past(0, 0, &old.chunks[..1], Some(common));
+            store.own(held.0, held.1);
+            let effects = store.followed(applied);
+            store.read_fork(&old, effects);
+            let expected = if counted { 40 } else { on_hand };
+            assert_eq!(store.on_hand(), expected, "{held:?} at {applied}, counted: {counted}");
+            assert_eq!(store.rejoined(), [2, 3]);
+        }
+    }
+}
+
+#[test]
+fn a_later_write_of_this_life_stays_the_later_one() {
+    let (mut store, mut old) = (Store::with_hub(), Old::new());
+    let write = |cents: u64, stamp: u64, seq: u64| {
+        let seen = Seen { entries: vec![proto::wire::Dot { site: "harbour".into(), epoch: OLD.0, seq }] };
+        let value = cents.to_string().into();
+        Of::Register(RegisterWrite { key: key(), value, stamp, seen: Some(seen), ..RegisterWrite::default() })
+    };
+    old.chunk(vec![event("", vec![write(100, 5, 1)])]);
+    store.here(old.at);
+    store.ask("item", json!({ "gtin": GTIN, "price_cents": 300 }));
+    store.past(0, 0, &[], None);
+    store.own(0, 0);
+    let effects = store.followed(0);
+    store.read_fork(&old, effects);
+    assert_eq!(store.price(), 300);
+    let (first, _, event) = store.ledger.events.iter().find(|(_, _, event)| event.rejoined_of > 0).unwrap();
+    let writes: Vec<_> = event.records.iter().filter_map(|record| record.of.clone()).collect();
+    let [Of::Register(older), Of::Register(newer)] = &writes[..] else { panic!("{writes:?}") };
+    assert_eq!((&older.value[..], older.stamp, &newer.value[..]), (&b"100"[..], 5, &b"300"[..]));
+    let seen = VersionVector::try_from(older.seen.as_ref().unwrap()).unwrap();
+    let dot = |epoch, seq| Dot { replica: ReplicaId { epoch, ..store.ledger.replica.clone() }, seq };
+    assert!(seen.covers(&dot(OLD, Seq(1))) && seen.covers(&dot(Epoch(1), *first)));
+}
+
+/// Old moments between new ones: a count that began before looks past them.
+#[test]
+fn a_count_looks_past_what_was_journalled_again() {
+    let (mut store, mut old) = (Store::with_hub(), Old::new());
+    old.chunk(vec![sold("s1")]);
+    store.here(old.at);
+    store.ask("scan", json!({ "gtin": GTIN, "op": "receive", "qty": 20 }));
+    store.wall += 5_000;
+    let began = store.wall;
+    store.wall += 5_000;
+    store.ask("sale", lines(3));
+    store.past(0, 0, &[], None);
+    store.own(0, 0);
+    let effects = store.followed(0);
+    store.read_fork(&old, effects);
+    let count = json!({ "gtin": GTIN, "qty": 18, "began_ms": began });
+    assert_eq!(store.ask("count", count)["lines"][0]["on_hand"], 15);
+}
