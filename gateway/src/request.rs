@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use proto::gtin::Gtin;
-use proto::id::{Cents, RequestId, SiteName, Units};
+use proto::id::{Cents, DeviceName, RequestId, SiteName, Units};
 use proto::register::RegisterKey;
 use proto::wire::MovementKind;
 
@@ -30,6 +30,11 @@ pub enum Ask {
     Write {
         gtin: Gtin,
         registers: Vec<(RegisterKey, Option<Bytes>)>,
+    },
+    /// Settings of a device of this store, as `Write` has values.
+    Set {
+        device: DeviceName,
+        values: Vec<(String, Option<Bytes>)>,
     },
     /// Activity or feedback, kept as it came.
     Keep {

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use crate::clock::Stamp;
 use crate::gtin::Gtin;
-use crate::id::{DeviceName, Dot, NameError, check_name};
+use crate::id::{DeviceName, Dot, NameError, SiteName, check_name};
 use crate::version::VersionVector;
 use crate::wire;
 
@@ -23,8 +23,8 @@ pub enum RegisterKey {
     Item { gtin: Gtin, field: String },
     /// `note/{gtin}/{author}/{field}`
     Note { gtin: Gtin, author: String, field: String },
-    /// `setting/{device}/{field}`
-    Setting { device: DeviceName, field: String },
+    /// `setting/{site}/{device}/{field}`: devices are named by store.
+    Setting { site: SiteName, device: DeviceName, field: String },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +40,11 @@ impl RegisterKey {
     /// What all tasting notes of one item start with.
     pub fn note_prefix(gtin: Gtin) -> String {
         format!("note/{gtin}/")
+    }
+
+    /// What all settings of one device start with.
+    pub fn setting_prefix(site: &SiteName, device: &DeviceName) -> String {
+        format!("setting/{site}/{device}/")
     }
 
     pub fn field(&self) -> &str {
@@ -64,7 +69,7 @@ impl fmt::Display for RegisterKey {
         match self {
             RegisterKey::Item { gtin, field } => write!(f, "item/{gtin}/{field}"),
             RegisterKey::Note { gtin, author, field } => write!(f, "note/{gtin}/{author}/{field}"),
-            RegisterKey::Setting { device, field } => write!(f, "setting/{device}/{field}"),
+            RegisterKey::Setting { site, device, field } => write!(f, "setting/{site}/{device}/{field}"),
         }
     }
 }
@@ -82,8 +87,9 @@ impl FromStr for RegisterKey {
             ["note", item, author, field] => {
                 Ok(RegisterKey::Note { gtin: gtin(item)?, author: name(author)?, field: name(field)? })
             }
-            ["setting", device, field] => {
-                Ok(RegisterKey::Setting { device: device.parse().map_err(|_| bad())?, field: name(field)? })
+            ["setting", site, device, field] => {
+                let (site, device) = (site.parse().map_err(|_| bad())?, device.parse().map_err(|_| bad())?);
+                Ok(RegisterKey::Setting { site, device, field: name(field)? })
             }
             _ => Err(bad()),
         }

@@ -15,13 +15,23 @@ pub enum Kind {
     Count,
     Item,
     Note,
+    Setting,
     Activity,
     Feedback,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 8] =
-        [Kind::Scan, Kind::Sale, Kind::Move, Kind::Count, Kind::Item, Kind::Note, Kind::Activity, Kind::Feedback];
+    pub const ALL: [Kind; 9] = [
+        Kind::Scan,
+        Kind::Sale,
+        Kind::Move,
+        Kind::Count,
+        Kind::Item,
+        Kind::Note,
+        Kind::Setting,
+        Kind::Activity,
+        Kind::Feedback,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -31,6 +41,7 @@ impl Kind {
             Kind::Count => "count",
             Kind::Item => "item",
             Kind::Note => "note",
+            Kind::Setting => "setting",
             Kind::Activity => "activity",
             Kind::Feedback => "feedback",
         }
@@ -61,7 +72,7 @@ pub enum Inbound {
 pub enum TopicError {
     #[error("the name in the topic {0}")]
     Name(#[from] NameError),
-    #[error("devices write to dev/{{device}}/scan, sale, move, count, item, note, activity or feedback")]
+    #[error("devices write to dev/{{device}}/scan, sale, move, count, item, note, setting, activity or feedback")]
     Unknown,
 }
 
@@ -117,6 +128,7 @@ pub enum Outbound<'a> {
     Reply(&'a DeviceName, Form),
     StoreStock(Gtin),
     StoreItem(Gtin),
+    StoreSetting(&'a DeviceName),
     /// Another site's stock of an item.
     StoreElsewhere(&'a SiteName, Gtin),
     StoreStatus,
@@ -135,6 +147,7 @@ impl fmt::Display for Outbound<'_> {
             Outbound::Reply(device, Form::Protobuf) => write!(f, "dev/{device}/reply/{PB}"),
             Outbound::StoreStock(gtin) => write!(f, "store/stock/{gtin}"),
             Outbound::StoreItem(gtin) => write!(f, "store/item/{gtin}"),
+            Outbound::StoreSetting(device) => write!(f, "store/setting/{device}"),
             Outbound::StoreElsewhere(site, gtin) => write!(f, "store/elsewhere/{site}/{gtin}"),
             Outbound::StoreStatus => write!(f, "store/status"),
             Outbound::Down(site) => write!(f, "down/{site}"),

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use broker::ledger::{LedgerError, Read, Table};
 use bytes::Bytes;
 use proto::gtin::Gtin;
+use proto::id::{DeviceName, SiteName};
 use proto::register::{Register, RegisterKey};
 use proto::topic::Outbound;
 use proto::wire::RegisterState;
@@ -15,22 +16,39 @@ use serde_json::{Map, Value, json};
 use super::Effect;
 use super::tables::{HUB, OWN, decode};
 
-/// Items whose topic must be told anew.
+/// What has a topic that shows registers.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Shown {
+    Item(Gtin),
+    /// The settings of a device of some store.
+    Device(SiteName, DeviceName),
+}
+
+impl Shown {
+    fn by(key: &RegisterKey) -> Shown {
+        match key {
+            RegisterKey::Item { gtin, .. } | RegisterKey::Note { gtin, .. } => Shown::Item(*gtin),
+            RegisterKey::Setting { site, device, .. } => Shown::Device(site.clone(), device.clone()),
+        }
+    }
+}
+
+/// What must be told anew.
 #[derive(Debug, Default)]
 pub(super) struct Items {
-    to_tell: BTreeSet<Gtin>,
+    to_tell: BTreeSet<Shown>,
 }
 
 impl Items {
     pub(super) fn touched(&mut self, key: &RegisterKey) {
-        self.to_tell.extend(key.gtin());
+        self.to_tell.insert(Shown::by(key));
     }
 
     pub(super) fn changed(&mut self, ledger: &dyn Read) -> Result<Vec<Effect>, LedgerError> {
         let mut effects = Vec::new();
-        for gtin in std::mem::take(&mut self.to_tell) {
-            let (topic, payload) = message(ledger, gtin)?;
-            effects.push(Effect::Publish { topic, payload, retain: true });
+        for shown in std::mem::take(&mut self.to_tell) {
+            let message = message(ledger, &shown)?;
+            effects.extend(message.map(|(topic, payload)| Effect::Publish { topic, payload, retain: true }));
         }
         Ok(effects)
     }
@@ -63,28 +81,35 @@ pub(super) fn stored(ledger: &dyn Read, table: Table, key: &str) -> Result<Optio
     Register::try_from(&state).map(Some).map_err(|e| LedgerError::Value { table: table.0, why: e.to_string() })
 }
 
-/// Every item's topic, for a start.
+/// Every topic, for a start.
 pub(super) fn all(ledger: &dyn Read) -> Result<Vec<Effect>, LedgerError> {
-    let mut items = BTreeSet::new();
+    let mut all = BTreeSet::new();
     for table in [OWN, HUB] {
         ledger.scan_prefix(table, &[], &mut |key, _| {
             let key = std::str::from_utf8(key).ok().and_then(|key| key.parse::<RegisterKey>().ok());
-            items.extend(key.and_then(|key| key.gtin()));
+            all.extend(key.as_ref().map(Shown::by));
             ControlFlow::Continue(())
         })?;
     }
     let mut effects = Vec::new();
-    for gtin in items {
-        let (topic, payload) = message(ledger, gtin)?;
-        effects.push(Effect::Restore { topic, payload });
+    for shown in all {
+        effects.extend(message(ledger, &shown)?.map(|(topic, payload)| Effect::Restore { topic, payload }));
     }
     Ok(effects)
 }
 
-/// `{"gtin":…,"name":…,"price_cents":…,"attrs":{…},"notes":{"anna":{"text":…,"score":…,"tags":[…]}}}`
-fn message(ledger: &dyn Read, gtin: Gtin) -> Result<(String, Bytes), LedgerError> {
+/// What its topic says. Other stores' devices have none here.
+fn message(ledger: &dyn Read, shown: &Shown) -> Result<Option<(String, Bytes)>, LedgerError> {
+    Ok(match shown {
+        Shown::Item(gtin) => Some(item(ledger, *gtin)?),
+        Shown::Device(site, device) if *site == ledger.replica().site => Some(settings(ledger, site, device)?),
+        Shown::Device(..) => None,
+    })
+}
+
+fn keys_with(ledger: &dyn Read, prefixes: &[String]) -> Result<BTreeSet<RegisterKey>, LedgerError> {
     let mut keys = BTreeSet::new();
-    for prefix in [RegisterKey::item_prefix(gtin), RegisterKey::note_prefix(gtin)] {
+    for prefix in prefixes {
         for table in [OWN, HUB] {
             ledger.scan_prefix(table, prefix.as_bytes(), &mut |key, _| {
                 keys.extend(std::str::from_utf8(key).ok().and_then(|key| key.parse::<RegisterKey>().ok()));
@@ -92,6 +117,23 @@ fn message(ledger: &dyn Read, gtin: Gtin) -> Result<(String, Bytes), LedgerError
             })?;
         }
     }
+    Ok(keys)
+}
+
+/// `{"device":"scanner-1","settings":{"volume":3}}`
+fn settings(ledger: &dyn Read, site: &SiteName, device: &DeviceName) -> Result<(String, Bytes), LedgerError> {
+    let mut settings = Map::new();
+    for key in keys_with(ledger, &[RegisterKey::setting_prefix(site, device)])? {
+        let Some(text) = value(ledger, &key)? else { continue };
+        settings.insert(key.field().to_owned(), serde_json::from_slice(&text).unwrap_or(Value::Null));
+    }
+    let body = json!({ "device": device.as_str(), "settings": settings });
+    Ok((Outbound::StoreSetting(device).to_string(), body.to_string().into()))
+}
+
+/// `{"gtin":…,"name":…,"price_cents":…,"attrs":{…},"notes":{"anna":{"text":…,"score":…,"tags":[…]}}}`
+fn item(ledger: &dyn Read, gtin: Gtin) -> Result<(String, Bytes), LedgerError> {
+    let keys = keys_with(ledger, &[RegisterKey::item_prefix(gtin), RegisterKey::note_prefix(gtin)])?;
     let (mut item, mut attrs, mut notes) = (Map::new(), Map::new(), Map::new());
     item.insert("gtin".into(), json!(gtin));
     for key in keys {

@@ -113,7 +113,13 @@ impl Gateway {
                 let began = began_ms.map(|began| gateway_time(began, device_ms, now));
                 self.count(gtin, counted, began, now, &mut found, ledger)?
             }
-            Ask::Write { gtin, registers } => self.write(gtin, registers, now, &mut found, ledger)?,
+            Ask::Write { registers, .. } => self.write(registers, now, &mut found, ledger)?,
+            Ask::Set { device, values } => {
+                let site = ledger.replica().site.clone();
+                let key = |field| RegisterKey::Setting { site: site.clone(), device: device.clone(), field };
+                let registers = values.into_iter().map(|(field, value)| (key(field), value)).collect();
+                self.write(registers, now, &mut found, ledger)?
+            }
             Ask::Keep { kind, payload } => {
                 found.add(Of::Note(Note { kind: kind.into(), payload }));
                 None
@@ -239,7 +245,6 @@ impl Gateway {
 
     fn write(
         &mut self,
-        gtin: Gtin,
         registers: Vec<(RegisterKey, Option<Bytes>)>,
         now: &Now,
         found: &mut Found,
@@ -261,7 +266,7 @@ impl Gateway {
             }));
             self.items.touched(&key);
         }
-        debug_assert!(!found.records.is_empty(), "the decoder takes no empty write of {gtin}");
+        debug_assert!(!found.records.is_empty(), "the decoder takes no empty write");
         let bytes: usize = found.records.iter().map(Message::encoded_len).sum();
         if bytes > WRITES_BYTES_MAX {
             let reason = "too many fields at once for an item that so many sites write: send a few at a time";

@@ -83,6 +83,7 @@ pub fn decode(kind: Kind, form: Form, mode: ScanMode, payload: &Bytes, limits: &
         (Kind::Count, _) => moves::count(&fields),
         (Kind::Item, _) => writes::item(fields),
         (Kind::Note, _) => writes::note(fields),
+        (Kind::Setting, _) => writes::setting(fields),
         (Kind::Activity | Kind::Feedback, Form::Json) => keep(kind, payload.clone()),
         // Whoever reads it later reads JSON.
         (Kind::Activity | Kind::Feedback, Form::Protobuf) => {

@@ -23,6 +23,7 @@ pub(super) fn fields(kind: Kind, payload: &Bytes, limits: &Limits) -> Result<Fie
         Kind::Count => count(read(payload)?),
         Kind::Item => item(read(payload)?),
         Kind::Note => note(read(payload)?),
+        Kind::Setting => setting(read(payload)?),
         Kind::Activity | Kind::Feedback => remark(read(payload)?),
     }
 }
@@ -125,6 +126,15 @@ fn note(note: pos::Note) -> Result<Fields, Refused> {
     }
     let tags = note.tags.map(|tags| if tags.deleted { Value::Null } else { tags.tag.into() });
     maybe(&mut fields, "tags", tags);
+    Ok(fields)
+}
+
+fn setting(setting: pos::Setting) -> Result<Fields, Refused> {
+    let mut fields = begin(setting.id, setting.at_ms);
+    text(&mut fields, "device", setting.device);
+    let mut settings = Fields::new();
+    values(&mut settings, setting.settings)?;
+    fields.insert("settings".into(), settings.into());
     Ok(fields)
 }
 

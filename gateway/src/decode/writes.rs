@@ -1,4 +1,4 @@
-//! Messages that write registers: items and tasting notes.
+//! Messages that write registers: items, tasting notes and devices' settings.
 
 use bytes::Bytes;
 use proto::gtin::Gtin;
@@ -80,17 +80,42 @@ pub(super) fn note(mut fields: Fields) -> Result<Ask, Refused> {
     written(gtin, registers, "`text`, `score` or `tags`")
 }
 
+pub(super) fn setting(mut fields: Fields) -> Result<Ask, Refused> {
+    let device = text(fields.get("device").unwrap_or(&Value::Null), "device")?;
+    let device = device.parse().map_err(|e| Refused::new("name_invalid", format!("the device's name {e}")))?;
+    let Some(Value::Object(settings)) = fields.remove("settings") else {
+        return Err(Refused::new("field_missing", "`settings` must be an object of names and values"));
+    };
+    let mut values = Vec::new();
+    for (name, value) in settings {
+        check_name(&name).map_err(|e| Refused::new("setting_invalid", format!("the setting's name {name:?} {e}")))?;
+        if value.is_object() || value.is_array() {
+            return Err(Refused::new("setting_invalid", format!("the setting {name:?} must be a single value")));
+        }
+        values.push((name, register_value(value)?));
+    }
+    fits(values.iter().map(|(_, value)| value.as_ref()), "setting in `settings`")?;
+    Ok(Ask::Set { device, values })
+}
+
 fn written(gtin: Gtin, registers: Vec<(RegisterKey, Option<Bytes>)>, needs: &str) -> Result<Ask, Refused> {
-    if registers.is_empty() {
+    fits(registers.iter().map(|(_, value)| value.as_ref()), needs)?;
+    Ok(Ask::Write { gtin, registers })
+}
+
+/// There is something to write, and not too much at once.
+fn fits<'a>(values: impl ExactSizeIterator<Item = Option<&'a Bytes>>, needs: &str) -> Result<(), Refused> {
+    let fields = values.len();
+    if fields == 0 {
         return Err(Refused::new("nothing_to_write", format!("the message needs at least one of {needs}")));
     }
     // Together with the bound on one value this keeps an event far below a chunk's size.
-    let bytes: usize = registers.iter().filter_map(|(_, value)| value.as_ref().map(Bytes::len)).sum();
-    if registers.len() > FIELDS_MAX || bytes > 2 * VALUE_BYTES_MAX {
+    let bytes: usize = values.flatten().map(Bytes::len).sum();
+    if fields > FIELDS_MAX || bytes > 2 * VALUE_BYTES_MAX {
         let reason = format!("at most {FIELDS_MAX} fields and {} bytes are taken at once", 2 * VALUE_BYTES_MAX);
         return Err(Refused::new("too_many_fields", reason));
     }
-    Ok(Ask::Write { gtin, registers })
+    Ok(())
 }
 
 /// `null` deletes; everything else is kept as its JSON text.

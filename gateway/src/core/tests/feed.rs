@@ -102,3 +102,32 @@ fn registers_that_differ_from_the_hubs_are_repaired_and_named() {
     store.hear(say(vec![]));
     assert_eq!(store.price(), Value::Null);
 }
+
+#[test]
+fn settings_of_a_device_are_registers_of_its_store() {
+    let mut store = Store::open();
+    let done = store.ask("setting", json!({ "device": "scanner-1", "settings": { "volume": 3, "beep": true } }));
+    assert_eq!(done["status"], "ok", "{done}");
+    let written: Vec<_> = store.ledger.events[0].2.records.iter().filter_map(|record| match &record.of {
+        Some(Of::Register(write)) => Some(write.key.as_str()),
+        _ => None,
+    }).collect();
+    assert_eq!(written, ["setting/harbour/scanner-1/beep", "setting/harbour/scanner-1/volume"]);
+    store.ask("setting", json!({ "device": "scanner-1", "settings": { "beep": null } }));
+    let shown = store.restart().into_iter().find_map(|effect| match effect {
+        Effect::Restore { topic, payload } if topic == "store/setting/scanner-1" => Some(payload),
+        _ => None,
+    });
+    let shown: Value = serde_json::from_slice(&shown.expect("it has a topic")).unwrap();
+    assert_eq!(shown, json!({ "device": "scanner-1", "settings": { "volume": 3 } }));
+    for (bad, code) in [
+        (json!({ "settings": { "a": 1 } }), "field_missing"),
+        (json!({ "device": "scanner-1" }), "field_missing"),
+        (json!({ "device": "a b", "settings": { "a": 1 } }), "name_invalid"),
+        (json!({ "device": "scanner-1", "settings": { "a b": 1 } }), "setting_invalid"),
+        (json!({ "device": "scanner-1", "settings": { "a": [1] } }), "setting_invalid"),
+        (json!({ "device": "scanner-1", "settings": {} }), "nothing_to_write"),
+    ] {
+        assert_eq!(store.ask("setting", bad)["code"], code);
+    }
+}
