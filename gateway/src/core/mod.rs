@@ -1,8 +1,8 @@
 //! The shop's rules: what a request, a message of the hub or a tick comes to. Pure: events in, one step out.
 //!
 //! `requests.rs` decides requests, `stock.rs` holds counters, `items.rs` registers, `ids.rs` idempotency, `time.rs` what is taken for the time,
-//! `again.rs` refusals that are handed in again, `hub.rs` and `feed.rs` what the hub says, `present.rs` what it is told
-//! ahead of the journal, `fold.rs` what the journal means.
+//! `again.rs` refusals that are handed in again, `hub.rs` and `feed.rs` what the hub says, `snapshot.rs` all
+//! that it says of registers, `present.rs` what it is told ahead of the journal, `fold.rs` what the journal means.
 
 mod again;
 mod check;
@@ -13,6 +13,7 @@ mod ids;
 mod items;
 mod present;
 mod requests;
+mod snapshot;
 mod status;
 mod stock;
 mod tables;
@@ -213,7 +214,7 @@ impl Core for Gateway {
         self.clock = Clock::resume(last);
         self.time.resume(ledger)?;
         self.hub.resume(ledger)?;
-        let mut then: Vec<Effect> = self.hub.acks().map(Effect::FeedAck).collect();
+        let mut then: Vec<Effect> = self.hub.acks(ledger).map(Effect::FeedAck).collect();
         then.extend(self.stock.resume(ledger)?);
         then.extend(items::all(ledger)?);
         let (lazy, elsewhere) = feed::resume(&self.rules.follow, ledger)?;
