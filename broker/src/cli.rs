@@ -97,7 +97,7 @@ async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()>
         commit_wait: config.commit_wait,
         sabotage,
     };
-    let hub = Hub::new(node::random()?);
+    let hub = Hub::new(node::random()?).forgetting_every(config.forget_every);
     let (writer, handle, reader) = Writer::open(options, Epoch(node::random()?), hub)?;
     let front = FrontConfig {
         listen: config.listen.addr,

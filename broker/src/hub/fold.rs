@@ -25,6 +25,7 @@ pub(super) fn event(placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
             Some(Of::Conflict(conflict)) => self::conflict(conflict, seq, placed.stamp.ms().0, put),
             Some(Of::SiteJoined(joined)) => site_joined(joined, seq, put),
             Some(Of::SetAside(aside)) => set_aside(aside, put),
+            Some(Of::Forgotten(forgotten)) => put(Put::delete(REGISTER, forgotten.key.as_str())),
             _ => {}
         }
     }

@@ -1,14 +1,15 @@
 //! The hub's core: what a gateway's message comes to. Pure: events in, one step out.
 //!
 //! `sync.rs` answers gateways, `apply.rs` takes their chunks, `aside.rs` what cannot be read of them, `merge.rs` decides
-//! registers, `present.rs` what a site says ahead of its journal, `check.rs` whether both hold the same, `feed.rs` tells the other sites, `views.rs` tells HQ,
-//! `fold.rs` is what the journal means.
+//! registers, `present.rs` what a site says ahead of its journal, `check.rs` whether both hold the same, `feed.rs` tells the other sites, `forget.rs` ends what is
+//! deleted, `views.rs` tells HQ, `fold.rs` is what the journal means.
 
 mod apply;
 mod aside;
 mod check;
 mod feed;
 mod fold;
+mod forget;
 mod merge;
 mod present;
 mod session;
@@ -20,6 +21,7 @@ mod views;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
@@ -34,6 +36,7 @@ use tokio::sync::oneshot;
 
 use self::aside::Strikes;
 use self::feed::FeedIndex;
+use self::forget::Forgetting;
 use self::session::Session;
 use self::tables::{CONFLICT, HUB, HUB_INCARNATION, LOST, SITE, decode, site_of_lost};
 use self::views::{SiteView, StockView};
@@ -48,6 +51,8 @@ const OFFLINE_MS: u64 = 15_000;
 const STATUS_MS: u64 = 1_000;
 /// Conflicts kept; past it the oldest goes, which is counted.
 const CONFLICTS_MAX: usize = 10_000;
+/// How often the hub looks for what can be forgotten, if nobody says otherwise.
+pub const FORGET_EVERY: Duration = Duration::from_secs(60);
 
 /// Inputs besides what gateways publish.
 #[derive(Debug)]
@@ -114,6 +119,7 @@ pub struct Hub {
     site_changed: BTreeSet<SiteName>,
     status_told_ms: u64,
     feed: FeedIndex,
+    forgetting: Forgetting,
     /// Registers that the message at hand has merged; the ledger shows them after its step.
     unfolded: HashMap<String, Register>,
     stock: StockView,
@@ -136,6 +142,7 @@ impl Hub {
             site_changed: Default::default(),
             status_told_ms: 0,
             feed: FeedIndex::default(),
+            forgetting: Forgetting::every(FORGET_EVERY),
             unfolded: HashMap::new(),
             stock: StockView::default(),
             conflicts: Default::default(),
@@ -160,6 +167,7 @@ impl Hub {
                 "refused": self.tally.refused,
                 "feed_head": self.feed.head(&feed::Stream::Registers),
             },
+            "forgetting": self.forgetting_status(),
             "conflicts": {
                 "kept": self.conflicts.len(),
                 "since_start": self.tally.conflicts,
@@ -244,10 +252,12 @@ impl Core for Hub {
         Ok(Step { then: then.into_iter().collect(), ..Step::nothing() })
     }
 
-    fn tick(&mut self, now: &Now, _ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
+    fn tick(&mut self, now: &Now, ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
         let (lazy, mut then) = self.drop_old_conflicts();
         then.extend(self.tell_sites(now));
-        Ok(Step { lazy, then, ..Step::nothing() })
+        let mut step = Step { lazy, then, ..Step::nothing() };
+        self.forget(now, ledger, &mut step)?;
+        Ok(step)
     }
 
     fn fold(&mut self, placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
@@ -265,6 +275,7 @@ impl Core for Hub {
     fn recovered(&mut self, last: Stamp, _now: &Now, ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
         self.clock = Clock::resume(last);
         self.feed = FeedIndex::rebuild(ledger)?;
+        self.forgetting.recover(ledger)?;
         let mut step = Step::nothing();
         match ledger.get(HUB, HUB_INCARNATION)? {
             Some(bytes) => self.incarnation = u64::from_be_bytes(bytes.try_into().unwrap_or_default()),

@@ -1,5 +1,6 @@
 //! The hub over a real ledger, against gateways that break the rules or go to their limits.
 
+mod forget;
 mod poison;
 mod present;
 
@@ -42,7 +43,8 @@ impl Running {
             commit_wait: Duration::ZERO,
             sabotage: None,
         };
-        let (writer, handle, reader) = until_unlocked(|| Writer::open(options.clone(), Epoch(1), Hub::new(7))).await;
+        let hub = || Hub::new(7).forgetting_every(Duration::ZERO);
+        let (writer, handle, reader) = until_unlocked(|| Writer::open(options.clone(), Epoch(1), hub())).await;
         let said = Arc::new(Mutex::new(Vec::new()));
         let hears = said.clone();
         let perform = move |effect| match effect {
