@@ -166,10 +166,6 @@ impl Hub {
         hello: &Hello,
         step: &mut Step<Effect>,
     ) {
-        // An older gateway does not say what it wrote before it knew, and takes no snapshot: it holds the horizon.
-        if hello.protocol < 2 {
-            return;
-        }
         let ours = hello.feed_incarnation == self.incarnation;
         let cursor = if ours { hello.feed_cursor.min(self.feed.head(&Stream::Registers)) } else { 0 };
         let replica = session.replica(site);
@@ -184,6 +180,10 @@ impl Hub {
             let key = replica_key(site.as_str(), session.epoch);
             step.puts.push(Put::set(SETTLED, key, settled.encode_to_vec()));
             self.forgetting.settled.insert(replica, settled);
+        }
+        // An older gateway does not say what it wrote before it knew, and takes no snapshot: it holds the horizon.
+        if hello.protocol < 2 {
+            return;
         }
         session.settling.said(cursor, Seq(hello.journal_to));
         session.stale_to = if ours { Seq(hello.snapshot_to) } else { Seq::ZERO };
@@ -207,9 +207,12 @@ impl Hub {
         }
         let Some(snapshot) = &mut session.snapshot else { return };
         if ack.cursor < snapshot.upto {
-            snapshot.out_ms = None;
-            // Without it, a part came that does not continue where the gateway stands.
-            if let Some(taken) = ack.taken.as_ref().filter(|taken| **taken > snapshot.after) {
+            let taken = ack.taken.as_ref().filter(|taken| **taken > snapshot.after);
+            // An acknowledgement that comes twice brings no part twice.
+            if taken.is_some() || ack.resend {
+                snapshot.out_ms = None;
+            }
+            if let Some(taken) = taken {
                 snapshot.after.clone_from(taken);
             }
             return;

@@ -50,10 +50,13 @@ impl Running {
     }
 
     async fn until(&self, what: &str, met: impl Fn(&Value) -> bool) {
-        while !met(&self.status().await) {
-            assert!(self.status().await.is_object(), "{what}");
+        for _ in 0..2_000 {
+            if met(&self.status().await) {
+                return;
+            }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        panic!("{what}: {}", self.status().await);
     }
 
     async fn until_forgotten(&self, upto: u64) {
