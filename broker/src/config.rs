@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::hub::FORGET_EVERY;
 use crate::node::accounts::password;
 use crate::node::accounts::{self, Accounts};
 use crate::node::commands::NodeFlags;
@@ -18,6 +19,7 @@ pub struct Config {
     pub listen: Listen,
     pub disk_reserve_bytes: u64,
     pub commit_wait: Duration,
+    pub forget_every: Duration,
     pub connections_max: usize,
     pub sites: Accounts,
     pub monitors: Accounts,
@@ -30,6 +32,7 @@ impl Default for Config {
             listen: Listen::default(),
             disk_reserve_bytes: 64 << 20,
             commit_wait: Duration::ZERO,
+            forget_every: FORGET_EVERY,
             connections_max: 2_000,
             sites: Accounts::default(),
             monitors: Accounts::default(),
@@ -45,6 +48,7 @@ impl Config {
         let listen = listen::read(&mut settings);
         let disk_reserve_bytes = settings.number("disk_reserve_mib", 64, 1..=1 << 20) << 20;
         let commit_wait = Duration::from_millis(settings.number("commit_wait_ms", 0, 0..=1_000));
+        let forget_every = Duration::from_secs(settings.number("forget_every_s", FORGET_EVERY.as_secs(), 1..=86_400));
         let connections_max = settings.number("connections_max", 2_000, 1..=100_000) as usize;
         let sites = account_list(&mut settings, "site");
         let monitors = account_list(&mut settings, "monitor");
@@ -56,6 +60,7 @@ impl Config {
             listen,
             disk_reserve_bytes,
             commit_wait,
+            forget_every,
             connections_max,
             sites,
             monitors,

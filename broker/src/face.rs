@@ -49,6 +49,12 @@ fn metrics(status: &Value, out: &mut Exposition) {
     let conflicts = &status["conflicts"];
     out.counter("tillsync_hub_conflicts_total", "Conflicts since the start.", &conflicts["since_start"]);
     out.gauge("tillsync_hub_conflicts_kept", "Conflicts that are kept.", &conflicts["kept"]);
+    let forgetting = &status["forgetting"];
+    out.gauge(
+        "tillsync_hub_forgetting_horizon",
+        "Deletions up to here are known to every site.",
+        &forgetting["horizon"],
+    );
     sites(&status["sites"], out);
 }
 

@@ -285,7 +285,14 @@ impl Live {
                     // A position in the feed of a hub that is no more; the Hello has said so.
                     return Ok(());
                 }
-                self.say(UpOf::FeedAck(FeedAck { cursor: ack.cursor.position, resend: ack.resend, stream: ack.stream }))
+                self.say(UpOf::FeedAck(FeedAck {
+                    cursor: ack.cursor.position,
+                    resend: ack.resend,
+                    stream: ack.stream,
+                    journal_to: Some(ack.journal_to.0),
+                    snapshot_to: ack.cursor.snapshot_to,
+                    taken: ack.taken,
+                }))
             }
             Command::Beat(beat) => {
                 let beat = self.with_backlog(beat)?;

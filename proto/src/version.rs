@@ -38,6 +38,11 @@ impl VersionVector {
         });
     }
 
+    /// Keeps the entries of which `keep` says so.
+    pub fn retain(&mut self, mut keep: impl FnMut(&ReplicaId, Seq) -> bool) {
+        self.0.retain(|replica, seq| keep(replica, *seq));
+    }
+
     pub fn len(&self) -> usize {
         self.0.len()
     }

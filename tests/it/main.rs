@@ -13,6 +13,7 @@ mod doctor;
 mod elsewhere;
 mod faults;
 mod fdatasync;
+mod forgetting;
 mod harness;
 mod hub_away;
 mod ids;

@@ -83,7 +83,7 @@ async fn shop(
     addr: std::net::SocketAddr,
     traffic: Vec<retail::Row>,
     seed: u64,
-    until: Instant,
+    over: Instant,
 ) -> BTreeMap<String, i64> {
     let mut dice = SmallRng::seed_from_u64(seed);
     let mut pos = Link::device(addr, "pos-1").await;

@@ -30,7 +30,9 @@ impl Hub {
         step: &mut Step<Effect>,
     ) -> Result<(), LedgerError> {
         let replica = chunk.head.replica.clone();
-        let merges = merge::merge(&replica, merge::writes_of(&chunk), now.wall, ledger, &mut self.unfolded)?;
+        let stale_to = self.sessions.get(site).map_or(Seq::ZERO, |session| session.stale_to);
+        let writes = merge::writes_of(&chunk);
+        let merges = merge::merge(&replica, writes, stale_to, now.wall, ledger, &mut self.unfolded)?;
         let overtaken = self.overtaken(site, &chunk, ledger)?;
         self.note_refusals(site, &chunk, step);
         self.note_losses(site, &chunk, now, step);
@@ -90,7 +92,9 @@ impl Hub {
             step.then.push(Effect::tell(views::alert(site, "clock_ahead", say, now.wall.0)));
         }
         let (mut seq, mut records, mut bytes) = (step.next_seq(ledger), Vec::new(), 0);
-        for MergedWrite { merged, conflict } in merges.outcomes {
+        let too_late = merges.too_late.into_iter().map(|conflict| (None, Some(conflict)));
+        let outcomes = merges.outcomes.into_iter().map(|MergedWrite { merged, conflict }| (Some(merged), conflict));
+        for (merged, conflict) in too_late.chain(outcomes) {
             if bytes >= MERGED_BYTES {
                 bytes = 0;
                 let draft = self.draft(std::mem::take(&mut records), now);
@@ -104,6 +108,7 @@ impl Hub {
                 records.push(Of::Conflict(conflict));
                 seq = seq.next();
             }
+            let Some(merged) = merged else { continue };
             self.feed.changed(&merged.key, seq.0);
             bytes += merged.encoded_len();
             records.push(Of::Merged(merged));

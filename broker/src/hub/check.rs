@@ -189,8 +189,10 @@ impl Hub {
         if self.register_sums.as_ref().is_none_or(|(at, _)| *at != head) {
             let mut sums = Sums::default();
             each_register(ledger, &mut |key, cell| {
-                let state = cell.state.map(|state| state.encode_to_vec()).unwrap_or_default();
-                sums.add_register(key, &state);
+                // One side may have forgotten what is deleted.
+                if let Some(state) = cell.state.filter(|state| !state.deleted) {
+                    sums.add_register(key, &state.encode_to_vec());
+                }
             })?;
             self.register_sums = Some((head, sums));
         }

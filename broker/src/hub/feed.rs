@@ -11,12 +11,12 @@ use prost::Message;
 use proto::id::{Epoch, ReplicaId, SiteName};
 use proto::wire::{CounterCell, Feed, FeedEntry, RegisterCell, StockEntry};
 
-use super::tables::{COUNTER, REGISTER, counter_key, decode, replica_of_counter};
+use super::tables::{COUNTER, HUB, HUB_FORGOTTEN, REGISTER, counter_key, decode, replica_of_counter};
 use crate::ledger::{LedgerError, Read};
 
 /// What one message carries at most. Entries of one position stay together: a site's chunk has about a thousand.
-const ENTRIES_MAX: usize = 200;
-const BYTES_MAX: usize = 48 << 10;
+pub(super) const ENTRIES_MAX: usize = 200;
+pub(super) const BYTES_MAX: usize = 48 << 10;
 
 /// What a gateway may follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +54,8 @@ impl Stream {
 pub(super) struct FeedIndex {
     by_position: BTreeMap<u64, String>,
     position_of: HashMap<String, u64>,
+    /// The highest position of a tombstone that was forgotten.
+    pub(super) forgotten: u64,
     stock: BTreeMap<(SiteName, Epoch), Life>,
     stock_head: u64,
 }
@@ -67,7 +69,8 @@ struct Life {
 
 impl FeedIndex {
     pub(super) fn rebuild(ledger: &dyn Read) -> Result<FeedIndex, LedgerError> {
-        let (mut index, mut damaged) = (FeedIndex::default(), None);
+        let forgotten = ledger.get(HUB, HUB_FORGOTTEN)?.map_or(0, |bytes| number(&bytes));
+        let (mut index, mut damaged) = (FeedIndex { forgotten, ..FeedIndex::default() }, None);
         ledger.scan_prefix(REGISTER, &[], &mut |key, value| match decode::<RegisterCell>(REGISTER, value) {
             Ok(cell) => {
                 index.changed(&String::from_utf8_lossy(key), cell.feed_position);
@@ -98,6 +101,20 @@ impl FeedIndex {
         self.by_position.insert(position, key.to_owned());
     }
 
+    /// A deleted register is gone for good.
+    pub(super) fn forget(&mut self, key: &str) {
+        if let Some(position) = self.position_of.remove(key) {
+            self.by_position.remove(&position);
+            self.forgotten = self.forgotten.max(position);
+        }
+    }
+
+    /// Registers that last changed after one position and up to another.
+    pub(super) fn registers_between(&self, after: u64, upto: u64) -> impl Iterator<Item = (u64, &str)> {
+        let range = (Bound::Excluded(after), Bound::Included(upto.max(after)));
+        self.by_position.range(range).map(|(position, key)| (*position, key.as_str()))
+    }
+
     /// A replica's component of an item changed.
     pub(super) fn moved(&mut self, replica: &ReplicaId, gtin: u64, position: u64) {
         let life = self.stock.entry((replica.site.clone(), replica.epoch)).or_default();
@@ -117,7 +134,9 @@ impl FeedIndex {
     /// The newest position of all streams of this kind; nothing comes after it.
     pub(super) fn head(&self, stream: &Stream) -> u64 {
         match stream {
-            Stream::Registers => self.by_position.last_key_value().map_or(0, |(position, _)| *position),
+            Stream::Registers => {
+                self.by_position.last_key_value().map_or(0, |(position, _)| *position).max(self.forgotten)
+            }
             _ => self.stock_head,
         }
     }
@@ -176,6 +195,10 @@ impl FeedIndex {
         }
         Ok(feed)
     }
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    bytes.try_into().map(u64::from_be_bytes).unwrap_or_default()
 }
 
 /// Merges the lives by position.

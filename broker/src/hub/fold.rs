@@ -28,6 +28,7 @@ pub(super) fn event(placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
             Some(Of::SiteJoined(joined)) => site_joined(joined, seq, put),
             Some(Of::SetAside(aside)) => set_aside(aside, put),
             Some(Of::SiteFollows(follows)) => site_follows(follows, put),
+            Some(Of::Forgotten(forgotten)) => put(Put::delete(REGISTER, forgotten.key.as_str())),
             _ => {}
         }
     }

@@ -12,6 +12,7 @@ use proto::wire::record::Of;
 use proto::wire::{Conflict, RegisterCell, RegisterMerged, RegisterState, RegisterWrite};
 
 use super::aside::{self, Fault, LeftOut};
+use super::forget;
 use super::tables::{REGISTER, decode};
 use crate::ledger::{LedgerError, Read};
 
@@ -23,6 +24,8 @@ pub(super) const STATE_BYTES_MAX: usize = 40 << 10;
 #[derive(Debug, Default)]
 pub(super) struct Merges {
     pub(super) outcomes: Vec<MergedWrite>,
+    /// Writes of before a snapshot, of registers that are forgotten: the deletion stands, without value or dot.
+    pub(super) too_late: Vec<Conflict>,
     /// Writes that are not ones: a key, vector or value that breaks the rules.
     pub(super) left_out: Vec<LeftOut>,
     /// How far the furthest of the writes was stamped into the future, milliseconds.
@@ -58,15 +61,17 @@ pub(super) fn writes_of(chunk: &Chunk) -> Vec<SiteWrite<'_>> {
     writes
 }
 
+/// Writes up to `stale_to` are of before a snapshot: they cannot bring back a register that is not here any more.
 /// `unfolded` holds the registers that earlier chunks of the same message touched, which the ledger does not show yet.
 pub(super) fn merge(
     replica: &ReplicaId,
     writes: Vec<SiteWrite<'_>>,
+    stale_to: Seq,
     now: WallMs,
     ledger: &dyn Read,
     unfolded: &mut HashMap<String, Register>,
 ) -> Result<Merges, LedgerError> {
-    let mut merges = Merges::default();
+    let (mut merges, mut told) = (Merges::default(), None);
     let mut outcome_of = HashMap::new();
     for SiteWrite { seq, device, write } in writes {
         let dot = Dot { replica: replica.clone(), seq };
@@ -83,6 +88,18 @@ pub(super) fn merge(
             None => stored(&write.key, ledger)?,
         };
         if current.as_ref().is_some_and(|current| current.seen.covers(&written.dot)) {
+            continue;
+        }
+        if current.is_none() && seq <= stale_to {
+            let told = match &mut told {
+                Some(told) => told,
+                none => none.insert(forget::in_conflict_log(replica, ledger)?),
+            };
+            // The present and the journal both say it. A deletion of what is deleted takes nothing away.
+            if !write.deleted && told.insert((write.key.clone(), seq.0)) {
+                let winner = Some(RegisterState { deleted: true, ..RegisterState::default() });
+                merges.too_late.push(Conflict { key: write.key.clone(), winner, loser: Some((&written).into()) });
+            }
             continue;
         }
         merges.ahead_ms = merges.ahead_ms.max(written.stamp.ms().0.saturating_sub(now.0));

@@ -2,8 +2,8 @@
 //!
 //! `sync.rs` answers gateways, `apply.rs` takes their chunks, `aside.rs` what cannot be read of them, `merge.rs` decides
 //! registers, `conflicts.rs` brings back what lost, `present.rs` what a site says ahead of its journal, `check.rs` whether
-//! both hold the same, `rejoin.rs` is about earlier lives of a site's ledger, `feed.rs` tells the other sites, `views.rs`
-//! tells HQ, `fold.rs` is what the journal means.
+//! both hold the same, `rejoin.rs` is about earlier lives of a site's ledger, `feed.rs` tells the other sites, `forget.rs`
+//! ends what is deleted, `views.rs` tells HQ, `fold.rs` is what the journal means.
 
 mod apply;
 mod aside;
@@ -11,6 +11,7 @@ mod check;
 mod conflicts;
 mod feed;
 mod fold;
+mod forget;
 mod merge;
 mod present;
 mod rejoin;
@@ -23,6 +24,7 @@ mod views;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
@@ -38,6 +40,7 @@ use tokio::sync::oneshot;
 use self::aside::Strikes;
 pub use self::conflicts::{Ask, Kept, LIST_MAX, Wanted};
 use self::feed::FeedIndex;
+use self::forget::Forgetting;
 pub use self::rejoin::Question;
 use self::session::Session;
 use self::tables::{CONFLICT, HUB, HUB_INCARNATION, LOST, RESTORED, SITE, decode, site_of_lost};
@@ -53,6 +56,8 @@ const OFFLINE_MS: u64 = 15_000;
 const STATUS_MS: u64 = 1_000;
 /// Conflicts kept; past it the oldest goes, which is counted.
 const CONFLICTS_MAX: usize = 10_000;
+/// How often the hub looks for what can be forgotten, if nobody says otherwise.
+pub const FORGET_EVERY: Duration = Duration::from_secs(60);
 
 /// Inputs besides what gateways publish.
 #[derive(Debug)]
@@ -135,6 +140,7 @@ pub struct Hub {
     site_changed: BTreeSet<SiteName>,
     status_told_ms: u64,
     feed: FeedIndex,
+    forgetting: Forgetting,
     /// Registers that the message at hand has merged; the ledger shows them after its step.
     unfolded: HashMap<String, Register>,
     stock: StockView,
@@ -158,6 +164,7 @@ impl Hub {
             site_changed: Default::default(),
             status_told_ms: 0,
             feed: FeedIndex::default(),
+            forgetting: Forgetting::every(FORGET_EVERY),
             unfolded: HashMap::new(),
             stock: StockView::default(),
             conflicts: Default::default(),
@@ -194,6 +201,7 @@ impl Hub {
                 "refused": self.tally.refused,
                 "feed_head": self.feed.head(&feed::Stream::Registers),
             },
+            "forgetting": self.forgetting_status(),
             "conflicts": {
                 "kept": self.conflicts.len(),
                 "since_start": self.tally.conflicts,
@@ -281,10 +289,12 @@ impl Core for Hub {
         Ok(Step { then: then.into_iter().collect(), ..Step::nothing() })
     }
 
-    fn tick(&mut self, now: &Now, _ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
+    fn tick(&mut self, now: &Now, ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
         let (lazy, mut then) = self.drop_old_conflicts();
         then.extend(self.tell_sites(now));
-        Ok(Step { lazy, then, ..Step::nothing() })
+        let mut step = Step { lazy, then, ..Step::nothing() };
+        self.forget(now, ledger, &mut step)?;
+        Ok(step)
     }
 
     fn fold(&mut self, placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
@@ -302,6 +312,7 @@ impl Core for Hub {
     fn recovered(&mut self, last: Stamp, _now: &Now, ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
         self.clock = Clock::resume(last);
         self.feed = FeedIndex::rebuild(ledger)?;
+        self.forgetting.recover(ledger)?;
         let mut step = Step::nothing();
         match ledger.get(HUB, HUB_INCARNATION)? {
             Some(bytes) if !self.restored => {

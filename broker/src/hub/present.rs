@@ -57,6 +57,7 @@ impl Hub {
             session.tell_since = None;
         }
         // Only what begins at the beginning names every item.
+        let stale_to = session.stale_to;
         let mut verify = session.verify.as_mut().filter(|_| present.since == 0);
         let compared = whole && verify.is_some();
         let before = session.present;
@@ -89,7 +90,8 @@ impl Hub {
             let write = written.write.as_ref()?;
             Some(SiteWrite { seq: Seq(written.seq), device: &written.device, write })
         });
-        let merges = merge::merge(&replica, writes.collect(), now.wall, ledger, &mut self.unfolded)?;
+        let writes = writes.collect();
+        let merges = merge::merge(&replica, writes, stale_to, now.wall, ledger, &mut self.unfolded)?;
         self.journal_merges(site, &replica, merges, now, ledger, &mut step);
         if totals.is_empty() && before == after {
             return Ok(step);

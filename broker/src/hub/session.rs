@@ -7,6 +7,7 @@ use proto::wire::{Applied, Down, PresentCell};
 
 use super::check::Verify;
 use super::feed::Stream;
+use super::forget::{Settling, Snapshot};
 use super::present::Parts;
 
 /// Records that a gateway may send beyond what is applied, and what all those that are behind share, so that hundreds
@@ -28,6 +29,11 @@ pub(super) struct Session {
     pub(super) watermark: Position,
     /// What the gateway follows of the feed.
     pub(super) streams: Vec<Followed>,
+    pub(super) settling: Settling,
+    /// The gateway holds registers that are forgotten here: it takes them all anew before anything else.
+    pub(super) snapshot: Option<Snapshot>,
+    /// Register writes up to this seq are older than such a snapshot.
+    pub(super) stale_to: Seq,
     /// What was said ahead of the journal.
     pub(super) present: PresentCell,
     pub(super) parts: Parts,
@@ -54,6 +60,9 @@ impl Session {
             epoch,
             watermark,
             streams,
+            settling: Settling::default(),
+            snapshot: None,
+            stale_to: Seq::ZERO,
             present: PresentCell::default(),
             parts: Parts::default(),
             tell_since: None,
@@ -73,7 +82,8 @@ impl Session {
     }
 
     pub(super) fn send_up_to(&self) -> u64 {
-        self.watermark.seq.0.saturating_add(self.window)
+        let window = if self.snapshot.is_some() { 0 } else { self.window };
+        self.watermark.seq.0.saturating_add(window)
     }
 
     /// So many sites are behind.

@@ -73,15 +73,14 @@ impl Hub {
             view.last_seen_ms = Some(now.wall.0);
         }
         match of {
+            // It is said again once the snapshot is taken over.
+            UpOf::Batch(_) | UpOf::Present(_) if live.snapshot.is_some() => Ok(quiet()),
             UpOf::Batch(batch) => {
                 let step = self.batch(&site, batch, now, ledger)?;
                 Ok(Step { verdict: quiet().verdict, ..step })
             }
             UpOf::FeedAck(ack) => {
-                let stream = live.streams.iter_mut().find(|followed| followed.stream.name() == ack.stream);
-                if let Some(followed) = stream {
-                    followed.acknowledged(ack.cursor, ack.resend);
-                }
+                self.feed_acknowledged(&site, &ack);
                 Ok(quiet())
             }
             UpOf::Present(present) => {
@@ -139,6 +138,7 @@ impl Hub {
         let fresh = ledger.get(EPOCH, &replica_key(site.as_str(), epoch))?.is_none();
         if fresh {
             step.events.push(self.joined(site, epoch, now));
+            self.forgetting.site_joined();
             if self.sites.contains_key(site) {
                 let say = format!("{site} has a new ledger {epoch}: it takes over what the one before left here");
                 step.then.push(Effect::tell(views::alert(site, "new_ledger", say, now.wall.0)));
@@ -148,6 +148,7 @@ impl Hub {
         let mut session = Session::new(nonce, epoch, held, streams, now.mono_ms);
         session.present = present::said(&session.replica(site), ledger)?;
         session.share_window(self.behind());
+        self.begin_settling(site, &mut session, hello, &mut step);
         let welcome = DownOf::Welcome(Welcome {
             protocol: hello.protocol.min(PROTOCOL),
             applied_seq: held.seq.0,
@@ -261,6 +262,14 @@ impl Hub {
             }
             let (nonce, replica) = (session.nonce, session.replica(site));
             for followed in &mut session.streams {
+                if followed.stream == Stream::Registers
+                    && let Some(snapshot) = &mut session.snapshot
+                {
+                    let part = snapshot.next(followed.cursor, now.mono_ms, ledger)?.map(DownOf::Feed);
+                    let down = part.map(|of| Down { session: nonce, incarnation: self.incarnation, of: Some(of) });
+                    effects.extend(down.map(|down| Effect::down(site, &down)));
+                    continue;
+                }
                 let head = self.feed.head(&followed.stream);
                 if !followed.due(head, now.mono_ms) {
                     continue;

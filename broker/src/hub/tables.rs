@@ -28,13 +28,24 @@ pub(super) const PRESENT: Table = Table(12);
 pub(super) const RESTORED: Table = Table(15);
 /// site ‖ 0 ‖ epoch → which life followed it; its journal is closed. Folded.
 pub(super) const RETIRED: Table = Table(13);
+/// site ‖ 0 ‖ epoch → how far the registers are settled there. Put.
+pub(super) const SETTLED: Table = Table(16);
 /// What the hub keeps of itself. Put.
 pub(super) const HUB: Table = Table(8);
 
 pub(super) const HUB_INCARNATION: &[u8] = b"incarnation";
+/// The highest feed position of a tombstone that was forgotten.
+pub(super) const HUB_FORGOTTEN: &[u8] = b"forgotten";
 
 pub(super) fn replica_key(site: &str, epoch: Epoch) -> Vec<u8> {
     [site.as_bytes(), b"\0", &epoch.0.to_be_bytes()].concat()
+}
+
+/// The replica of such a key.
+pub(super) fn replica_of(key: &[u8]) -> Option<ReplicaId> {
+    let (site, epoch) = key.split_at_checked(key.len().checked_sub(9)?)?;
+    let site = std::str::from_utf8(site).ok()?.parse().ok()?;
+    Some(ReplicaId { site, epoch: Epoch(u64::from_be_bytes(epoch.get(1..)?.try_into().ok()?)) })
 }
 
 pub(super) fn counter_key(gtin: u64, replica: &ReplicaId) -> Vec<u8> {
@@ -60,10 +71,7 @@ pub(super) fn counter_of(key: &[u8]) -> Option<(Gtin, SiteName)> {
 /// The item's number and the replica of a counter's key.
 pub(super) fn replica_of_counter(key: &[u8]) -> Option<(u64, ReplicaId)> {
     let (gtin, rest) = key.split_at_checked(8)?;
-    let (site, epoch) = rest.split_at_checked(rest.len().checked_sub(9)?)?;
-    let site = std::str::from_utf8(site).ok()?.parse().ok()?;
-    let epoch = Epoch(u64::from_be_bytes(epoch.get(1..)?.try_into().ok()?));
-    Some((u64::from_be_bytes(gtin.try_into().ok()?), ReplicaId { site, epoch }))
+    Some((u64::from_be_bytes(gtin.try_into().ok()?), replica_of(rest)?))
 }
 
 pub(super) fn seq_of(key: &[u8]) -> Option<Seq> {

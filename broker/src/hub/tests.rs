@@ -1,5 +1,6 @@
 //! The hub over a real ledger, against gateways that break the rules or go to their limits.
 
+mod forget;
 mod poison;
 mod present;
 mod rejoin;
@@ -50,7 +51,8 @@ impl Running {
             begin_anew: false,
             sabotage: None,
         };
-        let (writer, handle, reader) = until_unlocked(|| Writer::open(options.clone(), Epoch(1), Hub::new(7))).await;
+        let hub = || Hub::new(7).forgetting_every(Duration::ZERO);
+        let (writer, handle, reader) = until_unlocked(|| Writer::open(options.clone(), Epoch(1), hub())).await;
         let told = Arc::<Mutex<Vec<_>>>::default();
         let tell = told.clone();
         let perform = move |effect| match effect {

@@ -145,6 +145,7 @@ impl Hq {
                     let value = merged.state.as_ref().map(|state| text(&state.value)).unwrap_or_default();
                     self.registers.values.insert(merged.key.clone(), value);
                 }
+                Some(Of::Forgotten(forgotten)) => drop(self.registers.values.remove(&forgotten.key)),
                 Some(Of::Conflict(conflict)) => {
                     let side = |state: &Option<proto::wire::RegisterState>| {
                         let state = state.clone().unwrap_or_default();

@@ -53,7 +53,10 @@ impl Gateway {
             ControlFlow::Continue(())
         })?;
         ledger.scan_prefix(HUB, &[], &mut |key, value| {
-            registers.add_register(&String::from_utf8_lossy(key), value);
+            // One side may have forgotten what is deleted.
+            if !RegisterState::decode(value).is_ok_and(|state| state.deleted) {
+                registers.add_register(&String::from_utf8_lossy(key), value);
+            }
             ControlFlow::Continue(())
         })?;
         let check = Check {
@@ -90,6 +93,8 @@ impl Gateway {
                 self.adopt_register(entry, now, ledger, &mut step)?;
             }
         }
+        // What is deleted here and not known there was forgotten: both say the same.
+        held.retain(|_, value| !RegisterState::decode(&value[..]).is_ok_and(|state| state.deleted));
         for key in held.into_keys() {
             if let Ok(register) = key.parse() {
                 self.items.touched(&register);

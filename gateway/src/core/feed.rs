@@ -17,7 +17,7 @@ use serde_json::json;
 use super::tables::{
     COUNTED, ELSEWHERE, HUB, OWN, PAST, SYNC, counter_key, cursor_key, decode, elsewhere_of, elsewhere_prefix, past_key,
 };
-use super::{Effect, Gateway, items};
+use super::{Effect, Gateway, hub, items};
 use crate::request::Refused;
 use crate::sync::Ack;
 
@@ -37,16 +37,20 @@ impl Gateway {
     ) -> Result<Step<Effect>, LedgerError> {
         // A stream that is not followed any more needs no answer.
         let Some(cursor) = self.hub.cursors.get_mut(&feed.stream) else { return Ok(Step::nothing()) };
-        let here = if cursor.incarnation == incarnation { cursor.position } else { 0 };
+        let anew = FeedCursor { incarnation, ..FeedCursor::default() };
+        let here = if cursor.incarnation == incarnation { *cursor } else { anew };
         let stream = feed.stream.clone();
-        if feed.prev != here {
-            let cursor = FeedCursor { incarnation, position: here };
-            return Ok(Step { then: vec![Effect::FeedAck(Ack { stream, cursor, resend: true })], ..Step::nothing() });
+        if feed.prev != here.position {
+            let ack = Ack { resend: true, ..hub::ack(&stream, here, ledger) };
+            return Ok(Step { then: vec![Effect::FeedAck(ack)], ..Step::nothing() });
         }
         if let Some(bucket) = feed.bucket {
             return self.repair(bucket, &feed, now, ledger);
         }
-        *cursor = FeedCursor { incarnation, position: feed.upto };
+        if let Some(range) = &feed.range {
+            return self.take_range(here, range, &feed, now, ledger);
+        }
+        *cursor = FeedCursor { position: feed.upto, ..here };
         let cursor = *cursor;
         let mut step = Step::nothing();
         for entry in &feed.entries {
@@ -54,7 +58,7 @@ impl Gateway {
         }
         self.adopt_stock(&feed, now, ledger, &mut step)?;
         step.puts.push(Put::set(SYNC, cursor_key(&stream), cursor.encode_to_vec()));
-        step.then.push(Effect::FeedAck(Ack { stream, cursor, resend: false }));
+        step.then.push(Effect::FeedAck(hub::ack(&stream, cursor, ledger)));
         Ok(step)
     }
 

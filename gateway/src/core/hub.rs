@@ -58,11 +58,15 @@ impl HubView {
         Ok(())
     }
 
-    pub(super) fn acks(&self) -> impl Iterator<Item = Ack> {
-        let ack =
-            |(stream, cursor): (&String, &FeedCursor)| Ack { stream: stream.clone(), cursor: *cursor, resend: false };
-        self.cursors.iter().map(ack)
+    pub(super) fn acks(&self, ledger: &dyn Read) -> impl Iterator<Item = Ack> {
+        self.cursors.iter().map(|(stream, cursor)| ack(stream, *cursor, ledger))
     }
+}
+
+/// What is said of a stream, once it is on disk.
+pub(super) fn ack(stream: &str, cursor: FeedCursor, ledger: &dyn Read) -> Ack {
+    let journal_to = Seq(ledger.next_seq().0.saturating_sub(1));
+    Ack { stream: stream.to_owned(), cursor, resend: false, journal_to, taken: None }
 }
 
 /// What a stopped gateway last heard of how far HQ has applied its journal.

@@ -9,12 +9,13 @@ use proto::gtin::Gtin;
 use proto::id::{DeviceName, SiteName};
 use proto::register::{Register, RegisterKey};
 use proto::topic::Outbound;
-use proto::wire::RegisterState;
+use proto::wire::{FeedCursor, RegisterState};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::Effect;
-use super::tables::{HUB, OWN, decode};
+use super::tables::{HUB, OWN, SYNC, cursor_key, decode};
+use crate::sync::REGISTERS;
 
 /// What has a topic that shows registers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,9 +60,17 @@ pub(super) fn visible(ledger: &dyn Read, key: &str) -> Result<Option<Register>, 
     let (own, hub) = (stored(ledger, OWN, key)?, stored(ledger, HUB, key)?);
     Ok(match (own, hub) {
         (Some(own), Some(hub)) if hub.seen.covers(&own.dot) => Some(hub),
+        (Some(own), None) if own.dot.seq.0 <= snapshot_to(ledger)? => None,
         (Some(own), _) => Some(own),
         (None, hub) => hub,
     })
+}
+
+/// Own writes up to this seq are older than the last snapshot: what the hub does not know of them it kept as conflicts.
+pub(super) fn snapshot_to(ledger: &dyn Read) -> Result<u64, LedgerError> {
+    let cursor =
+        ledger.get(SYNC, &cursor_key(REGISTERS))?.map(|value| decode::<FeedCursor>(SYNC, &value)).transpose()?;
+    Ok(cursor.map_or(0, |cursor| cursor.snapshot_to))
 }
 
 /// The JSON text of a register's value, if it has one.

@@ -2,8 +2,9 @@
 //!
 //! `requests.rs` decides requests, `replies.rs` answers them, `stock.rs` holds counters, `items.rs` registers, `ids.rs`
 //! idempotency, `time.rs` what is taken for the time, `again.rs` refusals that are handed in again, `hub.rs` and `feed.rs`
-//! what the hub says, `present.rs` what it is told ahead of the journal, `check.rs` whether both hold the same,
-//! `takeover.rs` and `rejournal.rs` what is taken over from earlier lives of the ledger, `fold.rs` what the journal means.
+//! what the hub says, `snapshot.rs` all that it says of registers, `present.rs` what it is told ahead of the journal,
+//! `check.rs` whether both hold the same, `takeover.rs` and `rejournal.rs` what is taken over from earlier lives of the
+//! ledger, `fold.rs` what the journal means.
 
 mod again;
 mod check;
@@ -16,6 +17,7 @@ mod present;
 mod rejournal;
 mod replies;
 mod requests;
+mod snapshot;
 mod status;
 mod stock;
 mod tables;
@@ -249,7 +251,7 @@ impl Core for Gateway {
         self.time.resume(ledger)?;
         self.hub.resume(ledger)?;
         self.takeover.resume(ledger)?;
-        let mut then: Vec<Effect> = self.hub.acks().map(Effect::FeedAck).collect();
+        let mut then: Vec<Effect> = self.hub.acks(ledger).map(Effect::FeedAck).collect();
         then.extend(self.stock.resume(ledger)?);
         then.extend(items::all(ledger)?);
         let (lazy, elsewhere) = feed::resume(&self.rules.follow, ledger)?;

@@ -1,6 +1,7 @@
 //! The rules on a ledger in memory, with time as an argument: clocks that are wrong, hubs that change their mind.
 
 mod feed;
+mod snapshot;
 mod takeover;
 mod time;
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use proto::id::Seq;
 use proto::wire::{FeedCursor, StreamCursor};
 
 /// The stream of registers; it has no name.
@@ -14,6 +15,10 @@ pub struct Ack {
     pub cursor: FeedCursor,
     /// What came does not continue the cursor: send again from it.
     pub resend: bool,
+    /// The last record that was made without what the cursor stands for.
+    pub journal_to: Seq,
+    /// Of a snapshot: everything up to this key was taken over.
+    pub taken: Option<String>,
 }
 
 /// All cursors, as `Hello` tells them.

@@ -170,6 +170,7 @@ impl Session {
             feed_incarnation: cursors.registers().incarnation,
             software: software.into(),
             streams: cursors.streams(),
+            snapshot_to: cursors.registers().snapshot_to,
         })))
     }
 

@@ -65,6 +65,7 @@ impl Hq {
             Of::Merged(merged) => {
                 self.registers.insert(merged.key, merged.state.expect("a merged register has a state"));
             }
+            Of::Forgotten(forgotten) => drop(self.registers.remove(&forgotten.key)),
             Of::Conflict(conflict) => self.conflicts.push(conflict),
             Of::Refusal(refusal) => self.refusals.push(refusal),
             _ => {}

@@ -54,13 +54,13 @@ impl Running {
     }
 
     /// What was said to a site.
-    fn heard(&self, site: &str) -> Vec<DownOf> {
+    pub(super) fn heard(&self, site: &str) -> Vec<DownOf> {
         let (said, topic) = (self.told.lock().unwrap(), format!("down/{site}"));
         let heard = said.iter().filter(|(to, _)| *to == topic);
         heard.filter_map(|(_, payload)| Down::decode(payload.clone()).unwrap().of).collect()
     }
 
-    fn feeds(&self, site: &str, stream: &str) -> Vec<proto::wire::Feed> {
+    pub(super) fn feeds(&self, site: &str, stream: &str) -> Vec<proto::wire::Feed> {
         let feeds = self.heard(site).into_iter().filter_map(|of| match of {
             DownOf::Feed(feed) if feed.stream == stream => Some(feed),
             _ => None,
@@ -68,7 +68,7 @@ impl Running {
         feeds.collect()
     }
 
-    fn last_applied(&self, site: &str) -> proto::wire::Applied {
+    pub(super) fn last_applied(&self, site: &str) -> proto::wire::Applied {
         let applied = self.heard(site).into_iter().filter_map(|of| match of {
             DownOf::Applied(applied) => Some(applied),
             _ => None,
@@ -162,7 +162,7 @@ async fn others_follow_a_sites_stock_and_a_new_life_what_earlier_ones_left() {
     }
     hub.status().await;
     assert_eq!(hub.feeds("harbour", "site/hill").len(), 1);
-    let ack = FeedAck { cursor: feeds[0].upto, resend: false, stream: "site/hill".into() };
+    let ack = FeedAck { cursor: feeds[0].upto, stream: "site/hill".into(), ..FeedAck::default() };
     hub.up("harbour", UpOf::FeedAck(ack)).await;
     hub.status().await;
     let second = hub.feeds("harbour", "site/hill").pop().unwrap();

@@ -45,7 +45,8 @@ impl Running {
                 if let Some(found) = feed.entries.iter().find(|entry| wanted(entry)) {
                     return found.clone();
                 }
-                self.up(site, UpOf::FeedAck(FeedAck { cursor: feed.upto, resend: false, stream: feed.stream })).await;
+                self.up(site, UpOf::FeedAck(FeedAck { cursor: feed.upto, stream: feed.stream, ..FeedAck::default() }))
+                    .await;
             }
             self.status().await;
         }

@@ -108,10 +108,15 @@ fn settings_of_a_device_are_registers_of_its_store() {
     let mut store = Store::open();
     let done = store.ask("setting", json!({ "device": "scanner-1", "settings": { "volume": 3, "beep": true } }));
     assert_eq!(done["status"], "ok", "{done}");
-    let written: Vec<_> = store.ledger.events[0].2.records.iter().filter_map(|record| match &record.of {
-        Some(Of::Register(write)) => Some(write.key.as_str()),
-        _ => None,
-    }).collect();
+    let written: Vec<_> = store.ledger.events[0]
+        .2
+        .records
+        .iter()
+        .filter_map(|record| match &record.of {
+            Some(Of::Register(write)) => Some(write.key.as_str()),
+            _ => None,
+        })
+        .collect();
     assert_eq!(written, ["setting/harbour/scanner-1/beep", "setting/harbour/scanner-1/volume"]);
     store.ask("setting", json!({ "device": "scanner-1", "settings": { "beep": null } }));
     let shown = store.restart().into_iter().find_map(|effect| match effect {

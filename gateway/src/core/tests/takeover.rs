@@ -225,7 +225,8 @@ fn what_only_the_fork_has_is_journalled_again_once_whenever_it_is_interrupted() 
         for _ in 0..interrupted_after {
             let Some(after) = wants(&effects) else { break };
             let next = old.chunks.iter().find(|bytes| proto::chunk::head(bytes).unwrap().last > after);
-            effects = store.takes_in(Input::Fork(ForkSays::Part { after, chunks: next.cloned().into_iter().collect() }));
+            effects =
+                store.takes_in(Input::Fork(ForkSays::Part { after, chunks: next.cloned().into_iter().collect() }));
         }
         store.begin_again();
         let effects = store.here(old.at);
