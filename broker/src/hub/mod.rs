@@ -1,6 +1,6 @@
 //! The hub's core: what a gateway's message comes to. Pure: events in, one step out.
 //!
-//! `sync.rs` answers gateways, `apply.rs` takes their chunks, `aside.rs` what cannot be read of them, `merge.rs` decides
+//! `sync.rs` answers gateways, `lean.rs` makes chunks of lean batches again, `apply.rs` takes them, `aside.rs` what cannot be read of them, `merge.rs` decides
 //! registers, `present.rs` what a site says ahead of its journal, `check.rs` whether both hold the same, `feed.rs` tells the other sites, `views.rs` tells HQ,
 //! `fold.rs` is what the journal means.
 
@@ -9,6 +9,7 @@ mod aside;
 mod check;
 mod feed;
 mod fold;
+mod lean;
 mod merge;
 mod present;
 mod session;
@@ -24,6 +25,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use prost::Message;
 use proto::check::Sums;
+use proto::chunk::Sealer;
 use proto::clock::{Clock, Stamp};
 use proto::id::{Epoch, ReplicaId, Seq, SiteName};
 use proto::register::Register;
@@ -122,6 +124,8 @@ pub struct Hub {
     register_sums: Option<(u64, Sums)>,
     quota: RejectQuota,
     tally: Tally,
+    /// Makes chunks of lean batches again.
+    sealer: Sealer,
 }
 
 impl Hub {
@@ -142,6 +146,7 @@ impl Hub {
             register_sums: None,
             quota: RejectQuota::default(),
             tally: Tally::default(),
+            sealer: Sealer::default(),
         }
     }
 
