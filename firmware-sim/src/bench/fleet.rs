@@ -90,6 +90,11 @@ pub(super) async fn measure(dir: &Path) -> Result<Fleet> {
         let dir = dir.join(n.to_string());
         let outcome = fleet(&dir, shape).await.with_context(|| format!("{sites} stores, {items} items"))?;
         std::fs::remove_dir_all(&dir).with_context(|| format!("removing {}", dir.display()))?;
+        let Outcome { records_per_s, cpu_us_per_record, hub_peak_kib, seconds, .. } = outcome;
+        let peak_mib = hub_peak_kib / 1_024;
+        eprintln!(
+            "fleet: {seconds:.1} s, {records_per_s:.0} records/s, {cpu_us_per_record:.1} us each, {peak_mib} MiB"
+        );
         anyhow::Ok(outcome)
     };
     let (mut by_sites, mut by_keys) = (Vec::new(), Vec::new());

@@ -121,8 +121,8 @@ async fn expected(gateway: &Node, sales: &Sales) -> Result<BTreeMap<String, i64>
     let item = |sale| {
         let sale: Value = serde_json::from_slice(sale).ok()?;
         // A quantity that is refused moves nothing, and the item might have no stock at all.
-        let lines = sale["lines"].as_array()?.iter();
-        let line = lines.filter(|line| line["qty"].as_i64().is_some_and(|qty| (1..100).contains(&qty))).next()?;
+        let mut lines = sale["lines"].as_array()?.iter();
+        let line = lines.find(|line| line["qty"].as_i64().is_some_and(|qty| (1..100).contains(&qty)))?;
         Some(format!("0{}", line["gtin"].as_str()?))
     };
     let items: Vec<String> = sampled.filter_map(|sale| item(sale)).collect();
