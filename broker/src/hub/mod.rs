@@ -290,7 +290,7 @@ impl Core for Hub {
 
     fn committed(&mut self, now: &Now, ledger: &dyn Read) -> Result<Vec<Effect>, LedgerError> {
         let mut effects = self.speak_to_sites(now, ledger)?;
-        effects.extend(self.stock.changed(ledger)?);
+        effects.extend(self.stock.changed(now.mono_ms, ledger)?);
         Ok(effects)
     }
 
