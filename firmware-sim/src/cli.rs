@@ -200,6 +200,18 @@ impl From<Torture> for torture::Options {
 /// the disk once a hub has applied them all and the journal's bound is 16 MiB, before and after a restart.
 ///
 /// retail: bytes written per record for real baskets.
+///
+/// catch-up: a store with a million sale lines gets its network back: when HQ shows how it is, when all is applied,
+/// bytes on the wire, memory; the same for a quiet store whose sales are commits of their own, what single sales cost on
+/// the wire, and a mosquitto bridge with the same sales.
+///
+/// latency: from a till in one store to a screen in another, through HQ, at 500 sales a second, beside mosquitto
+/// brokers bridged through a third.
+///
+/// fleet: emulated stores (the gateway's own sync over a socket each, journals in memory) and a real hub: records a
+/// second, processor time and memory as stores and keys grow, and 500 stores that come back at once.
+///
+/// sync: the last three.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Run a release build on a quiet machine; TMPDIR names the disk to measure (a tmpfs would flatter).
@@ -207,7 +219,8 @@ Run a release build on a quiet machine; TMPDIR names the disk to measure (a tmpf
 Examples:
   firmware-sim bench                          everything, some minutes
   firmware-sim bench rates --rounds 5         one table, more rounds
-  firmware-sim bench backlog --records 200000 a smaller backlog")]
+  firmware-sim bench backlog --records 200000 a smaller backlog
+  firmware-sim bench sync --json              how sync does, for programs as well")]
 struct Bench {
     #[arg(value_name = "SECTION", default_value = "all")]
     section: bench::Section,
@@ -216,7 +229,10 @@ struct Bench {
     /// Of each measurement of a rate
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
-    /// Of the backlog, at least
+    /// Of the latency
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
+    latency_seconds: u64,
+    /// Of the backlog, at least, and of catching up
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..))]
     records: u64,
     /// The last line of output is one JSON object with everything that was measured
@@ -229,8 +245,8 @@ struct Bench {
 
 impl From<Bench> for bench::Options {
     fn from(bench: Bench) -> bench::Options {
-        let Bench { section, rounds, seconds, records, json, keep } = bench;
-        bench::Options { section, rounds, seconds, records, json, keep }
+        let Bench { section, rounds, seconds, latency_seconds, records, json, keep } = bench;
+        bench::Options { section, rounds, seconds, latency_seconds, records, json, keep }
     }
 }
 

@@ -29,10 +29,17 @@ pub struct Carried {
     pub down_bytes: u64,
 }
 
+/// Counts as bytes go through.
 #[derive(Debug, Default)]
-struct Meter {
+pub struct Meter {
     up: AtomicU64,
     down: AtomicU64,
+}
+
+impl Meter {
+    pub fn carried(&self) -> Carried {
+        Carried { up_bytes: self.up.load(Ordering::Relaxed), down_bytes: self.down.load(Ordering::Relaxed) }
+    }
 }
 
 /// Changes the state of a network.
@@ -98,7 +105,12 @@ impl Proxy {
     }
 
     pub fn carried(&self) -> Carried {
-        Carried { up_bytes: self.meter.up.load(Ordering::Relaxed), down_bytes: self.meter.down.load(Ordering::Relaxed) }
+        self.meter.carried()
+    }
+
+    /// The count, for whoever watches it.
+    pub fn meter(&self) -> Arc<Meter> {
+        self.meter.clone()
     }
 }
 

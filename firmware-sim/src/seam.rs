@@ -1,5 +1,5 @@
-//! The one place that names `broker` and `gateway`: how a node is run in this process, and how its stopped ledger is
-//! read. Everything else here deals with processes, sockets and bytes.
+//! The one place that names `broker` and `gateway`: how a node is run in this process, how its stopped ledger is
+//! read, and how an emulated store speaks to a hub. Everything else here deals with processes, sockets and bytes.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -8,6 +8,12 @@ use std::process::ExitCode;
 use anyhow::Result;
 use broker::ledger::Sabotage;
 use proto::chunk::Chunk;
+
+/// The gateway's side of the sync protocol, for the bench's emulated stores: what a hub of hundreds of them would hear.
+pub mod sync {
+    pub use broker::ledger::Standing;
+    pub use gateway::sync::{Chain, Cursors, Heard, PresentAsk, Session};
+}
 
 /// Which node a child process of ours is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -209,6 +209,30 @@ impl Sealer {
         bytes
     }
 
+    /// The chunk whose body [`bare`] gave, which comes right after `before`: hash and head are worked out again. Whoever
+    /// knows the hash that it must have compares them.
+    ///
+    /// # Errors
+    /// The body is none of a whole chunk.
+    pub fn restore(
+        &mut self,
+        replica: &ReplicaId,
+        before: Position,
+        plain: &[u8],
+    ) -> Result<(Chunk, Vec<u8>), ChunkError> {
+        if plain.len() > BODY_BYTES_MAX {
+            return Err(ChunkError::TooLarge);
+        }
+        let body = wire::Body::decode(plain).map_err(|e| ChunkError::Body(e.to_string()))?;
+        let held = count_records(&body).filter(|held| *held > 0 && !skips(&body));
+        let held = held.ok_or(ChunkError::Records { named: 0, held: 0 })?;
+        let (first, last) = (before.seq.next(), before.seq.0.checked_add(held).map(Seq));
+        let last = last.filter(|last| last.0 < u64::MAX).ok_or(ChunkError::TooLarge)?;
+        let after = Position { seq: last, hash: hash(HASH_CONTEXT, replica, first, last, &before.hash, plain) };
+        let bytes = self.lay_out(0, replica, before, after, plain);
+        Ok((Chunk { head: head(&bytes)?, body }, bytes))
+    }
+
     fn lay_out(&mut self, kind: u8, replica: &ReplicaId, before: Position, after: Position, plain: &[u8]) -> Vec<u8> {
         let packed = self.pack(plain);
         let stored = packed.as_deref().unwrap_or(plain);
@@ -305,11 +329,21 @@ pub fn open(bytes: &[u8]) -> Result<Chunk, ChunkError> {
     }
     let body = wire::Body::decode(plain).map_err(|e| ChunkError::Body(e.to_string()))?;
     let held = count_records(&body).ok_or(ChunkError::TooLarge)?;
-    let skips = body.skipped_at_end > 0 || body.events.iter().any(|event| event.skipped > 0);
-    if held != head.records() || (skips && !head.remnant) {
+    if held != head.records() || (skips(&body) && !head.remnant) {
         return Err(ChunkError::Records { named: head.records(), held });
     }
     Ok(Chunk { head, body })
+}
+
+/// The unpacked body of a whole chunk, from which [`Sealer::restore`] makes the chunk again. `None` for a remnant, whose
+/// hash names what is no longer there, and for what cannot be unpacked.
+pub fn bare(head: &Head, bytes: &[u8]) -> Option<Vec<u8>> {
+    let stored = bytes.get(head.body_at.0..head.body_at.1).filter(|_| !head.remnant)?;
+    let plain = match head.packed {
+        true => zstd::bulk::decompress(stored, head.body_bytes).ok()?,
+        false => stored.to_vec(),
+    };
+    (plain.len() == head.body_bytes).then_some(plain)
 }
 
 impl Chunk {
@@ -330,6 +364,11 @@ impl Chunk {
 /// An event's stamp, from the base of its chunk.
 pub fn stamp_of(base_ms: u64, event: &wire::Event) -> Stamp {
     Stamp::from_parts(WallMs(base_ms.saturating_add(event.ms)), event.tick.min(u16::MAX.into()) as u16)
+}
+
+/// True if records are missing from it.
+fn skips(body: &wire::Body) -> bool {
+    body.skipped_at_end > 0 || body.events.iter().any(|event| event.skipped > 0)
 }
 
 /// `None` if there are more than can be counted.

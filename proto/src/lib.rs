@@ -10,6 +10,7 @@ pub mod counter;
 pub mod dedupe;
 pub mod gtin;
 pub mod id;
+pub mod lean;
 pub mod loss;
 pub mod pack;
 pub mod register;

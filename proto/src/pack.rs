@@ -5,7 +5,12 @@ pub const UNPACKED_BYTES_MAX: usize = 1 << 20;
 
 /// Packs `plain`; `None` if that would not make it smaller.
 pub fn pack(plain: &[u8]) -> Option<Vec<u8>> {
-    let packed = zstd::bulk::compress(plain, 1).ok()?;
+    pack_hard(plain, 1)
+}
+
+/// The same, with more work for fewer bytes: `level` is zstd's.
+pub fn pack_hard(plain: &[u8], level: i32) -> Option<Vec<u8>> {
+    let packed = zstd::bulk::compress(plain, level).ok()?;
     (packed.len() < plain.len()).then_some(packed)
 }
 

@@ -299,6 +299,7 @@ async fn a_poison_chunk_does_not_stop_its_site() {
         chunks_bytes: 9,
         chunks: 1,
         last_hash: last_hash(&journal),
+        lean: false,
     };
     let five = journal.chunk(1);
     let company = Batch { last_seq: 5, chunks: 2, last_hash: last_hash(&journal), ..alone.clone() };

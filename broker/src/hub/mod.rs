@@ -1,7 +1,7 @@
 //! The hub's core: what a gateway's message comes to. Pure: events in, one step out.
 //!
-//! `sync.rs` answers gateways, `apply.rs` takes their chunks, `aside.rs` what cannot be read of them, `merge.rs` decides
-//! registers, `conflicts.rs` brings back what lost, `present.rs` what a site says ahead of its journal, `check.rs` whether
+//! `sync.rs` answers gateways, `lean.rs` makes chunks of lean batches again, `apply.rs` takes them, `aside.rs` what cannot be read
+//! of them, `merge.rs` decides registers, `conflicts.rs` brings back what lost, `present.rs` what a site says ahead of its journal, `check.rs` whether
 //! both hold the same, `rejoin.rs` is about earlier lives of a site's ledger, `feed.rs` tells the other sites, `forget.rs`
 //! ends what is deleted, `views.rs` tells HQ, `fold.rs` is what the journal means.
 
@@ -12,6 +12,7 @@ mod conflicts;
 mod feed;
 mod fold;
 mod forget;
+mod lean;
 mod merge;
 mod present;
 mod rejoin;
@@ -29,6 +30,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 use proto::check::Sums;
+use proto::chunk::Sealer;
 use proto::clock::{Clock, Stamp};
 use proto::id::{Epoch, ReplicaId, Seq, SiteName};
 use proto::register::Register;
@@ -149,6 +151,8 @@ pub struct Hub {
     register_sums: Option<(u64, Sums)>,
     quota: RejectQuota,
     tally: Tally,
+    /// Makes chunks of lean batches again.
+    sealer: Sealer,
 }
 
 impl Hub {
@@ -171,6 +175,7 @@ impl Hub {
             register_sums: None,
             quota: RejectQuota::default(),
             tally: Tally::default(),
+            sealer: Sealer::default(),
         }
     }
 
@@ -336,7 +341,7 @@ impl Core for Hub {
 
     fn committed(&mut self, now: &Now, ledger: &dyn Read) -> Result<Vec<Effect>, LedgerError> {
         let mut effects = self.speak_to_sites(now, ledger)?;
-        effects.extend(self.stock.changed(ledger)?);
+        effects.extend(self.stock.changed(now.mono_ms, ledger)?);
         Ok(effects)
     }
 

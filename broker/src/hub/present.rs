@@ -6,7 +6,7 @@ use proto::wire::{CounterCell, Present, PresentCell, SitePresent};
 
 use super::merge::{self, SiteWrite};
 use super::tables::{COUNTER, PRESENT, counter_key, decode, replica_key};
-use super::{Effect, Hub};
+use super::{Effect, Hub, views};
 use crate::ledger::{LedgerError, Now, Read, Step};
 
 /// One replica's component of an item, as the hub holds it.
@@ -83,6 +83,10 @@ impl Hub {
         }
         if let Some(view) = self.sites.get_mut(site) {
             view.present_seq = after.complete;
+            if whole {
+                // What somebody at HQ waits for does not wait for its turn.
+                step.then.push(Effect::tell(views::site_status(site, view)));
+            }
         }
         self.site_changed.insert(site.clone());
         self.unfolded.clear();

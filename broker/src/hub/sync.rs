@@ -186,6 +186,9 @@ impl Hub {
     ) -> Result<Step<Effect>, LedgerError> {
         self.tally.batches += 1;
         self.unfolded.clear();
+        if batch.lean {
+            return self.lean(site, &batch, now, ledger);
+        }
         let mut step = Step::nothing();
         let Some(chunks) = unpack(&batch) else {
             let fault = Fault::new("batch_unreadable", "the message's body cannot be unpacked");
@@ -361,7 +364,7 @@ fn followed(hello: &Hello, incarnation: u64) -> Vec<Followed> {
     streams
 }
 
-fn fits(chunk: &Chunk, stored_bytes: usize) -> bool {
+pub(super) fn fits(chunk: &Chunk, stored_bytes: usize) -> bool {
     let body_bytes = chunk.head.body_bytes();
     body_bytes <= SITE_CHUNK_BYTES_MAX && stored_bytes <= body_bytes + ENVELOPE_BYTES_MAX
 }

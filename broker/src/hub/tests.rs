@@ -1,6 +1,7 @@
 //! The hub over a real ledger, against gateways that break the rules or go to their limits.
 
 mod forget;
+mod lean;
 mod poison;
 mod present;
 mod rejoin;

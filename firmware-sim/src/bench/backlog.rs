@@ -2,7 +2,7 @@
 //! them once the hub has applied them all.
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -10,11 +10,10 @@ use serde::Serialize;
 use tokio::time::sleep;
 
 use super::raw::RECORD_BYTES;
-use super::{Options, SITE, gateway_spec, process};
+use super::{Options, SITE, gateway_spec, hub_spec, process};
 use crate::load;
 use crate::mqtt::{Hello, Wire};
 use crate::nodes::{Node, Spec};
-use crate::seam::Role;
 use crate::status;
 
 const IDLE_DEVICES: u16 = 100;
@@ -117,16 +116,7 @@ async fn load(gateway: &Node, records: u64, found: &mut Backlog) -> Result<()> {
 async fn apply(dir: &Path, gateway: Node, found: &mut Backlog) -> Result<()> {
     let addr = gateway.addr();
     gateway.stop().await?;
-    let hub_dir: PathBuf = dir.join("hub");
-    let hub = Spec {
-        role: Role::Hub,
-        name: "hub".into(),
-        dir: hub_dir.clone(),
-        hub: None,
-        fault: None,
-        config: String::new(),
-    };
-    let hub = Node::start(hub).await?;
+    let hub = Node::start(hub_spec(dir)).await?;
     let spec = Spec { config: TIGHT.into(), ..gateway_spec(dir, SITE, Some(hub.addr())) };
     let mut gateway = Node::start_at(spec, addr).await?;
     eprintln!("backlog: the hub applies {} records", found.records);
@@ -143,7 +133,7 @@ async fn apply(dir: &Path, gateway: Node, found: &mut Backlog) -> Result<()> {
     gateway.kill().await?;
     found.trimmed_restart_ms = restart(&mut gateway).await?;
     found.trimmed_restarted_disk_bytes = steady_disk(gateway.dir()).await?;
-    found.hub_disk_bytes = process::disk_bytes(&hub_dir)?;
+    found.hub_disk_bytes = process::disk_bytes(hub.dir())?;
     gateway.stop().await?;
     hub.stop().await
 }

@@ -2,6 +2,9 @@
 //! must hold is for the tests and the torture.
 
 mod backlog;
+mod catch_up;
+mod fleet;
+mod latency;
 mod process;
 mod rates;
 mod raw;
@@ -28,6 +31,14 @@ pub enum Section {
     Backlog,
     /// What a line of a real basket costs on disk
     Retail,
+    /// A store comes back with a million records: when HQ shows it, when all is applied, bytes on the wire
+    CatchUp,
+    /// From a till in one store to a screen in another, beside bridged mosquitto brokers
+    Latency,
+    /// Up to 500 emulated stores on one hub: rate, memory, and what happens when all come back
+    Fleet,
+    /// How sync does: the three before
+    Sync,
     /// All of them
     All,
 }
@@ -37,7 +48,9 @@ pub struct Options {
     pub section: Section,
     pub rounds: u32,
     pub seconds: u64,
-    /// Of the backlog.
+    /// Of the latency.
+    pub latency_seconds: u64,
+    /// Of the backlog and of catching up.
     pub records: u64,
     pub json: bool,
     /// Where to measure; what is there is left alone.
@@ -52,6 +65,12 @@ struct Findings {
     backlog: Option<backlog::Backlog>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retail: Option<retail::Retail>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    catch_up: Option<catch_up::CatchUp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency: Option<latency::Latency>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fleet: Option<fleet::Fleet>,
 }
 
 pub fn main(options: Options) -> Result<()> {
@@ -88,7 +107,28 @@ async fn measure(dir: &Path, options: &Options) -> Result<Findings> {
         println!("{}", backlog.table());
         findings.backlog = Some(backlog);
     }
+    let wanted = |section| options.section == Section::Sync || wanted(section);
+    if wanted(Section::CatchUp) {
+        let catch_up = catch_up::measure(&dir.join("catch-up"), options).await?;
+        println!("{}", catch_up.table());
+        findings.catch_up = Some(catch_up);
+    }
+    if wanted(Section::Latency) {
+        let latency = latency::measure(&dir.join("latency"), options).await?;
+        println!("{}", latency.table());
+        findings.latency = Some(latency);
+    }
+    if wanted(Section::Fleet) {
+        let fleet = fleet::measure(&dir.join("fleet")).await?;
+        println!("{}", fleet.table());
+        findings.fleet = Some(fleet);
+    }
     Ok(findings)
+}
+
+fn hub_spec(dir: &Path) -> Spec {
+    let (name, dir) = ("hub".to_owned(), dir.join("hub"));
+    Spec { role: Role::Hub, name, dir, hub: None, fault: None, config: String::new() }
 }
 
 /// A gateway as a plain user would run it.

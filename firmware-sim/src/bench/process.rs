@@ -17,6 +17,28 @@ pub(super) fn rss_kib(pid: u32) -> Result<u64> {
     field(&format!("/proc/{pid}/status"), "VmRSS:")
 }
 
+/// The most that it ever was, or was since [`forget_peak`].
+pub(super) fn peak_rss_kib(pid: u32) -> Result<u64> {
+    field(&format!("/proc/{pid}/status"), "VmHWM:")
+}
+
+/// From here on the peak counts anew.
+pub(super) fn forget_peak(pid: u32) -> Result<()> {
+    let path = format!("/proc/{pid}/clear_refs");
+    fs::write(&path, "5").with_context(|| format!("writing {path}"))
+}
+
+/// Seconds that a process's threads ran, in user space and in the kernel.
+pub(super) fn cpu_s(pid: u32) -> Result<f64> {
+    let path = format!("/proc/{pid}/stat");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    // The name may hold anything, so fields are counted behind it: the twelfth and thirteenth are user and system.
+    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_ascii_whitespace().collect();
+    let ticks = |n: usize| fields.get(n).and_then(|field| field.parse::<f64>().ok());
+    let (user, system) = ticks(11).zip(ticks(12)).with_context(|| format!("reading the times in {path}"))?;
+    Ok((user + system) / rustix::param::clock_ticks_per_second() as f64)
+}
+
 fn field(path: &str, name: &str) -> Result<u64> {
     let text = fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
     let line = text.lines().find_map(|line| line.strip_prefix(name));
@@ -55,6 +77,9 @@ mod tests {
     fn reads_what_the_kernel_says_of_this_process() {
         assert!(rss_kib(std::process::id()).unwrap() > 100);
         written_bytes(std::process::id()).unwrap();
+        forget_peak(std::process::id()).unwrap();
+        assert!(peak_rss_kib(std::process::id()).unwrap() > 100);
+        assert!((0.0..1e6).contains(&cpu_s(std::process::id()).unwrap()));
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("inner")).unwrap();
         fs::write(dir.path().join("inner/file"), vec![1; 10_000]).unwrap();

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -35,25 +36,13 @@ pub(super) struct Retail {
 
 pub(super) async fn measure(dir: &Path) -> Result<Retail> {
     let rows = retail::rows()?;
-    let mut tills: Vec<Vec<Value>> = (0..TILLS).map(|_| Vec::new()).collect();
-    let sales = sales(&rows);
-    let (baskets, payload_bytes) = (sales.len() as u64, sales.iter().map(|sale| sale.to_string().len() as u64).sum());
-    for (n, sale) in sales.into_iter().enumerate() {
-        tills[n % TILLS].push(sale);
-    }
+    let sales: Vec<Bytes> = sales(&rows, 0).map(|sale| sale.payload).collect();
+    let (baskets, payload_bytes) = (sales.len() as u64, sales.iter().map(|sale| sale.len() as u64).sum());
     eprintln!("retail: {baskets} baskets of {} lines", rows.len());
     let mut gateway = Node::start(gateway_spec(dir, SITE, None)).await?;
     let pid = gateway.pid().context("the gateway's process")?;
     let before = process::written_bytes(pid)?;
-    let started = Instant::now();
-    let mut working = JoinSet::new();
-    for (n, sales) in tills.into_iter().enumerate() {
-        working.spawn(ring_up(gateway.addr(), n + 1, sales));
-    }
-    while let Some(till) = working.join_next().await {
-        till.context("a till failed")?;
-    }
-    let seconds = started.elapsed().as_secs_f64();
+    let seconds = ring_up(gateway.addr(), TILLS, WINDOW, sales).await?;
     let written_bytes = process::written_bytes(pid)? - before;
     let records = status::gateway(gateway.dir()).await?.ledger.last_seq;
     let disk_bytes = process::disk_bytes(gateway.dir())?;
@@ -61,41 +50,58 @@ pub(super) async fn measure(dir: &Path) -> Result<Retail> {
     Ok(Retail { baskets, lines: rows.len() as u64, payload_bytes, records, seconds, written_bytes, disk_bytes })
 }
 
-/// One for each basket, or more if it is very long.
-fn sales(rows: &[Row]) -> Vec<Value> {
+/// One basket, or a part of a very long one.
+pub(super) struct Sale {
+    pub(super) lines: u64,
+    pub(super) payload: Bytes,
+}
+
+/// Every line once, in sales whose ids no other `round` has.
+pub(super) fn sales(rows: &[Row], round: u64) -> impl Iterator<Item = Sale> {
     let mut baskets: BTreeMap<u64, Vec<&Row>> = BTreeMap::new();
     for row in rows {
         baskets.entry(row.basket_id).or_default().push(row);
     }
-    let mut sales = Vec::new();
-    for (basket, rows) in baskets {
-        for (part, rows) in rows.chunks(LINES_MAX).enumerate() {
+    baskets.into_iter().flat_map(move |(basket, rows)| {
+        let part = move |(part, rows): (usize, &[&Row])| {
             let line =
                 |row: &&Row| json!({"gtin": retail::barcode(row.product_id), "qty": row.quantity, "cents": row.cents});
             let lines: Vec<Value> = rows.iter().map(line).collect();
-            sales.push(json!({"id": format!("b{basket}-{part}"), "lines": lines}));
-        }
-    }
-    sales
+            let id = if round == 0 { format!("b{basket}-{part}") } else { format!("b{basket}-{part}-{round}") };
+            let sale = json!({"id": id, "lines": lines});
+            Sale { lines: rows.len() as u64, payload: sale.to_string().into() }
+        };
+        rows.chunks(LINES_MAX).enumerate().map(part).collect::<Vec<_>>()
+    })
 }
 
-/// One till until all of its sales are acknowledged.
-async fn ring_up(addr: SocketAddr, till: usize, sales: Vec<Value>) {
+/// So many tills until all of the sales are acknowledged; the seconds that it took.
+pub(super) async fn ring_up(addr: SocketAddr, tills: usize, window: usize, sales: Vec<Bytes>) -> Result<f64> {
+    let mut shares: Vec<Vec<Bytes>> = (0..tills).map(|_| Vec::new()).collect();
+    for (n, sale) in sales.into_iter().enumerate() {
+        shares[n % tills].push(sale);
+    }
+    let started = Instant::now();
+    let mut working = JoinSet::new();
+    for (n, sales) in shares.into_iter().enumerate() {
+        working.spawn(work(addr, n + 1, window, sales));
+    }
+    while let Some(till) = working.join_next().await {
+        till.context("a till failed")?;
+    }
+    Ok(started.elapsed().as_secs_f64())
+}
+
+/// One till.
+async fn work(addr: SocketAddr, till: usize, window: usize, sales: Vec<Bytes>) {
     let device = format!("pos-{till}");
-    let options = Options {
-        client: device.clone(),
-        addr,
-        clean: false,
-        window: WINDOW,
-        subscribe: Vec::new(),
-        seed: till as u64,
-    };
+    let options =
+        Options { client: device.clone(), addr, clean: false, window, subscribe: Vec::new(), seed: till as u64 };
     let mut client = Client::new(options);
     let (mut next, mut acked) = (0, 0);
     while acked < sales.len() {
         while next < sales.len() && client.has_room() {
-            let payload = sales[next].to_string();
-            if client.publish(Token(next as u64), format!("dev/{device}/sale"), payload.into()).is_err() {
+            if client.publish(Token(next as u64), format!("dev/{device}/sale"), sales[next].clone()).is_err() {
                 break;
             }
             next += 1;
@@ -133,9 +139,12 @@ mod tests {
     #[test]
     fn every_line_is_in_one_sale() {
         let rows = retail::rows().unwrap();
-        let sales = sales(&rows);
-        let lines = |sale: &Value| sale["lines"].as_array().map_or(0, Vec::len);
-        assert_eq!(sales.iter().map(lines).sum::<usize>(), rows.len());
-        assert!(sales.iter().all(|sale| (1..=LINES_MAX).contains(&lines(sale))));
+        let sales: Vec<Sale> = sales(&rows, 0).collect();
+        assert_eq!(sales.iter().map(|sale| sale.lines).sum::<u64>(), rows.len() as u64);
+        for sale in &sales {
+            let said: Value = serde_json::from_slice(&sale.payload).unwrap();
+            assert_eq!(said["lines"].as_array().map(Vec::len), Some(sale.lines as usize));
+            assert!((1..=LINES_MAX as u64).contains(&sale.lines));
+        }
     }
 }

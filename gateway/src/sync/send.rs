@@ -1,10 +1,11 @@
 //! What goes out next: after an outage the present first, then the journal as it was stored.
 
-use proto::chunk::{Position, Sealer};
+use bytes::Bytes;
+use proto::chunk::{Head, Position, Sealer};
 use proto::id::Seq;
-use proto::loss;
 use proto::wire::up::Of as UpOf;
 use proto::wire::{Batch, Body, Chunks, LossClass, Present, Up};
+use proto::{lean, loss};
 
 use super::{Chain, Session};
 
@@ -100,8 +101,8 @@ impl Session {
             return Ok(None);
         };
         let bridge = self.bridge.filter(|to| first <= to.seq);
-        let (after, chunks) = match bridge {
-            Some(to) => (to, vec![self.bridge_chunk(to).into()]),
+        let (after, batch) = match bridge {
+            Some(to) => (to, batch(first, to, vec![self.bridge_chunk(to).into()], !self.one_by_one)),
             None => {
                 // One always fits.
                 let bytes_max = if self.one_by_one { 0 } else { BATCH_BYTES_MAX };
@@ -111,13 +112,22 @@ impl Session {
                     read => read?,
                 };
                 let Some((head, _)) = chunks.last() else { return Ok(None) };
-                (head.after(), chunks.into_iter().map(|(_, bytes)| bytes).collect())
+                (head.after(), self.batch(first, head.after(), chunks))
             }
         };
-        let batch = batch(first, after, chunks, !self.one_by_one);
         self.sent(after.seq, now_ms);
         self.in_flight += 1;
         Ok(Some(self.wrap(UpOf::Batch(batch))))
+    }
+
+    /// Lean if the hub can read that and the chunks can be made again from it, else as they were stored.
+    fn batch(&self, first: Seq, after: Position, chunks: Vec<(Head, Bytes)>) -> Batch {
+        let may_pack = !self.one_by_one;
+        let lean = if may_pack && self.protocol > 1 { lean::pack(&chunks) } else { None };
+        lean.filter(|batch| batch.first_seq == first.0).unwrap_or_else(|| {
+            let stored = chunks.into_iter().map(|(_, bytes)| bytes).collect();
+            batch(first, after, stored, may_pack)
+        })
     }
 
     /// The span that may be sent now: from here, up to here.
@@ -156,7 +166,7 @@ impl Session {
     }
 }
 
-pub(super) fn batch(first: Seq, after: Position, chunk: Vec<bytes::Bytes>, may_pack: bool) -> Batch {
+pub(super) fn batch(first: Seq, after: Position, chunk: Vec<Bytes>, may_pack: bool) -> Batch {
     use prost::Message;
     let chunks = chunk.len() as u32;
     let plain = Chunks { chunk }.encode_to_vec();
@@ -172,5 +182,6 @@ pub(super) fn batch(first: Seq, after: Position, chunk: Vec<bytes::Bytes>, may_p
         chunks_bytes,
         last_hash: after.hash.0.to_vec().into(),
         chunks,
+        lean: false,
     }
 }

@@ -119,6 +119,7 @@ async fn what_has_no_readable_head_goes_by_what_its_batch_says() {
         body: "no".into(),
         chunks_bytes: 9,
         last_hash: Bytes::copy_from_slice(&site.at.hash.0),
+        lean: false,
     };
     for _ in 0..3 {
         hub.up("hill", UpOf::Batch(alone.clone())).await;
