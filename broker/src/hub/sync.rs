@@ -118,6 +118,11 @@ impl Hub {
         }
         let epoch = Epoch(hello.epoch);
         let held = watermark(site, epoch, ledger)?;
+        let welcomed = self.sessions.get(site).filter(|live| live.nonce == nonce);
+        if welcomed.is_some_and(|live| live.watermark.seq.0 > hello.journal_to) {
+            // Said again while its answer was on the way, and late: this session has written and sent more since.
+            return Ok(step);
+        }
         if let Some((code, advice)) = disagreement(hello, held) {
             step.then.push(self.turned(site, nonce, code, advice.to_owned(), now));
             return Ok(step);
