@@ -25,6 +25,7 @@ mod registers;
 mod rejects;
 mod retained;
 mod sessions;
+mod sim;
 mod sync_by_hand;
 mod tools_by_hand;
 mod torture;
