@@ -139,6 +139,7 @@ impl Hub {
         let streams = followed(hello, self.incarnation);
         let mut session = Session::new(nonce, epoch, held, streams, now.mono_ms);
         session.present = present::said(&session.replica(site), ledger)?;
+        session.tell_since = present::untold(&session.replica(site), &session.present, ledger)?;
         session.share_window(self.behind());
         let welcome = DownOf::Welcome(Welcome {
             protocol: hello.protocol.min(PROTOCOL),
