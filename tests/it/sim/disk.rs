@@ -242,9 +242,9 @@ impl Disk {
         cells.map(|((_, key), value)| (key.as_slice(), value.as_slice()))
     }
 
-    /// The newest event of the open group.
-    pub(super) fn gathered(&self) -> Option<&Decided> {
-        self.open.events.last()
+    /// The events of the open group from this seq on.
+    pub(super) fn gathered(&self, from: Seq) -> impl Iterator<Item = &Decided> {
+        self.open.events.iter().filter(move |decided| decided.first >= from)
     }
 
     /// What a restore takes out of a ledger before it is used.

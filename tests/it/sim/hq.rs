@@ -101,8 +101,12 @@ impl World {
         let at = SITES.iter().position(|site| *site == name).expect("a site");
         let down = Down::decode(payload.clone()).expect("the hub's messages can be decoded");
         let brief = brief_down(&down);
-        if !matches!(down.of, Some(DownOf::Applied(_))) {
-            self.said += 1;
+        match &down.of {
+            Some(DownOf::Applied(applied)) => {
+                let lost = applied.tell_since.is_some();
+                assert!(!lost || self.oracle.restores > 0, "the hub lacks something of {name}, and was never restored");
+            }
+            _ => self.said += 1,
         }
         if self.sites[at].heard != brief {
             self.note(|| format!("{at} down: {brief}"));

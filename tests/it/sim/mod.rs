@@ -26,7 +26,7 @@ use std::time::Instant;
 use self::world::World;
 
 /// What fits into about a minute on two slow cores.
-const SEEDS: u64 = 3_000;
+const SEEDS: u64 = 2_500;
 /// How much of a failed schedule is shown.
 const TAIL_LINES: usize = 60;
 

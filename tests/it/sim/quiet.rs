@@ -14,6 +14,8 @@ use super::world::World;
 const SETTLE_S: u64 = 300;
 const STALE_MS: u64 = 30_000;
 const REST_MS: u64 = 45_000;
+/// By then each gateway has compared what it holds with the hub.
+const CHECKED_MS: u64 = 330_000;
 
 /// Tables of the gateway and of the hub, by their numbers on disk.
 const PAST: u8 = 7;
@@ -49,6 +51,14 @@ impl World {
     /// Nobody has anything to say any more.
     fn rest(&mut self) {
         self.note(|| "settled".into());
+        if self.oracle.restores > 0 {
+            // What the hub lost for good, sites still show, until they compare.
+            let until = self.now + CHECKED_MS;
+            self.run_to(until);
+        }
+        // The last acknowledgements arrive.
+        let until = self.now + 5_000;
+        self.run_to(until);
         let ends = |world: &World| {
             let sites = world.sites.iter().map(|site| site.node.as_ref().map(|node| node.disk.last().seq));
             (world.hq.model.end, sites.collect::<Vec<_>>())

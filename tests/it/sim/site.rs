@@ -7,10 +7,12 @@ use bytes::Bytes;
 use gateway::core::{Effect, Input};
 use gateway::sync::FromHub;
 use gateway::uplink::Command;
+use proto::wire::Event;
+use proto::wire::record::Of;
 
 use super::disk::Moment;
 use super::oracle::{check_writes, rep, visible};
-use super::world::{Event, Who, Work, World};
+use super::world::{Event as Next, Who, Work, World};
 
 impl World {
     /// Wakes a writer.
@@ -24,7 +26,7 @@ impl World {
             }
         };
         if !std::mem::replace(due, true) {
-            self.after(wait, Event::Round(who, boot));
+            self.after(wait, Next::Round(who, boot));
         }
     }
 
@@ -65,8 +67,9 @@ impl World {
         let shown = writes.then(|| visible(&node.disk));
         let moment = Moment { wall_ms, request: Some(uid), present: false };
         node.inbound(Inbound::Publish(publish), &now, moment);
-        if let (Some(shown), Some(decided)) = (shown, node.disk.gathered().filter(|d| d.first >= records)) {
-            check_writes(&shown, decided, &rep(&node.disk.replica), now.synced);
+        let replica = rep(&node.disk.replica);
+        if let Some(shown) = shown {
+            node.disk.gathered(records).for_each(|decided| check_writes(&shown, decided, &replica));
         }
         site.unanswered.push(uid);
     }
@@ -98,6 +101,8 @@ impl World {
         let (fresh, last) = (std::mem::take(&mut node.disk.fresh), node.disk.last());
         let life = self.oracle.lives.get_mut(&rep(&replica)).expect("a life that nobody began");
         fresh.iter().for_each(|written| life.wrote(written, &self.oracle.requests));
+        let repaired = fresh.iter().flat_map(|written| &written.events).any(|decided| is_repair(&decided.event));
+        assert!(!repaired || self.oracle.restores > 0, "the self-check found something at {at}");
         if last != before {
             self.note(|| format!("{at} writes {}..{}", before.seq.next(), last.seq));
         }
@@ -166,7 +171,7 @@ impl World {
             Effect::Beat(beat) => Command::Beat(beat),
         };
         let boot = self.sites[at].boot;
-        self.after(1, Event::Told(at, boot, Box::new(command)));
+        self.after(1, Next::Told(at, boot, Box::new(command)));
     }
 
     fn replied(&mut self, at: usize, topic: &str, payload: &Bytes) {
@@ -174,4 +179,11 @@ impl World {
         let reply: serde_json::Value = serde_json::from_slice(payload).expect("replies are JSON");
         self.note(|| format!("{at} {topic} {reply}"));
     }
+}
+
+fn is_repair(event: &Event) -> bool {
+    event
+        .records
+        .iter()
+        .any(|record| matches!(&record.of, Some(Of::Refusal(refusal)) if refusal.code == "state_repaired"))
 }

@@ -103,7 +103,7 @@ impl World {
     fn send(&mut self, at: usize, up: &Up) {
         let Some(live) = &self.sites[at].live else { return };
         let link = live.link;
-        if !matches!(up.of, Some(UpOf::Beat(_))) {
+        if !matches!(up.of, Some(UpOf::Beat(_) | UpOf::Check(_))) {
             self.said += 1;
             self.note(|| format!("{at} up: {}", brief_up(up)));
         }

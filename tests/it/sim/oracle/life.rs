@@ -56,7 +56,8 @@ impl Life {
 
     fn decided(&mut self, decided: &Decided, requests: &[Request]) {
         let Decided { first, event, moment, .. } = decided;
-        let uid = moment.request;
+        // What a node says by itself with its answer has no device.
+        let uid = moment.request.filter(|_| !event.device.is_empty());
         if let Some(uid) = uid {
             self.judge(event, uid, &requests[uid]);
         }

@@ -36,12 +36,7 @@ pub(in super::super) fn visible(disk: &Disk) -> BTreeMap<String, RegisterState> 
 }
 
 /// A write is above what it replaced, and says that it had seen that and all before it.
-pub(in super::super) fn check_writes(
-    shown: &BTreeMap<String, RegisterState>,
-    decided: &Decided,
-    of: &Rep,
-    synced: bool,
-) {
+pub(in super::super) fn check_writes(shown: &BTreeMap<String, RegisterState>, decided: &Decided, of: &Rep) {
     for (offset, record) in (0..).zip(&decided.event.records) {
         let Some(Of::Register(write)) = &record.of else { continue };
         let mut due = BTreeMap::from([(of.clone(), decided.first.0 + offset)]);
@@ -53,6 +48,7 @@ pub(in super::super) fn check_writes(
             });
         }
         assert!(write.stamp > floor, "{write:?} is not above the {floor} that it replaced");
+        let synced = !decided.event.unsynced;
         assert!(synced || write.stamp == floor + 1, "a clock in 1970 takes exactly the tick above {floor}: {write:?}");
         assert_eq!(seen_of(write.seen.as_ref()), due, "what {} had seen", write.key);
     }
