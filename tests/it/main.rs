@@ -31,6 +31,7 @@ mod rejects;
 mod rejoin;
 mod retained;
 mod sessions;
+mod sim;
 mod sync_by_hand;
 mod tools_by_hand;
 mod torture;

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use prost::Message;
 use proto::chunk::Chunk;
 use proto::id::{NAME_LEN_MAX, ReplicaId, Seq, SiteName};
+use proto::wire::SiteChunk;
 use proto::wire::record::Of;
-use proto::wire::{LossClass, SiteChunk};
 
 use super::merge::{MergedWrite, Merges};
 use super::{Effect, Hub, conflicts, merge, present, views};
@@ -143,7 +143,7 @@ impl Hub {
     fn note_losses(&mut self, site: &SiteName, chunk: &Chunk, now: &Now, step: &mut Step<Effect>) {
         let Some(view) = self.sites.get_mut(site).filter(|_| !chunk.body.losses.is_empty()) else { return };
         view.losses.add(&chunk.body.losses);
-        if chunk.body.losses.iter().any(|loss| loss.class() == LossClass::Trimmed)
+        if present::trimmed(&chunk.body.losses)
             && let Some(session) = self.sessions.get_mut(site)
         {
             // What moved in the span is in the totals that the site still has.

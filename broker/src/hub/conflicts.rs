@@ -193,18 +193,17 @@ impl Hub {
         }
         let key = kept.conflict.key.clone();
         let damaged = |why: String| LedgerError::Value { table: CONFLICT.0, why };
-        let sides = [&kept.conflict.loser, &kept.conflict.winner].map(|state| {
-            let state = state.as_ref().ok_or_else(|| damaged("a conflict without one of its sides".into()))?;
-            Register::try_from(state).map_err(|e| damaged(e.to_string()))
-        });
-        let [loser, winner] = sides;
-        let (loser, winner) = (loser?, winner?);
+        let read = |state: &RegisterState| Register::try_from(state).map_err(|e| damaged(e.to_string()));
+        let loser = kept.conflict.loser.as_ref().ok_or_else(|| damaged("a conflict without its loser".into()))?;
+        let loser = read(loser)?;
+        // A winner without a dot is a deletion that was forgotten: there is nothing of it to have seen.
+        let winner = kept.conflict.winner.as_ref().filter(|winner| winner.dot.is_some()).map(read).transpose()?;
         let current = merge::stored(&key, ledger)?;
 
         let marked = ledger.next_seq();
         let dot = Dot { replica: self.writes_as(ledger), seq: marked.next() };
         let (mut seen, mut replaced) = (VersionVector::default(), None);
-        for register in [Some(&loser), Some(&winner), current.as_ref()].into_iter().flatten() {
+        for register in [Some(&loser), winner.as_ref(), current.as_ref()].into_iter().flatten() {
             seen.join(&register.seen);
             replaced = replaced.max(Some(register.stamp));
         }

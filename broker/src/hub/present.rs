@@ -1,11 +1,13 @@
 //! What a site says ahead of its journal: the latest value of each key, so that HQ sees the present at once.
 
+use std::ops::ControlFlow;
+
 use proto::id::{ReplicaId, Seq, SiteName};
 use proto::wire::record::Of;
-use proto::wire::{CounterCell, Present, PresentCell, SitePresent};
+use proto::wire::{CounterCell, Loss, LossClass, LostCell, Present, PresentCell, SitePresent};
 
 use super::merge::{self, SiteWrite};
-use super::tables::{COUNTER, PRESENT, counter_key, decode, replica_key};
+use super::tables::{COUNTER, LOST, PRESENT, counter_key, decode, replica_key};
 use super::{Effect, Hub, views};
 use crate::ledger::{LedgerError, Now, Read, Step};
 
@@ -18,6 +20,27 @@ pub(super) fn held(gtin: u64, replica: &ReplicaId, ledger: &dyn Read) -> Result<
 pub(super) fn said(replica: &ReplicaId, ledger: &dyn Read) -> Result<PresentCell, LedgerError> {
     let cell = ledger.get(PRESENT, &replica_key(replica.site.as_str(), replica.epoch))?;
     Ok(cell.map(|value| decode(PRESENT, &value)).transpose()?.unwrap_or_default())
+}
+
+/// From where a replica must say its latest values again, if it must: records that the hub once had are gone for good, and
+/// what they came to was not said since.
+pub(super) fn untold(replica: &ReplicaId, said: &PresentCell, ledger: &dyn Read) -> Result<Option<Seq>, LedgerError> {
+    let (mut untold, mut damaged) = (None, None);
+    let prefix = replica_key(replica.site.as_str(), replica.epoch);
+    ledger.scan_prefix(LOST, &prefix, &mut |_, value| {
+        match decode::<LostCell>(LOST, value) {
+            Ok(lost) if lost.last > said.complete && trimmed(&lost.losses) => untold = Some(Seq::ZERO),
+            Ok(_) => {}
+            Err(error) => damaged = Some(error),
+        }
+        ControlFlow::Continue(())
+    })?;
+    damaged.map_or(Ok(untold), Err)
+}
+
+/// Some of what is lost was applied here once.
+pub(super) fn trimmed(losses: &[Loss]) -> bool {
+    losses.iter().any(|loss| loss.class() == LossClass::Trimmed)
 }
 
 /// The parts of one present, as they come in.
@@ -51,7 +74,11 @@ impl Hub {
         let mut step = Step::nothing();
         let Some(session) = self.sessions.get_mut(site) else { return Ok(step) };
         let replica = session.replica(site);
-        let known = session.watermark.seq.0.max(session.present.complete);
+        // What is asked for again is not known, however far the journal is.
+        let known = match session.tell_since {
+            Some(Seq(since)) => since,
+            None => session.watermark.seq.0.max(session.present.complete),
+        };
         let whole = session.parts.take(present) && present.since <= known;
         if whole && session.tell_since.is_some_and(|since| present.since <= since.0) {
             session.tell_since = None;

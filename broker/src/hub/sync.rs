@@ -131,6 +131,11 @@ impl Hub {
             return Ok(step);
         }
         let held = watermark(site, epoch, ledger)?;
+        let welcomed = self.sessions.get(site).filter(|live| live.nonce == nonce);
+        if welcomed.is_some_and(|live| live.watermark.seq.0 > hello.journal_to) {
+            // Said again while its answer was on the way, and late: this session has written and sent more since.
+            return Ok(step);
+        }
         if let Some((code, advice)) = disagreement(hello, held) {
             step.then.push(self.turned(site, nonce, code, advice.to_owned(), now));
             return Ok(step);
@@ -147,6 +152,7 @@ impl Hub {
         let streams = followed(hello, self.incarnation);
         let mut session = Session::new(nonce, epoch, held, streams, now.mono_ms);
         session.present = present::said(&session.replica(site), ledger)?;
+        session.tell_since = present::untold(&session.replica(site), &session.present, ledger)?;
         session.share_window(self.behind());
         self.begin_settling(site, &mut session, hello, &mut step);
         let welcome = DownOf::Welcome(Welcome {

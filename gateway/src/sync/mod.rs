@@ -308,11 +308,15 @@ fn agreement<C: Chain>(held: Position, chain: &C) -> Result<Agreement, C::Error>
              Stop it and run `tillsync-gateway rejoin`: it begins a new ledger, with what only this box has",
         ));
     }
+    // Asked before how it stands there: at the very beginning every chain stands the same.
+    let beginning = chain.beginning()?;
+    if held.seq < beginning.seq {
+        return Ok(Agreement::Trimmed(beginning));
+    }
     Ok(match chain.standing_at(held.seq)? {
         Standing::At(ours) if ours.hash == held.hash => Agreement::Continues,
         // Of that span only its ends are known.
         Standing::Bridged => Agreement::Continues,
-        Standing::Unknown if held.seq < chain.beginning()?.seq => Agreement::Trimmed(chain.beginning()?),
         _ => Agreement::Differs(
             "chain_differs",
             "this box's journal and the hub's copy of it differ: two boxes ran under one site name, or a backup was \

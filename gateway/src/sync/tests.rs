@@ -18,6 +18,9 @@ impl Chain for Fixed {
         Ok(self.0[0])
     }
     fn standing_at(&self, seq: Seq) -> Result<Standing, Self::Error> {
+        if seq == Seq::ZERO {
+            return Ok(Standing::At(Position::default()));
+        }
         Ok(self.0.iter().find(|p| p.seq == seq).map_or(Standing::Unknown, |p| Standing::At(*p)))
     }
     fn chunks(&self, _: Seq, _: Seq, _: usize) -> Result<Vec<(Head, Bytes)>, Self::Error> {
@@ -88,6 +91,21 @@ fn a_chain_that_differs_is_turned_away() {
             other => panic!("{held:?}: {other:?}"),
         }
         assert_eq!(session.sendable(Seq(9)), None);
+    }
+}
+
+#[test]
+fn a_hub_that_lacks_what_was_let_go_is_told_so_however_little_it_has() {
+    for held in [at(0), at(1)] {
+        let mut session = session();
+        let mut down = welcome(held);
+        let Some(DownOf::Welcome(welcome)) = &mut down.of else { panic!("{down:?}") };
+        welcome.protocol = 2;
+        session.receive(down, &chain(), 1).unwrap();
+        let Some(Up { of: Some(UpOf::Batch(batch)), .. }) = session.next(&chain(), 2).unwrap() else {
+            panic!("{held:?}: {session:?}")
+        };
+        assert_eq!((batch.first_seq, batch.last_seq), (held.seq.0 + 1, 2));
     }
 }
 

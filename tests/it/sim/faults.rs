@@ -1,0 +1,183 @@
+//! What goes wrong: processes that die, disks and hubs that come back from a copy, boxes that are replaced, wires that are cut.
+
+use super::node::Fuse;
+use super::oracle::rep;
+use super::world::{Event, Who, World};
+
+impl World {
+    /// One thing happens: mostly somebody asks for something.
+    pub(super) fn act(&mut self) {
+        let plan = &self.plan;
+        let mut faults: Vec<fn(&mut World)> = vec![World::drop_connection];
+        let mut add = |on: bool, fault: fn(&mut World)| {
+            if on {
+                faults.push(fault);
+            }
+        };
+        add(plan.cuts, World::cut_or_mend);
+        add(plan.wrong_clocks, World::step_clock);
+        add(plan.crashes, World::crash_somebody);
+        add(plan.crashes, World::arm_somebody);
+        add(plan.copies, World::copy_or_restore);
+        add(plan.hub_copies, World::copy_or_restore_hub);
+        add(plan.swaps, World::swap_somebody);
+        if self.dice.percent(70) {
+            return self.ask();
+        }
+        let fault = self.dice.below(faults.len());
+        faults[fault](self);
+    }
+
+    fn drop_connection(&mut self) {
+        let at = self.dice.below(self.sites.len());
+        let link = self.sites[at].link.at_hub;
+        self.close(at, link, "cut");
+    }
+
+    fn cut_or_mend(&mut self) {
+        let (at, up, down) = (self.dice.below(self.sites.len()), self.dice.percent(40), self.dice.percent(40));
+        let link = &mut self.sites[at].link;
+        (link.up_cut, link.down_cut) = (up, down);
+        self.note(|| format!("{at} is cut off: up {up}, down {down}"));
+        if up || down {
+            // Both ends notice in the end.
+            let link = self.sites[at].link.at_hub;
+            let wait = self.dice.range(1, 30_000);
+            self.after(wait, Event::Closed(at, link));
+        }
+    }
+
+    fn crash_somebody(&mut self) {
+        if self.dice.percent(35) {
+            self.crash_hub("killed");
+        } else {
+            let at = self.dice.below(self.sites.len());
+            self.crash_site(at, "killed");
+        }
+    }
+
+    /// Somebody will die at a bad moment.
+    fn arm_somebody(&mut self) {
+        let fuse = match self.dice.below(4) {
+            0 => Fuse::BeforeWrite,
+            1 | 2 => Fuse::AfterWrites(self.dice.range(1, 3) as u32),
+            _ => Fuse::AfterEffects(self.dice.below(3)),
+        };
+        if self.dice.percent(50) {
+            self.hq.node.iter_mut().for_each(|node| node.fuse = Some(fuse));
+        } else {
+            let at = self.dice.below(self.sites.len());
+            self.sites[at].node.iter_mut().for_each(|node| node.fuse = Some(fuse));
+        }
+    }
+
+    pub(super) fn crash_site(&mut self, at: usize, how: &str) {
+        self.hang_up(at, "died");
+        let site = &mut self.sites[at];
+        let Some(node) = site.node.take() else { return };
+        let mut disk = node.disk;
+        disk.crash(&mut self.dice);
+        let last = disk.last().seq;
+        site.disk = Some(disk);
+        site.boot += 1;
+        (site.round_due, site.live) = (false, None);
+        site.inbox.clear();
+        site.unanswered.clear();
+        let boot = site.boot;
+        let wait = self.dice.range(20, 12_000);
+        self.note(|| format!("{at} dies at {last}, {how}"));
+        self.after(wait, Event::Start(Who::Site(at), boot));
+    }
+
+    pub(super) fn crash_hub(&mut self, how: &str) {
+        let Some(node) = self.hq.node.take() else { return };
+        let mut disk = node.disk;
+        disk.crash(&mut self.dice);
+        let last = disk.last().seq;
+        self.hq.model.check(&disk);
+        self.hq.disk = Some(disk);
+        self.hq.boot += 1;
+        self.hq.round_due = false;
+        self.hq.inbox.clear();
+        self.hq.unanswered.clear();
+        self.note(|| format!("the hub dies at {last}, {how}"));
+        for at in 0..self.sites.len() {
+            let link = std::mem::take(&mut self.sites[at].link.at_hub);
+            let wait = self.dice.range(1, 8_000);
+            self.after(wait, Event::Closed(at, link));
+        }
+        let (boot, wait) = (self.hq.boot, self.dice.range(20, 9_000));
+        self.after(wait, Event::Start(Who::Hub, boot));
+    }
+
+    fn copy_or_restore(&mut self) {
+        let at = self.dice.below(self.sites.len());
+        let site = &mut self.sites[at];
+        if site.copy.is_none() || self.dice.percent(50) {
+            let Some(node) = &site.node else { return };
+            let mut copy = node.disk.clone();
+            copy.crash(&mut self.dice);
+            self.note(|| format!("{at} is copied at {}", copy.last().seq));
+            self.sites[at].copy = Some(copy);
+            return;
+        }
+        self.crash_site(at, "to be restored");
+        let site = &mut self.sites[at];
+        let Some(copy) = site.copy.clone().filter(|copy| Some(&copy.replica) == site.disk.as_ref().map(|d| &d.replica))
+        else {
+            return;
+        };
+        let seq = copy.last().seq;
+        self.oracle.lives.get_mut(&rep(&copy.replica)).expect("its life").rolled_back(seq.0);
+        site.disk = Some(copy);
+        self.note(|| format!("{at} is restored to {seq}"));
+    }
+
+    fn copy_or_restore_hub(&mut self) {
+        if self.hq.copy.is_none() || self.dice.percent(50) {
+            let Some(node) = &self.hq.node else { return };
+            let mut copy = node.disk.clone();
+            copy.crash(&mut self.dice);
+            // Its next life is a new one.
+            copy.forget_cell(8, b"incarnation");
+            self.note(|| format!("the hub is copied at {}", copy.last().seq));
+            self.hq.copy = Some((copy, self.hq.model.clone()));
+            return;
+        }
+        self.crash_hub("to be restored");
+        let Some((disk, model)) = self.hq.copy.clone() else { return };
+        self.note(|| format!("the hub is restored to {}", disk.last().seq));
+        (self.hq.disk, self.hq.model) = (Some(disk), model);
+        self.hq.shown.clear();
+        self.oracle.restores += 1;
+    }
+
+    fn swap_somebody(&mut self) {
+        // Rare enough that some get far.
+        if self.dice.percent(30) {
+            let at = self.dice.below(self.sites.len());
+            self.swap(at);
+        }
+    }
+
+    /// A new box with an empty ledger takes a site's place.
+    fn swap(&mut self, at: usize) {
+        self.crash_site(at, "to be replaced");
+        let old = self.sites[at].disk.take().expect("it is down");
+        self.oracle.lives.get_mut(&rep(&old.replica)).expect("its life").over = true;
+        let disk = self.new_ledger(at);
+        self.note(|| format!("{at} gets a new box: {}", disk.replica));
+        let site = &mut self.sites[at];
+        (site.disk, site.copy, site.turned) = (Some(disk), None, false);
+        site.asked.clear();
+        site.shown.clear();
+    }
+
+    /// What is done about a gateway that was turned away. A rejoin that keeps what only this box has (`Recall`, `Follows`)
+    /// belongs here; until there is one, its box is replaced.
+    pub(super) fn rejoin(&mut self, at: usize, boot: u64) {
+        if self.sites[at].turned && self.is_up(Who::Site(at), boot) {
+            self.swap(at);
+        }
+    }
+}

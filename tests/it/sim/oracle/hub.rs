@@ -1,0 +1,155 @@
+//! What the hub's journal says, followed record by record: each life's chunks in one chain, counters that only go forward,
+//! registers decided once more.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use prost::Message;
+use proto::chunk::{self, Chunk, Position};
+use proto::wire::record::Of;
+use proto::wire::{CounterCell, Record, RegisterCell, SiteChunk, SitePresent, Watermark};
+
+use super::super::disk::{Decided, Disk, Written};
+use super::registers::Registers;
+use super::{Life, Oracle, Rep, rep};
+
+/// The hub's tables, by their numbers on disk.
+const WATERMARK: u8 = 2;
+const COUNTER: u8 = 3;
+const REGISTER: u8 = 4;
+
+/// What a hub holds of one life's journal.
+#[derive(Debug, Clone, Default)]
+pub(in super::super) struct Held {
+    pub(in super::super) at: Position,
+    /// First seqs of the events that it has.
+    events: BTreeSet<u64>,
+    /// Spans of which records are gone.
+    pub(in super::super) remnants: Vec<(u64, u64)>,
+}
+
+impl Held {
+    pub(in super::super) fn has(&self, first: u64) -> bool {
+        self.events.contains(&first)
+    }
+
+    pub(in super::super) fn lacks(&self, seq: u64) -> bool {
+        self.remnants.iter().any(|(from, to)| (*from..=*to).contains(&seq))
+    }
+}
+
+/// The state that the hub's journal must have come to. Goes back with the disk when the hub is restored.
+#[derive(Debug, Clone, Default)]
+pub(in super::super) struct HubModel {
+    pub(in super::super) held: BTreeMap<Rep, Held>,
+    pub(in super::super) counters: BTreeMap<(u64, Rep), (u64, i64)>,
+    pub(in super::super) registers: Registers,
+    /// Event positions, for the feed: the newest.
+    pub(in super::super) end: u64,
+}
+
+impl HubModel {
+    /// A commit of the hub became durable.
+    pub(in super::super) fn wrote(&mut self, written: &Written, oracle: &mut Oracle) {
+        for decided in &written.events {
+            self.decided(decided, &oracle.lives);
+        }
+        self.end = written.after.seq.0;
+        for (rep, held) in &self.held {
+            let ever = oracle.ever_applied.entry(rep.clone()).or_default();
+            *ever = held.at.seq.0.max(*ever);
+        }
+    }
+
+    fn decided(&mut self, decided: &Decided, lives: &BTreeMap<Rep, Life>) {
+        let mut conflict = None;
+        for Record { of } in &decided.event.records {
+            match of {
+                Some(Of::SiteChunk(site_chunk)) => self.applied(site_chunk, lives),
+                Some(Of::SitePresent(present)) => self.present(present, lives),
+                Some(Of::Conflict(found)) => conflict = Some(found),
+                Some(Of::Merged(merged)) => {
+                    self.registers.merged(merged, conflict.take(), &decided.moment, lives, &self.held)
+                }
+                Some(Of::SetAside(aside)) => panic!("set aside, though nobody sent nonsense: {aside:?}"),
+                Some(Of::Refusal(refusal)) => panic!("the hub refused what a gateway sent: {refusal:?}"),
+                _ => {}
+            }
+        }
+        assert!(conflict.is_none(), "a conflict without what it came to");
+    }
+
+    fn applied(&mut self, site_chunk: &SiteChunk, lives: &BTreeMap<Rep, Life>) {
+        let chunk = chunk::open(&site_chunk.chunk).expect("the hub journals what it could open");
+        let of = rep(&chunk.head.replica);
+        let life = lives.get(&of).unwrap_or_else(|| panic!("nobody ever was {of:?}"));
+        let held = self.held.entry(of.clone()).or_default();
+        let Chunk { head, body } = &chunk;
+        let covers = head.remnant && head.first <= held.at.seq;
+        assert!(head.before() == held.at || covers, "{head:?} does not continue {:?} of {of:?}", held.at);
+        assert!(head.last > held.at.seq, "applied twice: {head:?} of {of:?}, which is at {:?}", held.at);
+        assert!(life.was_at(head.after()), "{:?} was never durable at {of:?}", head.after());
+        for (first, _, event) in chunk.events() {
+            assert!(life.wrote_event(first.0, event), "{of:?} never wrote {event:?} at {first}");
+            let news = held.events.insert(first.0);
+            assert!(news || covers, "{first} of {of:?} was applied twice");
+        }
+        if head.remnant {
+            held.remnants.push((head.first.0, head.last.0));
+        }
+        held.at = head.after();
+        for (n, total) in (0..).zip(&body.totals) {
+            let seq = head.first.0 + u64::from(total.seq_offset);
+            let overtaken = site_chunk.overtaken.contains(&n);
+            self.moved(total.gtin, &of, (seq, total.units), overtaken, life);
+        }
+    }
+
+    fn present(&mut self, present: &SitePresent, lives: &BTreeMap<Rep, Life>) {
+        let of = (present.site.clone(), present.epoch);
+        let life = lives.get(&of).unwrap_or_else(|| panic!("nobody ever was {of:?}"));
+        for total in &present.totals {
+            self.moved(total.gtin, &of, (total.seq, total.units), false, life);
+        }
+    }
+
+    /// A component is one that its owner had, and never goes back.
+    fn moved(&mut self, gtin: u64, of: &Rep, (seq, units): (u64, i64), overtaken: bool, life: &Life) {
+        let held = self.counters.get(&(gtin, of.clone())).copied().unwrap_or_default();
+        assert!(life.stood_at(gtin, seq, units), "{gtin} never stood at {units} after {seq} of {of:?}");
+        if overtaken {
+            assert!(held.0 >= seq, "{gtin} of {of:?}: {seq} was passed by for {held:?}");
+        } else {
+            assert!(held.0 <= seq, "{gtin} of {of:?} went back from {held:?} to {seq}");
+            self.counters.insert((gtin, of.clone()), (seq, units));
+        }
+    }
+
+    /// The hub's tables are what its journal means.
+    pub(in super::super) fn check(&self, disk: &Disk) {
+        for (of, held) in &self.held {
+            let Some(cell) = disk.cell(WATERMARK, &replica_key(of)) else { panic!("no watermark of {of:?}") };
+            let mark = Watermark::decode(cell).expect("a cell of the hub");
+            assert_eq!((mark.seq, &mark.hash[..]), (held.at.seq.0, &held.at.hash.0[..]), "the watermark of {of:?}");
+        }
+        let cells =
+            disk.table(COUNTER).map(|(key, value)| (key, CounterCell::decode(value).expect("a cell of the hub")));
+        let found: BTreeMap<Vec<u8>, (u64, i64)> =
+            cells.map(|(key, cell)| (key.to_vec(), (cell.seq, cell.units))).collect();
+        let due = self
+            .counters
+            .iter()
+            .map(|((gtin, of), cell)| ([&gtin.to_be_bytes()[..], &replica_key(of)].concat(), *cell));
+        assert_eq!(found, due.collect(), "the hub's counters");
+        let mut registers = 0;
+        for (key, value) in disk.table(REGISTER) {
+            let cell = RegisterCell::decode(value).expect("a cell of the hub");
+            self.registers.check(key, &cell.state.expect("a register has a state"));
+            registers += 1;
+        }
+        assert_eq!(registers, self.registers.len(), "registers at the hub");
+    }
+}
+
+fn replica_key((site, epoch): &Rep) -> Vec<u8> {
+    [site.as_bytes(), b"\0", &epoch.to_be_bytes()].concat()
+}
