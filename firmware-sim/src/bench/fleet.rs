@@ -44,8 +44,8 @@ const fn even(sites: usize, items: usize, records: usize) -> Shape {
     Shape { sites, items, records_least: records, records_most: records, returns: false }
 }
 
-/// The same records over more stores.
-const BY_SITES: [Shape; 3] = [even(10, 1_000, 50_000), even(100, 1_000, 5_000), even(500, 1_000, 1_000)];
+/// The same records and keys over more stores.
+const BY_SITES: [Shape; 3] = [even(10, 10_000, 50_000), even(100, 1_000, 5_000), even(500, 200, 1_000)];
 /// The same records over more keys.
 const BY_KEYS: [Shape; 3] = [even(100, 100, 10_000), even(100, 1_000, 10_000), even(100, 10_000, 10_000)];
 const MASS_RETURN: Shape = Shape { sites: 500, items: 1_000, records_least: 2_000, records_most: 5_000, returns: true };
