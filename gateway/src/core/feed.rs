@@ -74,10 +74,12 @@ impl Gateway {
             self.reject_entry(&entry.key, entry.encode_to_vec(), now, ledger, step);
             return Ok(());
         };
+        // What was applied before this was said has been taken into account, also if the vector that told it was forgotten
+        // since. Gone for good: nobody would say it again after a crash.
         if let Some(own) = items::stored(ledger, OWN, &entry.key)?
-            && register.seen.covers(&own.dot)
+            && (register.seen.covers(&own.dot) || own.dot.seq <= self.hub.applied)
         {
-            step.lazy.push(Put::delete(OWN, entry.key.as_str()));
+            step.puts.push(Put::delete(OWN, entry.key.as_str()));
         }
         step.puts.push(Put::set(HUB, entry.key.as_str(), state.encode_to_vec()));
         self.items.touched(&key);

@@ -18,6 +18,8 @@ use super::uplink::Live;
 
 /// Virtual time begins here, on clocks that are right.
 pub(super) const BEGINNING_MS: u64 = 1_790_000_000_000;
+/// Deletions that everybody knows go soon, so that a schedule sees it.
+const FORGET_EVERY: std::time::Duration = std::time::Duration::from_secs(2);
 const TICK_MS: u64 = 500;
 pub(super) const SITES: [&str; 4] = ["harbour", "hilltop", "market", "station"];
 /// A schedule that takes more than this is one that never comes to rest.
@@ -290,7 +292,7 @@ impl World {
             Who::Hub if self.hq.boot == boot && self.hq.node.is_none() => {
                 let incarnation = self.dice.bits();
                 let Some(disk) = self.hq.disk.take() else { return };
-                self.hq.node = Some(Node::open(Hub::new(incarnation), disk, now, wall));
+                self.hq.node = Some(Node::open(Hub::new(incarnation).forgetting_every(FORGET_EVERY), disk, now, wall));
                 self.note(|| "the hub starts".into());
                 self.hub_commit();
             }

@@ -66,7 +66,11 @@ impl HubModel {
             match of {
                 Some(Of::SiteChunk(site_chunk)) => self.applied(site_chunk, lives),
                 Some(Of::SitePresent(present)) => self.present(present, lives),
+                Some(Of::Conflict(found)) if found.winner.as_ref().is_none_or(|winner| winner.dot.is_none()) => {
+                    self.registers.too_late(found);
+                }
                 Some(Of::Conflict(found)) => conflict = Some(found),
+                Some(Of::Forgotten(forgotten)) => self.registers.forget(&forgotten.key),
                 Some(Of::Merged(merged)) => {
                     self.registers.merged(merged, conflict.take(), &decided.moment, lives, &self.held)
                 }

@@ -18,6 +18,8 @@ struct Register {
     arrived: BTreeSet<Arrived>,
     value: Option<Vec<u8>>,
     seen: Seen,
+    /// What it had seen of lives that are over, before that was left out of it.
+    pruned: Seen,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -25,6 +27,8 @@ pub(in super::super) struct Registers {
     by_key: BTreeMap<String, Register>,
     /// (key, loser): each once.
     conflicts: BTreeSet<(String, Rep, u64)>,
+    /// What deletions had seen that are forgotten.
+    forgotten: BTreeMap<String, Seen>,
 }
 
 impl Registers {
@@ -42,7 +46,12 @@ impl Registers {
         held: &BTreeMap<Rep, Held>,
     ) {
         let state = merged.state.as_ref().expect("a register has a state");
-        let register = self.by_key.entry(merged.key.clone()).or_default();
+        let forgotten = self.forgotten.get(&merged.key).cloned().unwrap_or_default();
+        let unknown = || Register { pruned: forgotten, ..Register::default() };
+        let register = self.by_key.entry(merged.key.clone()).or_insert_with(unknown);
+        if conflict.is_none() && register.prune(state, held) {
+            return;
+        }
         let (of, from, to) = news(register, state, &merged.key);
         let life = lives.get(&of).unwrap_or_else(|| panic!("nobody ever was {of:?}"));
         if conflict.is_some_and(|conflict| !self.conflicts.insert(loser(conflict))) {
@@ -78,6 +87,23 @@ impl Registers {
         register.check(&merged.key, state);
     }
 
+    /// A deletion that everybody knows went for good.
+    pub(in super::super) fn forget(&mut self, key: &str) {
+        let register = self.by_key.remove(key).unwrap_or_else(|| panic!("{key} was forgotten and never known"));
+        assert!(register.value.is_none(), "{key} was forgotten with a value");
+        let seen = self.forgotten.entry(key.to_owned()).or_default();
+        for (of, seq) in register.seen.into_iter().chain(register.pruned) {
+            let known = seen.entry(of).or_default();
+            *known = seq.max(*known);
+        }
+    }
+
+    /// A write that came after its key was forgotten, by a site that had not heard of it: kept as a loser.
+    pub(in super::super) fn too_late(&mut self, conflict: &Conflict) {
+        assert!(self.forgotten.contains_key(&conflict.key), "never forgotten: {conflict:?}");
+        assert!(self.conflicts.insert(loser(conflict)), "the same conflict twice: {conflict:?}");
+    }
+
     /// The cell is what all that arrived comes to.
     pub(in super::super) fn check(&self, key: &[u8], state: &RegisterState) {
         let key = std::str::from_utf8(key).expect("keys are text");
@@ -95,7 +121,8 @@ fn news(register: &Register, state: &RegisterState, key: &str) -> (Rep, u64, u64
     let mut grown = after.iter().filter(|(of, seq)| register.seen.get(*of) != Some(seq));
     let Some((of, to)) = grown.next() else { panic!("{key} was merged with nothing new: {state:?}") };
     assert!(grown.next().is_none(), "{key} has seen more than one site's writes at once: {state:?}");
-    (of.clone(), register.seen.get(of).copied().unwrap_or(0), *to)
+    let known = [&register.seen, &register.pruned].map(|seen| seen.get(of).copied().unwrap_or(0));
+    (of.clone(), known[0].max(known[1]), *to)
 }
 
 fn loser(conflict: &Conflict) -> (String, Rep, u64) {
@@ -104,6 +131,22 @@ fn loser(conflict: &Conflict) -> (String, Rep, u64) {
 }
 
 impl Register {
+    /// The same value with less that it has seen: only lives that the hub has applied as far as that, and then forgot.
+    fn prune(&mut self, state: &RegisterState, held: &BTreeMap<Rep, Held>) -> bool {
+        let after = seen_of(state.seen.as_ref());
+        let less = after.iter().all(|(of, seq)| self.seen.get(of) == Some(seq)) && after.len() < self.seen.len();
+        if !less {
+            return false;
+        }
+        for (of, seq) in self.seen.iter().filter(|(of, _)| !after.contains_key(*of)) {
+            let applied = held.get(of).map_or(0, |held| held.at.seq.0);
+            assert!(applied >= *seq, "{of:?} is pruned at {seq} and applied up to {applied}");
+            self.pruned.insert(of.clone(), *seq);
+        }
+        self.seen = after;
+        true
+    }
+
     /// Takes a write; the loser, if neither had seen the other.
     fn take(&mut self, write: &Write, of: &Rep, hub_ms: u64) -> Option<(Rep, u64)> {
         let saw = |seq: u64, other: &Rep| write.seen.get(other).is_some_and(|seen| *seen >= seq);
