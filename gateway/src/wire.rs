@@ -70,7 +70,11 @@ impl Wire {
             options.set_credentials(site, password);
         }
         options.set_last_will(LastWill::new(testament.topic, testament.payload, QoS::AtLeastOnce, false));
-        let (client, event_loop) = AsyncClient::new(options, QUEUE);
+        let (client, mut event_loop) = AsyncClient::new(options, QUEUE);
+        let mut network = event_loop.network_options();
+        // What is said is small and wanted now: without this each message waits for the one before to be acknowledged.
+        network.set_tcp_nodelay(true);
+        event_loop.set_network_options(network);
         let (tell, heard) = mpsc::channel(HEARD_MAX);
         Wire { client, heard, driver: tokio::spawn(drive(event_loop, tell)) }
     }
