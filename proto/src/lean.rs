@@ -15,6 +15,8 @@ use crate::wire::{Batch, Body, CounterTotal, LeanChunk, LeanChunks};
 
 /// How much of the last hash goes along. The chain is checked against it, so that a flipped bit is noticed.
 const CHECK_BYTES: usize = 8;
+/// Chunks of one batch: a gateway gathers 32 KiB of them.
+const CHUNKS_MAX: usize = 2_048;
 /// Smaller messages are not worth packing.
 const PACK_FROM_BYTES: usize = 128;
 /// Packed harder than in the journal: a store's network is slower than its processor.
@@ -56,8 +58,13 @@ pub fn unpack(
         0 => LeanChunks::decode(batch.body.clone()),
         bytes => LeanChunks::decode(Bytes::from(pack::unpack(&batch.body, bytes as usize)?)),
     };
+    let lean = lean.ok()?;
+    // Each costs its receiver more than it costs the sender: no more than were named, and than fit into a batch.
+    if lean.chunk.len() > CHUNKS_MAX || lean.chunk.len() != batch.chunks as usize {
+        return None;
+    }
     let (mut chunks, mut at) = (Vec::new(), before);
-    for lean in lean.ok()?.chunk {
+    for lean in lean.chunk {
         let (chunk, bytes) = sealer.restore(replica, at, &fill(lean)?).ok()?;
         at = chunk.head.after();
         chunks.push((chunk, bytes.into()));

@@ -184,7 +184,9 @@ mod tests {
 
     #[test]
     fn keys_have_one_text_form() {
-        for text in ["item/04006381333931/price_cents", "note/04006381333931/anna/text", "setting/scanner-1/mode"] {
+        for text in
+            ["item/04006381333931/price_cents", "note/04006381333931/anna/text", "setting/harbour/scanner-1/mode"]
+        {
             assert_eq!(text.parse::<RegisterKey>().unwrap().to_string(), text);
         }
         for text in

@@ -78,11 +78,11 @@ impl Row {
     fn time(&self, anchors: &Anchors) -> (Option<u64>, &'static str) {
         let Some((run, uptime_ms)) = self.unsynced else { return (Some(self.stamp_ms), "clock") };
         if let Some(anchor) = anchors.runs.get(&(self.epoch, run)) {
-            return (Some(anchor.zero_ms + uptime_ms), "anchor");
+            return (Some(anchor.zero_ms.saturating_add(uptime_ms)), "anchor");
         }
         match anchors.after(self.epoch, run) {
             Some(later) => {
-                let ran_since_ms = later.powered_on_s.saturating_sub(self.powered_on_s) * 1_000;
+                let ran_since_ms = later.powered_on_s.saturating_sub(self.powered_on_s).saturating_mul(1_000);
                 (Some(later.wall_ms.saturating_sub(ran_since_ms)), "about")
             }
             None => (None, "unknown"),

@@ -64,7 +64,7 @@ impl Hub {
             return Ok(overtaken);
         }
         for (n, total) in (0..).zip(&chunk.body.totals) {
-            let seq = chunk.head.first.0 + u64::from(total.seq_offset);
+            let seq = chunk.head.first.0.saturating_add(u64::from(total.seq_offset));
             let held = present::held(total.gtin, &chunk.head.replica, ledger)?;
             if held.is_some_and(|held| held.seq >= seq) {
                 overtaken.push(n);

@@ -1,7 +1,7 @@
 //! The self-check: a site's digests against what the hub holds of it. Where the stock differs, the site says every total
 //! anew and each key is compared; where registers differ, the hub says theirs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use prost::Message;
@@ -20,6 +20,10 @@ use crate::verify;
 
 /// Buckets of registers that one check repairs; the next one repairs more.
 const BUCKETS_MAX: usize = 16;
+/// Items that one comparison sets to nothing; the next one takes more.
+const PHANTOMS_MAX: usize = 1_000;
+/// So soon after one that differed, a site's next check is not looked at.
+const CHECK_EVERY_MS: u64 = 10_000;
 /// Differences that are named.
 const NAMED_MAX: usize = 100;
 
@@ -27,6 +31,7 @@ const NAMED_MAX: usize = 100;
 #[derive(Debug, Default)]
 pub(super) struct Verify {
     told: BTreeSet<u64>,
+    from_start: bool,
     differs: Vec<Difference>,
     askers: Vec<oneshot::Sender<Value>>,
 }
@@ -57,6 +62,18 @@ impl Checked {
 }
 
 impl Verify {
+    /// The first part of a present: from the beginning or not.
+    pub(super) fn begin(&mut self, from_start: bool) {
+        self.told.clear();
+        self.differs.clear();
+        self.from_start = from_start;
+    }
+
+    /// What was heard since names every item, once its last part has come.
+    pub(super) fn names_all(&self) -> bool {
+        self.from_start
+    }
+
     /// What the site says of one item, against what the hub holds.
     pub(super) fn compare(&mut self, total: &PresentTotal, held: Option<&CounterCell>, watermark: Seq) {
         self.told.insert(total.gtin);
@@ -70,13 +87,6 @@ impl Verify {
             let hub = held.map(|held| held.units);
             self.differs.push(Difference { gtin: total.gtin, hub, site: total.units });
         }
-    }
-
-    /// Items that the hub holds of the replica and the site did not name: it never moved them.
-    fn phantoms(&mut self, items: impl Iterator<Item = u64>, watermark: Seq) -> Vec<PresentTotal> {
-        let unknown: Vec<u64> = items.filter(|gtin| !self.told.contains(gtin)).collect();
-        let nothing = |gtin| PresentTotal { gtin, units: 0, seq: watermark.0 };
-        unknown.into_iter().map(nothing).collect()
     }
 }
 
@@ -92,10 +102,13 @@ impl Hub {
         let mut step = Step::nothing();
         let Some(session) = self.sessions.get_mut(site) else { return Ok(step) };
         let (replica, nonce) = (session.replica(site), session.nonce);
+        if now.mono_ms < session.differed_ms.map_or(0, |checked| checked + CHECK_EVERY_MS) {
+            return Ok(step);
+        }
         if session.watermark.seq.0 == check.as_of {
             let (mut sums, mut keys) = (Sums::default(), 0);
             for gtin in self.feed.items_of(&replica) {
-                if let Some(held) = present::held(gtin, &replica, ledger)? {
+                if let Some(held) = present::held(gtin, &replica, ledger)?.filter(|held| held.seq > 0) {
                     sums.add_stock(gtin, held.units, held.seq);
                     keys += 1;
                 }
@@ -103,6 +116,7 @@ impl Hub {
             if sums.differ(&check.stock).is_empty() {
                 self.note_check(site, Checked { at_ms: now.wall.0, keys, differed: 0 });
             } else {
+                session.differed_ms = Some(now.mono_ms);
                 session.verify.get_or_insert_default();
                 session.tell_since = Some(Seq::ZERO);
                 session.owes_applied = true;
@@ -112,9 +126,12 @@ impl Hub {
             return Ok(step);
         }
         let sums = self.register_sums(check.feed_cursor, ledger)?;
-        for bucket in sums.differ(&check.registers).into_iter().take(BUCKETS_MAX) {
+        let wanted: Vec<usize> = sums.differ(&check.registers).into_iter().take(BUCKETS_MAX).collect();
+        if let Some(session) = self.sessions.get_mut(site).filter(|_| !wanted.is_empty()) {
+            session.differed_ms = Some(now.mono_ms);
+        }
+        for (bucket, entries) in registers_in(&wanted, ledger)? {
             tracing::warn!(%site, bucket, "the site holds other registers than the hub: they are said again");
-            let entries = registers_in(bucket, ledger)?;
             let (prev, upto) = (check.feed_cursor, check.feed_cursor);
             let feed = Feed { prev, upto, entries, bucket: Some(bucket as u32), ..Feed::default() };
             let down = Down { session: nonce, incarnation: self.incarnation, of: Some(DownOf::Feed(feed)) };
@@ -137,11 +154,26 @@ impl Hub {
     }
 
     /// The site has said all: what it did not name is nothing, and the outcome is told.
-    pub(super) fn verified(&mut self, site: &SiteName, now: &Now, step: &mut Step<Effect>) -> Vec<PresentTotal> {
-        let Some(session) = self.sessions.get_mut(site) else { return vec![] };
-        let (replica, watermark) = (session.replica(site), session.watermark.seq);
-        let Some(mut verify) = session.verify.take() else { return vec![] };
-        let phantoms = verify.phantoms(self.feed.items_of(&replica), watermark);
+    pub(super) fn verified(
+        &mut self,
+        site: &SiteName,
+        as_of: u64,
+        now: &Now,
+        ledger: &dyn Read,
+        step: &mut Step<Effect>,
+    ) -> Result<Vec<PresentTotal>, LedgerError> {
+        let Some(session) = self.sessions.get_mut(site) else { return Ok(vec![]) };
+        let replica = session.replica(site);
+        let Some(verify) = session.verify.take() else { return Ok(vec![]) };
+        // Items that are held here and were not named: the site never moved them. What moved after the site looked is not
+        // meant. A true total has a seq, so it wins against this one.
+        let mut phantoms = Vec::new();
+        for gtin in self.feed.items_of(&replica).filter(|gtin| !verify.told.contains(gtin)) {
+            let held = present::held(gtin, &replica, ledger)?;
+            if held.is_some_and(|held| (1..=as_of).contains(&held.seq)) && phantoms.len() < PHANTOMS_MAX {
+                phantoms.push(PresentTotal { gtin, units: 0, seq: 0 });
+            }
+        }
         let differed = verify.differs.len() + phantoms.len();
         let checked = Checked { at_ms: now.wall.0, keys: verify.told.len(), differed };
         let named = verify.differs.iter().map(
@@ -161,7 +193,7 @@ impl Hub {
         let outcome = json!({ "site": site.as_str(), "keys": checked.keys, "differed": differed, "items": named });
         step.then.extend(verify.askers.into_iter().map(|asker| Effect::Answer(asker, outcome.clone())));
         self.note_check(site, checked);
-        phantoms
+        Ok(phantoms)
     }
 
     /// Every total of a site, of all lives of its ledger.
@@ -200,14 +232,18 @@ impl Hub {
     }
 }
 
-fn registers_in(bucket: usize, ledger: &dyn Read) -> Result<Vec<FeedEntry>, LedgerError> {
-    let mut entries = Vec::new();
+/// All that the hub holds in these buckets, in one scan.
+fn registers_in(wanted: &[usize], ledger: &dyn Read) -> Result<BTreeMap<usize, Vec<FeedEntry>>, LedgerError> {
+    let mut found: BTreeMap<usize, Vec<FeedEntry>> = wanted.iter().map(|bucket| (*bucket, Vec::new())).collect();
+    if found.is_empty() {
+        return Ok(found);
+    }
     each_register(ledger, &mut |key, cell| {
-        if register_bucket(key) == bucket {
+        if let Some(entries) = found.get_mut(&register_bucket(key)) {
             entries.push(FeedEntry { key: key.to_owned(), state: cell.state });
         }
     })?;
-    Ok(entries)
+    Ok(found)
 }
 
 fn each_register(ledger: &dyn Read, each: &mut dyn FnMut(&str, RegisterCell)) -> Result<(), LedgerError> {

@@ -46,7 +46,7 @@ fn applied(site_chunk: &SiteChunk, seq: Seq, put: &mut dyn FnMut(Put)) {
         if site_chunk.overtaken.contains(&n) {
             continue;
         }
-        let of = head.first.0 + u64::from(total.seq_offset);
+        let of = head.first.0.saturating_add(u64::from(total.seq_offset));
         let cell = CounterCell { units: total.units, seq: of, feed_position: seq.0 };
         put(Put::set(COUNTER, counter_key(total.gtin, &head.replica), cell.encode_to_vec()));
     }

@@ -2,14 +2,19 @@
 
 use std::ops::ControlFlow;
 
+use prost::Message;
 use proto::id::{ReplicaId, Seq, SiteName};
 use proto::wire::record::Of;
-use proto::wire::{CounterCell, Loss, LossClass, LostCell, Present, PresentCell, SitePresent};
+use proto::wire::{CounterCell, Loss, LossClass, LostCell, Present, PresentCell, SetAsideCell, SitePresent};
 
+use super::check::Verify;
 use super::merge::{self, SiteWrite};
-use super::tables::{COUNTER, LOST, PRESENT, counter_key, decode, replica_key};
+use super::tables::{ASIDE, COUNTER, LOST, PRESENT, counter_key, decode, replica_key};
 use super::{Effect, Hub, views};
 use crate::ledger::{LedgerError, Now, Read, Step};
+
+/// A gateway's parts have half of this.
+const PART_BYTES_MAX: usize = 64 << 10;
 
 /// One replica's component of an item, as the hub holds it.
 pub(super) fn held(gtin: u64, replica: &ReplicaId, ledger: &dyn Read) -> Result<Option<CounterCell>, LedgerError> {
@@ -22,8 +27,8 @@ pub(super) fn said(replica: &ReplicaId, ledger: &dyn Read) -> Result<PresentCell
     Ok(cell.map(|value| decode(PRESENT, &value)).transpose()?.unwrap_or_default())
 }
 
-/// From where a replica must say its latest values again, if it must: records that the hub once had are gone for good, and
-/// what they came to was not said since.
+/// From where a replica must say its latest values again, if it must: records that the hub once had are gone for good, or
+/// could not be read, and what they came to was not said since.
 pub(super) fn untold(replica: &ReplicaId, said: &PresentCell, ledger: &dyn Read) -> Result<Option<Seq>, LedgerError> {
     let (mut untold, mut damaged) = (None, None);
     let prefix = replica_key(replica.site.as_str(), replica.epoch);
@@ -35,6 +40,12 @@ pub(super) fn untold(replica: &ReplicaId, said: &PresentCell, ledger: &dyn Read)
         }
         ControlFlow::Continue(())
     })?;
+    if let Some(value) = ledger.get(ASIDE, replica.site.as_str().as_bytes())? {
+        let aside: SetAsideCell = decode(ASIDE, &value)?;
+        if aside.epoch == replica.epoch.0 && aside.last > said.complete {
+            untold = Some(Seq::ZERO);
+        }
+    }
     damaged.map_or(Ok(untold), Err)
 }
 
@@ -58,8 +69,8 @@ impl Parts {
             *self = Parts { as_of: present.as_of, since: present.since, next: 0 };
         }
         let continues = (self.as_of, self.since, self.next) == (present.as_of, present.since, present.part);
-        self.next = if continues { self.next + 1 } else { u32::MAX };
-        continues && present.last
+        self.next = if continues { self.next.saturating_add(1) } else { u32::MAX };
+        continues && present.last && self.next < u32::MAX
     }
 }
 
@@ -73,6 +84,10 @@ impl Hub {
     ) -> Result<Step<Effect>, LedgerError> {
         let mut step = Step::nothing();
         let Some(session) = self.sessions.get_mut(site) else { return Ok(step) };
+        if present.encoded_len() > PART_BYTES_MAX {
+            self.tally.undecodable += 1;
+            return Ok(step);
+        }
         let replica = session.replica(site);
         // What is asked for again is not known, however far the journal is.
         let known = match session.tell_since {
@@ -80,13 +95,19 @@ impl Hub {
             None => session.watermark.seq.0.max(session.present.complete),
         };
         let whole = session.parts.take(present) && present.since <= known;
-        if whole && session.tell_since.is_some_and(|since| present.since <= since.0) {
+        // Only what begins at the beginning names every item, and only if it was heard from its first part on.
+        if let Some(verify) = session.verify.as_mut().filter(|_| present.part == 0) {
+            verify.begin(present.since == 0);
+        }
+        let names_all = session.verify.as_ref().is_some_and(Verify::names_all);
+        let compared = whole && names_all;
+        // A comparison that did not hear all of this one needs another.
+        let done = session.verify.is_none() || compared;
+        if whole && done && session.tell_since.is_some_and(|since| present.since <= since.0) {
             session.tell_since = None;
         }
-        // Only what begins at the beginning names every item.
+        let mut verify = session.verify.as_mut().filter(|_| names_all);
         let stale_to = session.stale_to;
-        let mut verify = session.verify.as_mut().filter(|_| present.since == 0);
-        let compared = whole && verify.is_some();
         let before = session.present;
         if whole {
             session.present.complete = session.present.complete.max(present.as_of);
@@ -106,7 +127,7 @@ impl Hub {
         session.owes_applied = true;
         let after = session.present;
         if compared {
-            totals.extend(self.verified(site, now, &mut step));
+            totals.extend(self.verified(site, present.as_of, now, ledger, &mut step)?);
         }
         if let Some(view) = self.sites.get_mut(site) {
             view.present_seq = after.complete;

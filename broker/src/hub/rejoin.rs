@@ -103,7 +103,8 @@ impl Hub {
         // An epoch that we never heard of had nothing here, so there is nothing to mistake it for.
         let known = ledger.get(WATERMARK, &replica_key(site.as_str(), retired))?.is_some() || follows.seq == 0;
         let hash = ChainHash::from_slice(&follows.hash);
-        let reached = Seq(follows.seq) <= held.seq && (Seq(follows.seq) < held.seq || hash == Some(held.hash));
+        let reached =
+            hash.is_some() && Seq(follows.seq) <= held.seq && (Seq(follows.seq) < held.seq || hash == Some(held.hash));
         if retired == replica.epoch || !known || !reached {
             let advice = format!(
                 "the hub does not have {site}'s ledger {retired} up to {}: it is looked for again",

@@ -41,6 +41,8 @@ pub(super) struct Session {
     pub(super) tell_since: Option<Seq>,
     /// A comparison key by key is under way.
     pub(super) verify: Option<Verify>,
+    /// When digests last differed.
+    pub(super) differed_ms: Option<u64>,
     window: u64,
     /// Applied must be said after this commit.
     pub(super) owes_applied: bool,
@@ -67,6 +69,7 @@ impl Session {
             parts: Parts::default(),
             tell_since: None,
             verify: None,
+            differed_ms: None,
             window: WINDOW_RECORDS,
             owes_applied: false,
             gap_told: None,

@@ -4,7 +4,7 @@
 use prost::Message;
 use proto::PROTOCOL;
 use proto::chunk::{self, ChainHash, Chunk, Position};
-use proto::id::{Epoch, Seq, SiteName};
+use proto::id::{Epoch, ReplicaId, Seq, SiteName};
 use proto::topic;
 use proto::wire::down::Of as DownOf;
 use proto::wire::record::Of;
@@ -23,6 +23,8 @@ use crate::ledger::{Draft, LedgerError, Now, Read, Step};
 /// The largest body of a site's chunk. A gateway closes a group at 64 KiB, and one request (48 KiB at most), stamps and
 /// totals may come on top; past it the site could never be applied.
 const SITE_CHUNK_BYTES_MAX: usize = ASIDE_BYTES_MAX;
+/// A group has about a thousand records, and a total for each at most.
+const SITE_CHUNK_TOTALS_MAX: usize = 8_192;
 /// What a chunk may have around its body. A packed body that is larger than its text is none of ours.
 const ENVELOPE_BYTES_MAX: usize = 256;
 
@@ -131,13 +133,22 @@ impl Hub {
             return Ok(step);
         }
         let held = watermark(site, epoch, ledger)?;
-        let welcomed = self.sessions.get(site).filter(|live| live.nonce == nonce);
-        if welcomed.is_some_and(|live| live.watermark.seq.0 > hello.journal_to) {
+        let welcomed = self.sessions.get(site).filter(|live| live.nonce == nonce && live.epoch == epoch);
+        let reaches = |live: &Session| live.watermark.seq.0.max(live.present.newest);
+        if welcomed.is_some_and(|live| reaches(live) > hello.journal_to) {
             // Said again while its answer was on the way, and late: this session has written and sent more since.
             return Ok(step);
         }
         if let Some((code, advice)) = disagreement(hello, held) {
             step.then.push(self.turned(site, nonce, code, advice.to_owned(), now));
+            return Ok(step);
+        }
+        // What was said ahead of the journal was on disk there.
+        let said = present::said(&ReplicaId { site: site.clone(), epoch }, ledger)?;
+        if hello.protocol > 1 && hello.journal_to < said.complete.max(said.newest) {
+            let advice = "the gateway's journal ends before what it told us ahead of it: its box was restored from a backup or \
+                          lost its end. Stop it and run `tillsync-gateway rejoin`";
+            step.then.push(self.turned(site, nonce, "ledger_behind", advice.to_owned(), now));
             return Ok(step);
         }
         let fresh = ledger.get(EPOCH, &replica_key(site.as_str(), epoch))?.is_none();
@@ -151,7 +162,7 @@ impl Hub {
         }
         let streams = followed(hello, self.incarnation);
         let mut session = Session::new(nonce, epoch, held, streams, now.mono_ms);
-        session.present = present::said(&session.replica(site), ledger)?;
+        session.present = said;
         session.tell_since = present::untold(&session.replica(site), &session.present, ledger)?;
         session.share_window(self.behind());
         self.begin_settling(site, &mut session, hello, &mut step);
@@ -372,7 +383,10 @@ fn followed(hello: &Hello, incarnation: u64) -> Vec<Followed> {
 
 pub(super) fn fits(chunk: &Chunk, stored_bytes: usize) -> bool {
     let body_bytes = chunk.head.body_bytes();
-    body_bytes <= SITE_CHUNK_BYTES_MAX && stored_bytes <= body_bytes + ENVELOPE_BYTES_MAX
+    let totals = chunk.body.totals.len();
+    body_bytes <= SITE_CHUNK_BYTES_MAX
+        && stored_bytes <= body_bytes + ENVELOPE_BYTES_MAX
+        && totals <= SITE_CHUNK_TOTALS_MAX
 }
 
 fn unpack(batch: &Batch) -> Option<Chunks> {

@@ -96,12 +96,16 @@ impl Running {
         records
     }
 
-    /// Panics if the writer died of it.
     async fn up(&self, site: &str, of: UpOf) {
+        self.raw(site, Up { session: 1, of: Some(of) }.encode_to_vec()).await;
+    }
+
+    /// Panics if the writer died of it.
+    async fn raw(&self, site: &str, payload: Vec<u8>) {
         let publish = InboundPublish {
             who: Arc::new(Identity { client: "c".into(), name: None }),
             topic: format!("up/{site}").into(),
-            payload: Up { session: 1, of: Some(of) }.encode_to_vec().into(),
+            payload: payload.into(),
             properties: Bytes::new(),
             exactly_once: None,
             will: false,

@@ -93,7 +93,7 @@ impl Gateway {
         ledger: &dyn Read,
         step: &mut Step<Effect>,
     ) -> Result<(), LedgerError> {
-        let mut elsewhere = BTreeSet::new();
+        let (mut elsewhere, mut adjusted) = (BTreeSet::new(), Vec::new());
         for entry in &feed.stock {
             let (Ok(gtin), Ok(site)) = (Gtin::from_number(entry.gtin), entry.site.parse::<SiteName>()) else {
                 let name = format!("the stock of {} at {:?}", entry.gtin, entry.site);
@@ -106,8 +106,17 @@ impl Gateway {
                 step.puts.push(Put::set(ELSEWHERE, key, cell.encode_to_vec()));
                 elsewhere.insert((site, gtin));
             } else if entry.epoch != ledger.replica().epoch.0 {
-                self.adopt_past(gtin, entry, &cell, now, ledger, step)?;
+                if let Some(movement) = self.adopt_past(gtin, entry, &cell, ledger, step)? {
+                    let seq = step.next_seq(ledger).plus(adjusted.len() as u64);
+                    self.stock.apply(ledger, gtin, Units(movement.units), seq)?;
+                    adjusted.push(Record { of: Some(Of::Movement(movement)) });
+                }
             }
+        }
+        // One event, and so one commit with the figures and the cursor: a part of it would be done again.
+        if !adjusted.is_empty() {
+            let draft = self.draft(Event { records: adjusted, ..Event::default() }, now);
+            step.events.push(draft);
         }
         for (site, gtin) in elsewhere {
             let (topic, payload) = message(&site, gtin, on_hand(&site, gtin, &feed.stock, ledger)?);
@@ -123,30 +132,24 @@ impl Gateway {
         gtin: Gtin,
         entry: &StockEntry,
         cell: &CounterCell,
-        now: &Now,
         ledger: &dyn Read,
         step: &mut Step<Effect>,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<Option<Movement>, LedgerError> {
         let key = past_key(gtin, Epoch(entry.epoch));
         let held = ledger.get(PAST, &key)?.map(|value| decode::<CounterCell>(PAST, &value)).transpose()?;
         let change = Units(entry.units) + -Units(held.map_or(0, |held| held.units));
         self.stock.past_changed(gtin, change);
         step.puts.push(Put::set(PAST, key, cell.encode_to_vec()));
         if held.is_some() || change == Units(0) || ledger.get(COUNTED, &counter_key(gtin))?.is_none() {
-            return Ok(());
+            return Ok(None);
         }
-        self.stock.apply(ledger, gtin, -change, step.next_seq(ledger))?;
-        let movement = Movement {
+        Ok(Some(Movement {
             gtin: gtin.number(),
             units: -change.0,
             kind: MovementKind::Adjust.into(),
             reference: "counted before the earlier ledger's stock was known".into(),
             ..Movement::default()
-        };
-        let records = vec![Record { of: Some(Of::Movement(movement)) }];
-        let draft = self.draft(Event { records, ..Event::default() }, now);
-        step.events.push(draft);
-        Ok(())
+        }))
     }
 
     fn reject_entry(&mut self, what: &str, bytes: Vec<u8>, now: &Now, ledger: &dyn Read, step: &mut Step<Effect>) {

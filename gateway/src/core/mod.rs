@@ -219,7 +219,11 @@ impl Core for Gateway {
 
     /// What is taken over comes with the totals of its own movements and no others.
     fn begins_group(input: &Input) -> bool {
-        matches!(input, Input::Fork(_) | Input::Past { .. })
+        match input {
+            Input::Fork(_) | Input::Past { .. } => true,
+            Input::FromHub(FromHub::Feed { feed, .. }) => feed.stream == feed::OWN_PAST,
+            _ => false,
+        }
     }
 
     fn tick(&mut self, now: &Now, ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {

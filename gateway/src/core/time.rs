@@ -43,7 +43,7 @@ impl Time {
         self.own = now.synced;
         match self.from_hub {
             Some((hub_ms, mono_ms)) if !now.synced => {
-                Now { wall: WallMs(hub_ms + now.mono_ms.saturating_sub(mono_ms)), synced: true, ..*now }
+                Now { wall: WallMs(hub_ms.saturating_add(now.mono_ms.saturating_sub(mono_ms))), synced: true, ..*now }
             }
             _ => *now,
         }

@@ -79,7 +79,10 @@ impl Session {
 
     /// What the core answered, and how many keys it had to look through.
     pub fn ahead(&mut self, parts: Vec<Present>, looked: u64, now_ms: u64) {
-        self.ahead.asked_ms = None;
+        // Of another session, or too late: the hub asks again for what it needs.
+        if self.ahead.asked_ms.take().is_none() {
+            return;
+        }
         self.ahead.again_ms = now_ms + AGAIN_MS.max(looked / KEYS_PER_MS);
         self.outbox.extend(parts);
     }

@@ -262,3 +262,58 @@ async fn registers_that_differ_are_said_again_by_bucket() {
     assert!(repair.bucket.is_some() && repair.entries.contains(&feed.entries[0]), "{repair:?}");
     assert_eq!((repair.prev, repair.upto), (feed.upto, feed.upto));
 }
+
+#[tokio::test]
+async fn a_comparison_that_begins_between_two_parts_sets_nothing_to_zero() {
+    let hub = Running::open().await;
+    let mut site = Site::hello_2(&hub, "hill", 5, &[]).await;
+    let chunk = site.sale(-1);
+    site.send_bytes(&hub, chunk).await;
+    let total = PresentTotal { gtin: GTIN, units: -1, seq: 1 };
+    let part = |part, last, totals| UpOf::Present(Present { as_of: 1, part, last, totals, ..Present::default() });
+    hub.up("hill", part(0, false, vec![total])).await;
+    let (answer, answered) = oneshot::channel();
+    hub.handle.input(Input::Verify("hill".parse().unwrap(), answer)).await.unwrap();
+    hub.up("hill", part(1, true, vec![])).await;
+    hub.status().await;
+    assert_eq!((hub.stock(), hub.last_applied("hill").tell_since), (-1, Some(0)), "it needs one of its own");
+    hub.up("hill", part(0, false, vec![total])).await;
+    hub.up("hill", part(1, true, vec![])).await;
+    let outcome = answered.await.unwrap();
+    assert_eq!((&outcome["keys"], &outcome["differed"]), (&1.into(), &0.into()), "{outcome}");
+    assert_eq!(hub.stock(), -1);
+}
+
+/// Seqs that were said ahead would be given to other records.
+#[tokio::test]
+async fn a_box_that_lost_what_it_had_said_ahead_is_turned_away() {
+    let hub = Running::open().await;
+    let site = Site::hello_2(&hub, "hill", 5, &[]).await;
+    site.present(&hub, 8, -8, vec![]).await;
+    let hello =
+        Hello { protocol: 2, site: "hill".into(), epoch: 5, journal_from: 1, journal_to: 7, ..Hello::default() };
+    let up = Up { session: 2, of: Some(UpOf::Hello(hello)) };
+    hub.raw("hill", up.encode_to_vec()).await;
+    hub.status().await;
+    let turned = hub.heard("hill").into_iter().find_map(|of| match of {
+        DownOf::Turned(turned) => Some(turned.code),
+        _ => None,
+    });
+    assert_eq!(turned.as_deref(), Some("ledger_behind"));
+}
+
+#[tokio::test]
+async fn what_no_gateway_says_does_not_end_the_hub() {
+    let hub = Running::open().await;
+    let site = Site::hello_2(&hub, "hill", 5, &[]).await;
+    let totals = (0..80_000).map(|n| PresentTotal { gtin: n, units: i64::MIN, seq: u64::MAX }).collect();
+    hub.up("hill", UpOf::Present(Present { as_of: u64::MAX, last: true, totals, ..Present::default() })).await;
+    let hash = Bytes::from(vec![1; 900 << 10]);
+    hub.up("hill", UpOf::Follows(proto::wire::Follows { epoch: 4, seq: 0, hash })).await;
+    let part = Present { as_of: 3, part: u32::MAX, last: true, ..Present::default() };
+    for _ in 0..2 {
+        hub.up("hill", UpOf::Present(part.clone())).await;
+    }
+    assert_eq!(hub.status().await["sites"]["hill"]["present_seq"], 0);
+    drop(site);
+}
