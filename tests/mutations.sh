@@ -12,10 +12,14 @@ export SEEDS=${SEEDS:-600}
 
 # By content, so that what did not change is not built again.
 refresh() {
-  git -C "$root" ls-files -z --cached --others --exclude-standard | while IFS= read -r -d '' file; do
+  local files
+  files=$(git -C "$root" ls-files --cached --others --exclude-standard | LC_ALL=C sort)
+  (cd "$copy" && find . -type f | sed 's|^\./||' | LC_ALL=C sort) | LC_ALL=C comm -13 <(printf '%s\n' "$files") - |
+    while IFS= read -r file; do rm -f "$copy/$file"; done
+  while IFS= read -r file; do
     [ -f "$root/$file" ] || continue
     cmp -s "$root/$file" "$copy/$file" || install -D -p -m 644 "$root/$file" "$copy/$file"
-  done
+  done <<<"$files"
 }
 mkdir -p "$copy"
 refresh
@@ -39,7 +43,7 @@ for patch in "${patches[@]}"; do
     refresh
     continue
   fi
-  binary=$(build)
+  binary=$(build || true)
   if [ -z "$binary" ]; then
     printf '%-28s %-8s\n' "$name" 'no build'
     passed=1
@@ -51,6 +55,5 @@ for patch in "${patches[@]}"; do
     printf '%-28s %-8s %s\n' "$name" noticed "$why"
   fi
   patch --quiet --reverse -p1 <"$patch" >/dev/null
-  find . -name '*.orig' -path './[bgp]*' -delete
 done
 exit $passed

@@ -114,6 +114,11 @@ impl World {
             self.sites[at].heard = brief;
         }
         let link = self.sites[at].link.at_hub;
+        let asks = matches!(&down.of, Some(DownOf::Applied(applied)) if applied.tell_since.is_some());
+        if asks && std::mem::take(&mut self.spite) {
+            // The moment at which a connection that breaks does most harm: later movements would hide it.
+            return self.close(at, link, "of spite");
+        }
         if link != 0 {
             self.send_down(at, link, DownWire::Message(payload));
         }

@@ -10,8 +10,8 @@ use proto::wire::{CounterCell, RegisterCell, RegisterState};
 use super::oracle::{Rep, rep, seen_of, visible};
 use super::world::World;
 
-/// Long enough for everything that waits, several times over.
-const SETTLE_S: u64 = 300;
+/// Long enough for everything that waits; what only the next self-check finds comes too late, as a rule.
+const SETTLE_S: u64 = 120;
 const STALE_MS: u64 = 30_000;
 const REST_MS: u64 = 45_000;
 /// By then each gateway has compared what it holds with the hub.
@@ -26,6 +26,7 @@ impl World {
     /// Nothing goes wrong any more: all must settle, and then keep still.
     pub(super) fn settle(&mut self) {
         self.calm = true;
+        self.spite = self.dice.percent(70);
         self.hq.node.iter_mut().for_each(|node| node.fuse = None);
         for at in 0..self.sites.len() {
             let site = &mut self.sites[at];
@@ -85,6 +86,12 @@ impl World {
             }
             if node.core.applied() != last.seq {
                 return Some(format!("{at} thinks that {} of {} is applied", node.core.applied(), last.seq));
+            }
+            for (gtin, due) in self.oracle.lives[&of].counted_to(last.seq.0) {
+                let found = self.hq.model.counters.get(&(gtin, of.clone()));
+                if found != Some(&due) {
+                    return Some(format!("HQ has {found:?} of {gtin} at {of:?}, which has {due:?}"));
+                }
             }
             if site.live.as_ref().map(|live| live.session.incarnation()) != self.incarnation() {
                 return Some(format!("{at} has no session with this hub"));

@@ -1,5 +1,6 @@
 //! A gateway's process: its writer's rounds, and what its effects do.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use broker::front::{Identity, Inbound, InboundPublish};
@@ -7,12 +8,16 @@ use bytes::Bytes;
 use gateway::core::{Effect, Input};
 use gateway::sync::FromHub;
 use gateway::uplink::Command;
-use proto::wire::Event;
+use prost::Message;
 use proto::wire::record::Of;
+use proto::wire::{Event, FeedCursor};
 
-use super::disk::Moment;
+use super::disk::{Disk, Moment};
 use super::oracle::{check_writes, rep, visible};
 use super::world::{Event as Next, Who, Work, World};
+
+/// The gateway's table of how the sync stands, by its number on disk.
+const SYNC: u8 = 6;
 
 impl World {
     /// Wakes a writer.
@@ -82,7 +87,12 @@ impl World {
             Input::FromHub(FromHub::Applied { position, .. }) => Some(position.seq),
             _ => None,
         };
+        let before = cursors(&node.disk);
         node.input(input, &now, Moment { wall_ms, ..Moment::default() });
+        for (stream, after) in cursors(&node.disk) {
+            let earlier = before.get(&stream).filter(|earlier| earlier.incarnation == after.incarnation);
+            assert!(earlier.is_none_or(|earlier| earlier.position <= after.position), "{at} went back in {stream:?}");
+        }
         if let Some(applied) = heard {
             use broker::ledger::Core;
             assert_eq!(node.core.applied(), applied, "what the hub said is what may be trimmed");
@@ -180,6 +190,12 @@ impl World {
         let reply: serde_json::Value = serde_json::from_slice(payload).expect("replies are JSON");
         self.note(|| format!("{at} {topic} {reply}"));
     }
+}
+
+/// How far each stream of the feed was taken over.
+fn cursors(disk: &Disk) -> BTreeMap<Vec<u8>, FeedCursor> {
+    let cells = disk.table(SYNC).filter(|(key, _)| key.starts_with(b"cursor"));
+    cells.map(|(key, value)| (key.to_vec(), FeedCursor::decode(value).expect("a cell of a gateway"))).collect()
 }
 
 fn is_repair(event: &Event) -> bool {

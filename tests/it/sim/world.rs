@@ -112,6 +112,8 @@ pub(super) struct World {
     pub(super) acts_left: u64,
     /// Nothing goes wrong any more.
     pub(super) calm: bool,
+    /// The next time that the hub asks for what it lacks, the connection breaks.
+    pub(super) spite: bool,
     /// Counts of what went over the wires and was neither a beat nor a repeat of what is applied.
     pub(super) said: u64,
     trace: Option<Vec<String>>,
@@ -145,6 +147,7 @@ impl World {
             oracle: Oracle::default(),
             acts_left: plan.acts,
             calm: false,
+            spite: false,
             said: 0,
             trace: trace.then(Vec::new),
             plan,
