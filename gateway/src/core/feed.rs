@@ -105,12 +105,12 @@ impl Gateway {
                 let key = [&elsewhere_prefix(&site, gtin)[..], &entry.epoch.to_be_bytes()].concat();
                 step.puts.push(Put::set(ELSEWHERE, key, cell.encode_to_vec()));
                 elsewhere.insert((site, gtin));
-            } else if entry.epoch != ledger.replica().epoch.0 {
-                if let Some(movement) = self.adopt_past(gtin, entry, &cell, ledger, step)? {
-                    let seq = step.next_seq(ledger).plus(adjusted.len() as u64);
-                    self.stock.apply(ledger, gtin, Units(movement.units), seq)?;
-                    adjusted.push(Record { of: Some(Of::Movement(movement)) });
-                }
+            } else if entry.epoch != ledger.replica().epoch.0
+                && let Some(movement) = self.adopt_past(gtin, entry, &cell, ledger, step)?
+            {
+                let seq = step.next_seq(ledger).plus(adjusted.len() as u64);
+                self.stock.apply(ledger, gtin, Units(movement.units), seq)?;
+                adjusted.push(Record { of: Some(Of::Movement(movement)) });
             }
         }
         // One event, and so one commit with the figures and the cursor: a part of it would be done again.

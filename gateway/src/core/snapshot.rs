@@ -67,8 +67,11 @@ impl Gateway {
     }
 }
 
+/// Registers as they are stored, by key.
+type Cells = BTreeMap<String, Vec<u8>>;
+
 /// What is held of a range, and its last key unless the range goes to the end: sooner if there is much.
-fn held(range: &KeyRange, ledger: &dyn Read) -> Result<(BTreeMap<String, Vec<u8>>, Option<String>), LedgerError> {
+fn held(range: &KeyRange, ledger: &dyn Read) -> Result<(Cells, Option<String>), LedgerError> {
     let mut held = BTreeMap::new();
     let mut taken = (!range.to.is_empty()).then(|| range.to.clone());
     ledger.scan(HUB, range.after.as_bytes(), &mut |key, value| {
