@@ -15,7 +15,14 @@ const SECOND: [u8; 20] = [b'T', b'C', 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 
 /// Bytes of that head, and of the site's name after it.
 const BODY_AT: usize = 69 + "harbour".len();
 
-/// Passes on to `hub` what comes, but for one byte of the second chunk, `at` bytes into it.
+/// The second record's request: in a batch that leaves heads out there is nothing else to know it by.
+const REQUEST: &[u8] = b"r2";
+
+fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
+    bytes.windows(what.len()).position(|window| window == what)
+}
+
+/// Passes on to `hub` what comes, but for one byte of the second chunk, `at` bytes into it if it comes as it was stored.
 async fn spoiling(hub: SocketAddr, at: usize) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("listen");
     let addr = listener.local_addr().expect("an address");
@@ -30,6 +37,11 @@ async fn spoiling(hub: SocketAddr, at: usize) -> SocketAddr {
                         let starts: Vec<_> =
                             (0..n.saturating_sub(at)).filter(|&s| bytes[s..n].starts_with(&SECOND)).collect();
                         starts.iter().for_each(|start| bytes[start + at] ^= 0x55);
+                        if starts.is_empty()
+                            && let Some(start) = find(&bytes[..n], REQUEST)
+                        {
+                            bytes[start] ^= 0x55;
+                        }
                         if there.write_all(&bytes[..n]).await.is_err() {
                             return;
                         }
@@ -65,8 +77,8 @@ async fn a_site_goes_on_behind_a_chunk_that_nobody_can_read() {
                 site["applied_seq"] == 3 && site["set_aside"] == 1
             })
             .await;
-        // Three tries, and one more if the third came in company.
-        assert!(matches!(status["sync"]["undecodable"].as_u64(), Some(3..=4)), "{status}");
+        // Three tries as it was stored, and those in company or without its head.
+        assert!(matches!(status["sync"]["undecodable"].as_u64(), Some(3..=6)), "{status}");
         scanner.done("scan", receive(4)).await;
         gateway.until_applied().await;
         let log = hub.log();

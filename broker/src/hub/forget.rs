@@ -174,7 +174,7 @@ impl Hub {
         let settled = SettledCell {
             incarnation: self.incarnation,
             cursor: before.cursor.min(cursor),
-            begun: if hello.feed_cursor == 0 { self.feed.forgotten } else { before.begun },
+            begun: if cursor == 0 { self.feed.forgotten } else { before.begun },
         };
         if held != Some(settled) {
             let key = replica_key(site.as_str(), session.epoch);
