@@ -146,7 +146,8 @@ async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()>
     let (to_hub, commands) = mpsc::channel(TO_HUB_MAX);
     let uplink = hub.map(|hub| {
         let (reader, writer, stopping) = (node.reader(), node.handle(), stopping.subscribe());
-        let uplink = Uplink { hub, reader, fork: fork.clone(), writer, commands, stopping };
+        let follow = config.follow.clone();
+        let uplink = Uplink { hub, reader, fork: fork.clone(), writer, commands, stopping, follow };
         tokio::spawn(uplink.run())
     });
     let (to_fork, asks) = mpsc::channel(fork::ASKS_MAX);

@@ -48,6 +48,8 @@ pub struct Uplink {
     pub writer: Handle<Gateway>,
     pub commands: mpsc::Receiver<Command>,
     pub stopping: watch::Receiver<bool>,
+    /// Streams of the hub's feed besides the registers and what earlier lives left.
+    pub follow: Vec<String>,
 }
 
 /// Why a connection ended, by what to do next.
@@ -77,7 +79,7 @@ impl From<LedgerError> for Ended {
 impl Uplink {
     pub async fn run(mut self) {
         let mut backoff = Backoff::new(Duration::from_millis(200), self.hub.reconnect_max);
-        let mut cursors = Cursors::default();
+        let mut cursors = Cursors::following(&self.follow);
         loop {
             let ended = match self.connection(&mut cursors, &mut backoff).await {
                 Ok(()) => return,

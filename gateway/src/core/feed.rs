@@ -21,8 +21,6 @@ use super::{Effect, Gateway, hub, items};
 use crate::request::Refused;
 use crate::sync::Ack;
 
-/// The stream of what earlier lives of this site's ledger left.
-pub(super) const OWN_PAST: &str = "own";
 /// Who sent what the feed brought, in records of what could not be read of it. No device has this name.
 const FEED: &str = "";
 

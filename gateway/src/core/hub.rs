@@ -9,10 +9,9 @@ use proto::id::Seq;
 use proto::wire::{FeedCursor, Watermark};
 use serde_json::{Value, json};
 
-use super::feed::OWN_PAST;
 use super::tables::{SYNC, SYNC_APPLIED, cursor_key, decode};
 use super::{Effect, Gateway};
-use crate::sync::{Ack, FromHub, REGISTERS};
+use crate::sync::{Ack, FromHub, OWN_PAST, REGISTERS};
 
 /// How the connection to the hub stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

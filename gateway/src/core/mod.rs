@@ -221,7 +221,7 @@ impl Core for Gateway {
     fn begins_group(input: &Input) -> bool {
         match input {
             Input::Fork(_) | Input::Past { .. } => true,
-            Input::FromHub(FromHub::Feed { feed, .. }) => feed.stream == feed::OWN_PAST,
+            Input::FromHub(FromHub::Feed { feed, .. }) => feed.stream == crate::sync::OWN_PAST,
             _ => false,
         }
     }

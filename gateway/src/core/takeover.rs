@@ -21,12 +21,12 @@ use proto::wire::{
 };
 use serde_json::{Value, json};
 
-use super::feed::OWN_PAST;
 use super::fold::outcome_of;
 use super::hub::LinkState;
 use super::ids::IDS_MAX;
 use super::tables::{COUNTED, ID, PAST_IDS, REJOINED, SYNC, SYNC_TAKEOVER, counter_key, decode};
 use super::{Effect, Gateway};
+use crate::sync::OWN_PAST;
 
 /// A question that was not answered is asked again after this long.
 const RECALL_AGAIN_MS: u64 = 10_000;

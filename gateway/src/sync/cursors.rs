@@ -8,6 +8,9 @@ use proto::wire::{FeedCursor, StreamCursor};
 /// The stream of registers; it has no name.
 pub const REGISTERS: &str = "";
 
+/// The stream of what earlier lives of this site's ledger left.
+pub const OWN_PAST: &str = "own";
+
 /// What the core says of one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ack {
@@ -26,6 +29,13 @@ pub struct Ack {
 pub struct Cursors(BTreeMap<String, FeedCursor>);
 
 impl Cursors {
+    /// Every stream that is followed, from its beginning: the first Hello may leave before the core has said how far it is,
+    /// and the hub tells a session only what its Hello names.
+    pub fn following(follow: &[String]) -> Cursors {
+        let streams = [REGISTERS, OWN_PAST].into_iter().chain(follow.iter().map(String::as_str));
+        Cursors(streams.map(|stream| (stream.to_owned(), FeedCursor::default())).collect())
+    }
+
     pub fn set(&mut self, ack: &Ack) {
         self.0.insert(ack.stream.clone(), ack.cursor);
     }

@@ -19,7 +19,7 @@ use proto::wire::down::Of as DownOf;
 use proto::wire::up::Of as UpOf;
 use proto::wire::{Applied, Down, Feed, Followed, Hello, Past, Present, Turned, Up, Welcome};
 
-pub use self::cursors::{Ack, Cursors, REGISTERS};
+pub use self::cursors::{Ack, Cursors, OWN_PAST, REGISTERS};
 pub use self::send::PresentAsk;
 
 /// Nothing heard for this long while something is on its way: send again from what is applied.

@@ -178,3 +178,11 @@ fn a_batch_says_where_it_ends_and_is_packed_unless_it_must_not_be() {
     assert_eq!((plain.first_seq, plain.last_seq, plain.chunks, plain.chunks_bytes), (3, 9, 1, 0));
     assert_eq!((&plain.last_hash[..], Chunks::decode(plain.body).unwrap().chunk.len()), (&[7; 32][..], 1));
 }
+
+#[test]
+fn the_first_hello_names_every_stream_also_before_the_core_said_a_word() {
+    let hello = session().hello(&chain(), &Cursors::following(&["site/hill".into()]), "test").unwrap();
+    let Some(UpOf::Hello(hello)) = hello.of else { panic!("{hello:?}") };
+    let named: Vec<_> = hello.streams.iter().map(|cursor| (cursor.stream.as_str(), cursor.position)).collect();
+    assert_eq!(named, [("own", 0), ("site/hill", 0)]);
+}
