@@ -45,7 +45,7 @@ impl Hub {
         self.journal_merges(site, &replica, merges, now, ledger, step);
         let position = step.next_seq(ledger);
         for (n, total) in (0..).zip(&chunk.body.totals) {
-            if !overtaken.contains(&n) {
+            if overtaken.binary_search(&n).is_err() {
                 self.stock.touched(total.gtin);
                 self.feed.moved(&replica, total.gtin, position.0);
             }
@@ -58,10 +58,14 @@ impl Hub {
 
     /// Totals of the chunk that the site said newer ones than, ahead of its journal.
     fn overtaken(&self, site: &SiteName, chunk: &Chunk, ledger: &dyn Read) -> Result<Vec<u32>, LedgerError> {
-        let newest = self.sessions.get(site).map_or(0, |session| session.present.newest);
+        let said = self.sessions.get(site).map(|session| session.present).unwrap_or_default();
         let mut overtaken = Vec::new();
-        if chunk.head.first.0 > newest {
+        if chunk.head.first.0 > said.newest {
             return Ok(overtaken);
+        }
+        // All keys were said as they were later than this.
+        if chunk.head.last.0 <= said.complete {
+            return Ok((0..).take(chunk.body.totals.len()).collect());
         }
         for (n, total) in (0..).zip(&chunk.body.totals) {
             let seq = chunk.head.first.0.saturating_add(u64::from(total.seq_offset));

@@ -43,7 +43,8 @@ fn applied(site_chunk: &SiteChunk, seq: Seq, put: &mut dyn FnMut(Put)) {
     };
     let head = &chunk.head;
     for (n, total) in (0..).zip(&chunk.body.totals) {
-        if site_chunk.overtaken.contains(&n) {
+        // In order, as they were found.
+        if site_chunk.overtaken.binary_search(&n).is_ok() {
             continue;
         }
         let of = head.first.0.saturating_add(u64::from(total.seq_offset));
