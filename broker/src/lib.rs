@@ -12,6 +12,7 @@ mod face;
 pub mod front;
 mod history;
 pub mod hub;
+pub mod identity;
 pub mod ledger;
 pub mod mailbox;
 pub mod node;
