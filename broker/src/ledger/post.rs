@@ -84,9 +84,8 @@ impl Post {
         let Changes { puts, lazy } = self.mail.take_changes();
         self.stowed |= !puts.is_empty();
         for put in puts {
-            pending.bytes += put.bytes();
             state.put(frame, put.clone());
-            pending.puts.push(put);
+            pending.add_put(put);
         }
         for put in lazy {
             state.put(frame, put);

@@ -15,7 +15,7 @@ use sled::transaction::{ConflictableTransactionError, TransactionError};
 
 use super::core::Table;
 use super::digest::{Digest, full_key};
-use super::error::{FORMAT, LedgerError};
+use super::error::{FORMAT, FORMAT_READ_FROM, LedgerError};
 
 /// 8 MiB. With smaller segments large values spill into blob files, which nothing syncs. Fixed when it is created.
 pub(super) const SEGMENT_BYTES: usize = 8 << 20;
@@ -93,7 +93,7 @@ impl Store {
         let number = |bytes: &[u8]| bytes.try_into().map(u64::from_be_bytes);
         let format = own(KEY_FORMAT)?.ok_or_else(|| damaged("it opened empty"))?;
         match number(&format) {
-            Ok(FORMAT) => {}
+            Ok(FORMAT_READ_FROM..=FORMAT) => {}
             Ok(format) => return Err(StoreFault::Final(LedgerError::Format(format))),
             Err(_) => return Err(damaged("its format is no number")),
         }
@@ -161,6 +161,18 @@ impl Store {
         self.sync()?;
         *self.standing.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Standing { folded, digest };
         Ok(())
+    }
+
+    /// Notes that it is of this format from now on, so that older software leaves it alone. Gives back the older format
+    /// that it was of, if it was.
+    pub(super) fn raise_format(&self) -> Result<Option<u64>, LedgerError> {
+        let found = self.state.get(full_key(OWN, KEY_FORMAT)).map_err(read_error)?;
+        let format = found.and_then(|bytes| (*bytes).try_into().ok()).map_or(0, u64::from_be_bytes);
+        if format == FORMAT {
+            return Ok(None);
+        }
+        self.commit_own(&[(KEY_FORMAT, FORMAT.to_be_bytes().to_vec())])?;
+        Ok(Some(format))
     }
 
     fn commit_own(&self, cells: &[(&[u8], Vec<u8>)]) -> Result<(), LedgerError> {

@@ -15,7 +15,7 @@ use proto::id::{ReplicaId, Seq};
 use super::frame::Key;
 use super::mend::{bridge, bridging_frame, mend, renew};
 use super::rewrite::UNFINISHED;
-use super::segment::{self, ChunkNote, HEADER_BYTES, Segment};
+use super::segment::{self, ChunkNote, HEADER_BYTES, Header, Segment};
 use super::walk::{Chain, Piece, walk};
 use super::{Appender, Commit, Log, create};
 use crate::ledger::error::LedgerError;
@@ -96,7 +96,7 @@ pub(in crate::ledger) fn open(
     let (log, mut appender) = assemble(opening, replica, segments, &chain)?;
     if ends_early && !bridged {
         let bytes = bridge(replica, at, end.position);
-        appender.append(Commit { chunk: Some((at, end.position, bytes)), puts: vec![], powered_on_s: 0 })?;
+        appender.append(Commit { chunks: vec![(at, end.position, bytes)], puts: vec![], powered_on_s: 0 })?;
     }
     Ok((log, appender, found))
 }
@@ -112,8 +112,8 @@ fn assemble(
     let (file, len, next) = match segments.last() {
         Some(newest) => {
             let file = File::options().read(true).append(true).open(&newest.path).map_err(reading)?;
-            match newest.is_patched() {
-                // Nothing is put behind damage: the next commit begins a segment, which needs a name of its own.
+            match newest.takes_no_more() {
+                // The next commit begins a segment, which needs a name of its own.
                 true => (file, u64::MAX, next.max(newest.first.saturating_add(1))),
                 // Or the name of one that nothing was written to.
                 false => (file, newest.len, next.max(newest.first)),
@@ -160,6 +160,7 @@ fn open_segment(
     }
     let key = Key::of(replica);
     let mut segment = Segment::new(path.clone(), key, named, chain.at.unwrap_or_default());
+    segment.set_older(header.as_ref().is_some_and(Header::is_older));
     let (mut damaged, mut torn) = (header.is_none(), None);
     walk(&path, key, &file, file_bytes, chain, &mut |piece| {
         match piece {

@@ -44,14 +44,14 @@ pub(in crate::ledger) fn survey(
     replica: &ReplicaId,
     each: &mut dyn FnMut(Stored) -> Result<(), LedgerError>,
 ) -> Result<Survey, LedgerError> {
-    survey_frames(dir, replica, &mut |stored, _| stored.map_or(Ok(()), &mut *each))
+    survey_frames(dir, replica, &mut |chunks, _| chunks.into_iter().try_for_each(&mut *each))
 }
 
 /// As [`survey`], with what commits put besides their chunks.
 pub(super) fn survey_frames(
     dir: &Path,
     replica: &ReplicaId,
-    each: &mut dyn FnMut(Option<Stored>, Vec<Put>) -> Result<(), LedgerError>,
+    each: &mut dyn FnMut(Vec<Stored>, Vec<Put>) -> Result<(), LedgerError>,
 ) -> Result<Survey, LedgerError> {
     let (mut survey, mut chain) = (Survey::default(), Chain::default());
     let files = files(dir)?;
@@ -84,8 +84,8 @@ pub(super) fn survey_frames(
                 Piece::Frame(frame, _) => {
                     survey.frames += 1;
                     survey.last_frame = frame.number;
-                    let (stored, puts) = super::decode(frame)?;
-                    each(stored, puts)?;
+                    let (chunks, puts) = super::decode(frame)?;
+                    each(chunks, puts)?;
                 }
                 Piece::Gap { from, to, .. } => {
                     survey.lost.push(Lost { first: from.seq.next(), last: to.seq });
