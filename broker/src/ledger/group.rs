@@ -19,7 +19,7 @@ use crate::front::Verdict;
 const CHUNK_RECORDS_MAX: u64 = 1024;
 const CHUNK_BYTES_MAX: usize = 64 << 10;
 /// A group is closed at this many chunks, or bytes before they are packed: several chunks that wait share one sync.
-const GROUP_CHUNKS_MAX: usize = 4;
+const GROUP_CHUNKS_MAX: usize = 8;
 const GROUP_BYTES_MAX: usize = CHUNK_BYTES_MAX * GROUP_CHUNKS_MAX;
 
 /// A chunk, with where the journal stands before and after it.
