@@ -34,6 +34,8 @@ pub enum LedgerError {
              damage aside and goes on from what is sound"
     )]
     Damaged { path: PathBuf, offset: u64 },
+    #[error("the disk does not give back {path}: {why}. Check the disk and its cable, and start again; {advice}")]
+    Unreadable { path: PathBuf, why: String, advice: &'static str },
     /// What sled was given may not be what is on disk.
     #[error("cannot {doing}: {why}; the next start makes the state anew from the journal")]
     StateWrite { doing: &'static str, why: String },

@@ -16,6 +16,7 @@ use sled::transaction::{ConflictableTransactionError, TransactionError};
 use super::core::Table;
 use super::digest::{Digest, full_key};
 use super::error::{FORMAT, FORMAT_READ_FROM, LedgerError};
+use super::sectors::is_of_the_disk;
 
 /// 8 MiB. With smaller segments large values spill into blob files, which nothing syncs. Fixed when it is created.
 pub(super) const SEGMENT_BYTES: usize = 8 << 20;
@@ -292,7 +293,12 @@ impl Older {
 }
 
 fn open_db(database: &Path) -> Result<sled::Db, StoreFault> {
-    let io = |doing: &'static str| move |e: io::Error| StoreFault::Final(io_error(doing, &e));
+    let io = |doing: &'static str| {
+        move |e: io::Error| match is_of_the_disk(&e) {
+            true => StoreFault::Damaged(format!("cannot {doing}: {e}")),
+            false => StoreFault::Final(io_error(doing, &e)),
+        }
+    };
     fs::create_dir_all(database).map_err(io("create the database's folder"))?;
     remove_torn_snapshots(database).map_err(io("remove unfinished snapshots"))?;
     let config = sled::Config::new()
@@ -322,15 +328,11 @@ fn fault(error: sled::Error) -> StoreFault {
             StoreFault::Final(LedgerError::Io { doing: "lock the state", why })
         }
         // A full disk or a missing right is no damage. A sector that cannot be read is.
-        sled::Error::Io(error) if error.raw_os_error().is_some() && !cannot_be_read(&error) => {
+        sled::Error::Io(error) if error.raw_os_error().is_some() && !is_of_the_disk(&error) => {
             StoreFault::Final(io_error("open the state", &error))
         }
         error => StoreFault::Damaged(error.to_string()),
     }
-}
-
-fn cannot_be_read(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
 
 impl StoreFault {
@@ -363,7 +365,7 @@ fn transaction_error(error: TransactionError<()>) -> LedgerError {
 
 fn read_error(error: sled::Error) -> LedgerError {
     match error {
-        sled::Error::Io(error) if cannot_be_read(&error) => LedgerError::State(error.to_string()),
+        sled::Error::Io(error) if is_of_the_disk(&error) => LedgerError::State(error.to_string()),
         sled::Error::Io(error) => io_error("read the state", &error),
         error => LedgerError::State(error.to_string()),
     }

@@ -103,8 +103,15 @@ impl Log {
             (segment.path.clone(), segment.all_frames()?, segment.len, segment.before)
         };
         let mut rewrite = Rewrite::begin(&path, self.replica(), first, before).map_err(fail)?;
-        let mut pass =
-            Pass { rewrite: &mut rewrite, sealer: Sealer::default(), bare: None, frame: None, evicted: 0, puts: 0, powered_on_s: 0 };
+        let mut pass = Pass {
+            rewrite: &mut rewrite,
+            sealer: Sealer::default(),
+            bare: None,
+            frame: None,
+            evicted: 0,
+            puts: 0,
+            powered_on_s: 0,
+        };
         for found in frames {
             let found = found?;
             let (chunks, puts) = super::decode(&found)?;

@@ -26,7 +26,7 @@ use proto::id::{Epoch, ReplicaId, Seq};
 use super::frame::{self, HEAD_BYTES, Key};
 use super::patch::Patch;
 use crate::ledger::error::{FORMAT, LedgerError};
-use crate::ledger::sectors::read_around;
+use crate::ledger::sectors::{is_of_the_disk, read_around};
 
 pub(super) const HEADER_BYTES: u64 = 192;
 const SUMMED_BYTES: usize = 160;
@@ -179,8 +179,10 @@ impl Segment {
     }
 
     fn open(&self) -> Result<File, LedgerError> {
-        File::open(&self.path)
-            .map_err(|e| LedgerError::Io { doing: "open a segment of the journal", why: e.to_string() })
+        File::open(&self.path).map_err(|e| match is_of_the_disk(&e) {
+            true => LedgerError::Damaged { path: self.path.clone(), offset: 0 },
+            false => LedgerError::Io { doing: "open a segment of the journal", why: e.to_string() },
+        })
     }
 }
 

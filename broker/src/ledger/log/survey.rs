@@ -1,6 +1,5 @@
 //! Reading a whole log without changing anything: for those who look into a stopped ledger.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,11 +8,12 @@ use proto::id::ReplicaId;
 
 use super::Stored;
 use super::frame::Key;
-use super::recover::{Lost, files, number_of, reading};
+use super::recover::{Lost, files, number_of, open_file, reading};
 use super::segment::{self, HEADER_BYTES};
 use super::walk::{Chain, Piece, walk};
 use crate::ledger::core::Put;
 use crate::ledger::error::LedgerError;
+use crate::ledger::sectors::is_of_the_disk;
 
 /// Something that is not a sound frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,8 +57,17 @@ pub(super) fn survey_frames(
     let files = files(dir)?;
     let count = files.len();
     for (n, path) in files.into_iter().enumerate() {
-        let file = Arc::new(File::open(&path).map_err(reading)?);
-        let bytes = file.metadata().map_err(reading)?.len();
+        let (file, bytes) = match open_file(&path) {
+            Ok((file, bytes)) => (Arc::new(file), bytes),
+            Err(e) if is_of_the_disk(&e) => {
+                if number_of(&path) == 1 {
+                    chain.begin_at(Position::default());
+                }
+                survey.faults.push(Fault { path, from: 0, to: HEADER_BYTES, unread: true });
+                continue;
+            }
+            Err(e) => return Err(reading(e)),
+        };
         match segment::read_header(&file)? {
             Some(other) if other.replica != *replica => {
                 let (found, wanted) = (other.replica.to_string(), replica.to_string());
