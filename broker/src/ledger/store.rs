@@ -11,6 +11,7 @@ use prost::Message;
 use proto::chunk::{ChainHash, Position};
 use proto::id::{Epoch, ReplicaId, Seq};
 use proto::wire;
+use rustix::io::Errno;
 use sled::transaction::{ConflictableTransactionError, TransactionError};
 
 use super::core::Table;
@@ -326,6 +327,10 @@ fn fault(error: sled::Error) -> StoreFault {
             let why =
                 format!("{error}. Another process has it open; stop that one, or ask it through its admin socket");
             StoreFault::Final(LedgerError::Io { doing: "lock the state", why })
+        }
+        sled::Error::Io(error) if error.raw_os_error() == Some(Errno::NOSPC.raw_os_error()) => {
+            let why = format!("{error}. A start needs room of its own, up to 16 MiB: make room and start again");
+            StoreFault::Final(LedgerError::Io { doing: "open the state", why })
         }
         // A full disk or a missing right is no damage. A sector that cannot be read is.
         sled::Error::Io(error) if error.raw_os_error().is_some() && !is_of_the_disk(&error) => {
