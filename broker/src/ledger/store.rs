@@ -11,12 +11,13 @@ use prost::Message;
 use proto::chunk::{ChainHash, Position};
 use proto::id::{Epoch, ReplicaId, Seq};
 use proto::wire;
-use rustix::io::Errno;
-use sled::transaction::{ConflictableTransactionError, TransactionError};
+use sled::transaction::ConflictableTransactionError;
 
 use super::core::Table;
 use super::digest::{Digest, full_key};
 use super::error::{FORMAT, FORMAT_READ_FROM, LedgerError};
+pub(super) use super::fault::StoreFault;
+use super::fault::{fault, io_error, read_error, transaction_error};
 use super::sectors::is_of_the_disk;
 
 /// 8 MiB. With smaller segments large values spill into blob files, which nothing syncs. Fixed when it is created.
@@ -55,13 +56,6 @@ pub(super) struct Store {
 struct Standing {
     folded: Folded,
     digest: Digest,
-}
-
-/// Why a database cannot be used. What is damaged is made anew; what is busy is somebody's.
-#[derive(Debug)]
-pub(super) enum StoreFault {
-    Damaged(String),
-    Final(LedgerError),
 }
 
 pub(super) fn database_dir(dir: &Path) -> PathBuf {
@@ -321,34 +315,6 @@ fn open_db(database: &Path) -> Result<sled::Db, StoreFault> {
     Ok(db)
 }
 
-fn fault(error: sled::Error) -> StoreFault {
-    match error {
-        sled::Error::Io(error) if error.to_string().contains("lock") => {
-            let why =
-                format!("{error}. Another process has it open; stop that one, or ask it through its admin socket");
-            StoreFault::Final(LedgerError::Io { doing: "lock the state", why })
-        }
-        sled::Error::Io(error) if error.raw_os_error() == Some(Errno::NOSPC.raw_os_error()) => {
-            let why = format!("{error}. A start needs room of its own, up to 16 MiB: make room and start again");
-            StoreFault::Final(LedgerError::Io { doing: "open the state", why })
-        }
-        // A full disk or a missing right is no damage. A sector that cannot be read is.
-        sled::Error::Io(error) if error.raw_os_error().is_some() && !is_of_the_disk(&error) => {
-            StoreFault::Final(io_error("open the state", &error))
-        }
-        error => StoreFault::Damaged(error.to_string()),
-    }
-}
-
-impl StoreFault {
-    pub(super) fn into_error(self) -> LedgerError {
-        match self {
-            StoreFault::Damaged(why) => LedgerError::State(why),
-            StoreFault::Final(error) => error,
-        }
-    }
-}
-
 fn folded_bytes(folded: Folded, digest: Digest) -> Vec<u8> {
     let Folded { frame, position } = folded;
     wire::Folded { frame, seq: position.seq.0, hash: position.hash.0.to_vec().into(), digest: digest.0 }.encode_to_vec()
@@ -358,26 +324,6 @@ fn read_folded(bytes: &[u8]) -> Option<Standing> {
     let wire::Folded { frame, seq, hash, digest } = wire::Folded::decode(bytes).ok()?;
     let position = Position { seq: Seq(seq), hash: ChainHash::from_slice(&hash)? };
     Some(Standing { folded: Folded { frame, position }, digest: Digest(digest) })
-}
-
-fn transaction_error(error: TransactionError<()>) -> LedgerError {
-    let why = match error {
-        TransactionError::Abort(()) => "the transaction was aborted".to_owned(),
-        TransactionError::Storage(e) => e.to_string(),
-    };
-    LedgerError::StateWrite { doing: "write the state", why }
-}
-
-fn read_error(error: sled::Error) -> LedgerError {
-    match error {
-        sled::Error::Io(error) if is_of_the_disk(&error) => LedgerError::State(error.to_string()),
-        sled::Error::Io(error) => io_error("read the state", &error),
-        error => LedgerError::State(error.to_string()),
-    }
-}
-
-fn io_error(doing: &'static str, error: &io::Error) -> LedgerError {
-    LedgerError::Io { doing, why: error.to_string() }
 }
 
 /// A snapshot that a crash left half written makes sled's open fail; it is only ever an optimisation.

@@ -119,7 +119,7 @@ impl Log {
         (segments.first().map_or(1, |s| s.first), segments.last().map_or(0, |s| s.last))
     }
 
-    /// Bytes of what comes after `seq`, too many by less than one mark.
+    /// Bytes of what comes after `seq`, too many by less than one mark or commit.
     pub(super) fn bytes_after(&self, seq: Seq) -> u64 {
         let segments = self.segments();
         segments.iter().rev().take_while(|segment| segment.after.seq > seq).map(|s| s.bytes_after(seq)).sum()
