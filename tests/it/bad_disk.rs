@@ -122,13 +122,67 @@ async fn a_sector_of_the_journal_that_cannot_be_read_costs_what_was_in_it() {
 }
 
 #[tokio::test]
+async fn a_segment_that_cannot_be_opened_is_kept_aside_and_its_records_named() {
+    if !tools::has(&["strace"]) {
+        return;
+    }
+    for (name, pick) in [("the first", 0), ("one between", 1), ("the newest", usize::MAX)] {
+        let dir = made().await;
+        let data = dir.path().join(SITE);
+        let files = segments(&data);
+        let file = files[pick.min(files.len() - 1)].clone();
+        let before = fs::read(&file).expect("read a segment");
+        let (lost, mut gateway) = goes_on(&data, &unreadable(&file, "openat", "1+")).await;
+        let [(first, last)] = lost[..] else { panic!("{name}: {lost:?}") };
+        assert!(last - first > 20, "{name}: {lost:?}");
+        assert_eq!((first == 1, last == u64::from(SENT)), (pick == 0, pick == usize::MAX), "{name}: {lost:?}");
+        let kept = data.join("damaged").join(file.file_name().expect("a name"));
+        assert_eq!(fs::read(kept).expect("read what was kept"), before, "{name}");
+        gateway.stop().await;
+    }
+}
+
+/// What cannot be gone on from is told with what a person can do, and nothing is changed.
+#[tokio::test]
+async fn what_must_not_be_passed_over_stops_the_start_with_advice() {
+    if !tools::has(&["strace"]) {
+        return;
+    }
+    let dir = made().await;
+    let data = dir.path().join(SITE);
+    fs::remove_file(data.join("ledger.closed")).expect("make it an unclean stop");
+    let files = segments(&data);
+    let newest = files.last().expect("a segment").clone();
+    let cases = [
+        (newest.clone(), "openat", "without the newest records"),
+        (data.join("journal"), "openat,getdents64", "empty data folder"),
+    ];
+    for (bad, calls, advice) in cases {
+        let strace = unreadable(&bad, calls, "1+");
+        let spec = Spec::gateway(dir.path(), SITE, None).config(CONFIG).under(&words(&strace));
+        let said = spec.try_start().await.expect_err("it must not start");
+        assert!(said.contains(advice) && said.contains(&path(&bad)), "{said}");
+        assert_eq!(segments(&data), files);
+    }
+    // Once the disk gives it back, nothing is missing.
+    let mut gateway = Spec::gateway(dir.path(), SITE, None).config(CONFIG).start().await;
+    assert_eq!(gateway.status().await["recovery"]["lost"], json!([]));
+    gateway.stop().await;
+    assert_eq!(ledgers::of_gateway(&data).len(), SENT as usize);
+}
+
+#[tokio::test]
 async fn a_state_or_a_small_file_that_cannot_be_read_is_made_anew() {
     if !tools::has(&["strace"]) {
         return;
     }
     let whole = ["ledger.closed", "ledger/conf", "state.snapshot", "ledger/db"].map(|file| (file, "1+"));
     let once = ["2", "3", "5", "9"].map(|when| ("ledger/db", when));
-    for (file, when) in whole.into_iter().chain(once) {
+    let read = whole.into_iter().chain(once).map(|(file, when)| (file, "read,pread64", when));
+    // Openings are known by the name that was asked for, which what is made anew gets: only the first fails.
+    let opened = [("ledger.closed", "1+"), ("ledger/conf", "1"), ("state.snapshot", "1+"), ("ledger/db", "1")];
+    let opened = opened.map(|(file, when)| (file, "openat", when));
+    for (file, calls, when) in read.chain(opened) {
         let dir = made().await;
         let data = dir.path().join(SITE);
         if file == "state.snapshot" {
@@ -136,11 +190,12 @@ async fn a_state_or_a_small_file_that_cannot_be_read_is_made_anew() {
             fs::write(data.join("ledger/db"), "").expect("damage the database");
         }
         let bad = match file.strip_prefix("ledger/") {
+            Some(_) if calls == "openat" => data.join(file),
             Some(name) => moved_away(&data.join("ledger")).join(name),
             None => data.join(file),
         };
-        let (lost, mut gateway) = goes_on(&data, &unreadable(&bad, "read,pread64", when)).await;
-        assert_eq!(lost, [], "{file} {when}");
+        let (lost, mut gateway) = goes_on(&data, &unreadable(&bad, calls, when)).await;
+        assert_eq!(lost, [], "{file} {calls} {when}");
         let mut scanner = Link::device(gateway.addr, "scanner-1").await;
         let stock = scanner.done("scan", json!({"id": "last", "gtin": GTIN, "op": "receive"})).await;
         assert_eq!(stock["item"]["on_hand"], SENT + 2, "{file} {when}: {stock}");

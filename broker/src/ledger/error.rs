@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use proto::chunk::ChunkError;
 use proto::id::Seq;
 
-/// The layout of log and state. A newer one is refused, an older one is migrated.
-pub(super) const FORMAT: u64 = 2;
+/// The layout of log and state. A newer one is refused, an older one is migrated. Since 3 a commit may hold several
+/// chunks.
+pub(super) const FORMAT: u64 = 3;
+/// Read as it is: what this software adds is what the older one would not read.
+pub(super) const FORMAT_READ_FROM: u64 = 2;
 
 /// What went wrong with the ledger, by what the caller does next: all of these stop the process; none is retried.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +34,8 @@ pub enum LedgerError {
              damage aside and goes on from what is sound"
     )]
     Damaged { path: PathBuf, offset: u64 },
+    #[error("the disk does not give back {path}: {why}. Check the disk and its cable, and start again; {advice}")]
+    Unreadable { path: PathBuf, why: String, advice: &'static str },
     /// What sled was given may not be what is on disk.
     #[error("cannot {doing}: {why}; the next start makes the state anew from the journal")]
     StateWrite { doing: &'static str, why: String },

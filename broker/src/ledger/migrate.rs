@@ -34,8 +34,8 @@ pub(super) fn from_1(dir: &Path, database: &Path) -> Result<(), LedgerError> {
         for stored in older.chunks()? {
             let stored = stored?;
             let head = chunk::head(&stored).map_err(|why| LedgerError::Chunk { at: Seq::ZERO, why })?;
-            let chunk = Some((head.before(), head.after(), stored.to_vec()));
-            appender.append(Commit { chunk, puts: vec![], powered_on_s: 0 })?;
+            let chunks = vec![(head.before(), head.after(), stored.to_vec())];
+            appender.append(Commit { chunks, puts: vec![], powered_on_s: 0 })?;
         }
         drop(appender);
         fs::rename(&beside, &journal).and_then(|()| sync_path(dir)).map_err(io)?;
@@ -50,8 +50,8 @@ pub(super) fn from_1(dir: &Path, database: &Path) -> Result<(), LedgerError> {
     };
     let (log, ..) = log::open(&opening, &replica)?;
     let mut folded = Folded::default();
-    log.frames_after(0, &mut |frame, stored, _| {
-        if let Some(stored) = stored.filter(|stored| stored.head.last <= folded_seq) {
+    log.frames_after(0, &mut |frame, chunks, _| {
+        if let Some(stored) = chunks.last().filter(|stored| stored.head.last <= folded_seq) {
             folded = Folded { frame, position: stored.head.after() };
         }
         Ok(())

@@ -13,6 +13,7 @@ mod core;
 mod digest;
 mod error;
 mod examine;
+mod fault;
 mod fork;
 mod group;
 mod handle;

@@ -171,7 +171,10 @@ fn open_store(
         other => other,
     };
     match opened {
-        Ok(store) => Ok(Some(Ok(store))),
+        Ok(store) => {
+            recovery.migrated_from = recovery.migrated_from.or(store.raise_format()?);
+            Ok(Some(Ok(store)))
+        }
         Err(fault) => damage(fault).map(|why| Some(Err(why))),
     }
 }

@@ -9,7 +9,7 @@ use super::core::Read;
 use super::error::LedgerError;
 use super::group::Pending;
 use super::state::State;
-use crate::front::{Inbound, Verdict};
+use crate::front::{Inbound, InboundPublish, Verdict};
 use crate::mailbox::{Change, Changes, Mail, Mailboxes};
 
 /// Messages of one group for persistent sessions. It has nothing to do with the records: what is for nobody new costs
@@ -26,7 +26,8 @@ pub(super) struct Post {
 /// What an inbound may mean to mailboxes, looked at before the core takes it.
 pub(super) enum Parcel {
     Nothing,
-    Message { topic: Bytes, properties: Bytes, payload: Bytes },
+    /// It is held, and goes to sessions if others may see it.
+    Message,
     Change(Arc<str>, Change),
     Forget(Arc<str>),
 }
@@ -40,33 +41,27 @@ impl Post {
         self.mail.mailboxes()
     }
 
-    pub(super) fn look_at(&self, inbound: &Inbound) -> Parcel {
+    pub(super) fn look_at(&mut self, inbound: &Inbound) -> Parcel {
         match inbound {
-            Inbound::Publish(publish) if self.wants(&publish.topic) => Parcel::Message {
-                topic: publish.topic.clone(),
-                properties: publish.properties.clone(),
-                payload: publish.payload.clone(),
-            },
+            Inbound::Publish(publish) if self.hold(publish) => Parcel::Message,
             Inbound::Publish(_) | Inbound::Release { .. } => Parcel::Nothing,
             Inbound::Session { client, change } => Parcel::Change(client.clone(), change.clone()),
             Inbound::Forget { client } => Parcel::Forget(client.clone()),
         }
     }
 
-    fn wants(&self, topic: &[u8]) -> bool {
-        self.mail.has_filters() && std::str::from_utf8(topic).is_ok_and(|topic| self.mail.wants(topic))
+    /// What is not UTF-8 is not forwarded either.
+    fn hold(&mut self, publish: &InboundPublish) -> bool {
+        let InboundPublish { topic, properties, payload, .. } = publish;
+        self.mail.has_filters()
+            && std::str::from_utf8(topic).is_ok_and(|topic| self.mail.hold(topic, properties, payload))
     }
 
     /// Once the core has decided.
     pub(super) fn take(&mut self, parcel: Parcel, verdict: Verdict) {
         match parcel {
-            Parcel::Message { topic, properties, payload } if verdict.forward => {
-                // What is forwarded has a valid topic.
-                if let Ok(topic) = std::str::from_utf8(&topic) {
-                    self.mail.publish(topic, &properties, &payload);
-                }
-            }
-            Parcel::Nothing | Parcel::Message { .. } => {}
+            Parcel::Message if verdict.forward => self.mail.publish_held(),
+            Parcel::Nothing | Parcel::Message => {}
             Parcel::Change(client, change) => self.mail.change(&client, change),
             Parcel::Forget(client) => self.mail.forget(&client),
         }
@@ -84,9 +79,8 @@ impl Post {
         let Changes { puts, lazy } = self.mail.take_changes();
         self.stowed |= !puts.is_empty();
         for put in puts {
-            pending.bytes += put.bytes();
             state.put(frame, put.clone());
-            pending.puts.push(put);
+            pending.add_put(put);
         }
         for put in lazy {
             state.put(frame, put);

@@ -30,10 +30,10 @@ pub(super) fn replay<C: Core>(
 ) -> Result<Replayed, LedgerError> {
     let mut replayed = Replayed::default();
     let mut folded = store.folded();
-    log.frames_after(folded.frame, &mut |frame, stored, puts| {
+    log.frames_after(folded.frame, &mut |frame, chunks, puts| {
         let mut position = folded.position;
         replayed.holes |= frame > folded.frame + 1;
-        if let Some(stored) = stored {
+        for stored in chunks {
             let chunk = stored.open()?;
             replayed.records += chunk.head.records();
             replayed.holes |= chunk.body.losses.iter().any(|loss| loss.class() == LossClass::Damaged);

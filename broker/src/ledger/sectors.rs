@@ -9,6 +9,8 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use rustix::io::Errno;
+
 /// The least that is given up at once: a page of the kernel's, a sector of most disks.
 const PIECE_BYTES: u64 = 4096;
 const COPY_BYTES: usize = 64 << 10;
@@ -35,6 +37,11 @@ pub(super) fn read_around(file: &File, at: u64, buffer: &mut [u8], unread: &mut 
         }
     }
     filled
+}
+
+/// Whether it is the disk that does not give something back, and not a right or a place that is missing.
+pub(super) fn is_of_the_disk(error: &io::Error) -> bool {
+    [Errno::IO, Errno::UCLEAN].map(Errno::raw_os_error).map(Some).contains(&error.raw_os_error())
 }
 
 /// Copies a file and says how many of its bytes could not be read.

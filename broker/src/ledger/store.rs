@@ -11,11 +11,14 @@ use prost::Message;
 use proto::chunk::{ChainHash, Position};
 use proto::id::{Epoch, ReplicaId, Seq};
 use proto::wire;
-use sled::transaction::{ConflictableTransactionError, TransactionError};
+use sled::transaction::ConflictableTransactionError;
 
 use super::core::Table;
 use super::digest::{Digest, full_key};
-use super::error::{FORMAT, LedgerError};
+use super::error::{FORMAT, FORMAT_READ_FROM, LedgerError};
+pub(super) use super::fault::StoreFault;
+use super::fault::{fault, io_error, read_error, transaction_error};
+use super::sectors::is_of_the_disk;
 
 /// 8 MiB. With smaller segments large values spill into blob files, which nothing syncs. Fixed when it is created.
 pub(super) const SEGMENT_BYTES: usize = 8 << 20;
@@ -55,13 +58,6 @@ struct Standing {
     digest: Digest,
 }
 
-/// Why a database cannot be used. What is damaged is made anew; what is busy is somebody's.
-#[derive(Debug)]
-pub(super) enum StoreFault {
-    Damaged(String),
-    Final(LedgerError),
-}
-
 pub(super) fn database_dir(dir: &Path) -> PathBuf {
     dir.join("ledger")
 }
@@ -93,7 +89,7 @@ impl Store {
         let number = |bytes: &[u8]| bytes.try_into().map(u64::from_be_bytes);
         let format = own(KEY_FORMAT)?.ok_or_else(|| damaged("it opened empty"))?;
         match number(&format) {
-            Ok(FORMAT) => {}
+            Ok(FORMAT_READ_FROM..=FORMAT) => {}
             Ok(format) => return Err(StoreFault::Final(LedgerError::Format(format))),
             Err(_) => return Err(damaged("its format is no number")),
         }
@@ -161,6 +157,18 @@ impl Store {
         self.sync()?;
         *self.standing.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Standing { folded, digest };
         Ok(())
+    }
+
+    /// Notes that it is of this format from now on, so that older software leaves it alone. Gives back the older format
+    /// that it was of, if it was.
+    pub(super) fn raise_format(&self) -> Result<Option<u64>, LedgerError> {
+        let found = self.state.get(full_key(OWN, KEY_FORMAT)).map_err(read_error)?;
+        let format = found.and_then(|bytes| (*bytes).try_into().ok()).map_or(0, u64::from_be_bytes);
+        if format == FORMAT {
+            return Ok(None);
+        }
+        self.commit_own(&[(KEY_FORMAT, FORMAT.to_be_bytes().to_vec())])?;
+        Ok(Some(format))
     }
 
     fn commit_own(&self, cells: &[(&[u8], Vec<u8>)]) -> Result<(), LedgerError> {
@@ -280,7 +288,12 @@ impl Older {
 }
 
 fn open_db(database: &Path) -> Result<sled::Db, StoreFault> {
-    let io = |doing: &'static str| move |e: io::Error| StoreFault::Final(io_error(doing, &e));
+    let io = |doing: &'static str| {
+        move |e: io::Error| match is_of_the_disk(&e) {
+            true => StoreFault::Damaged(format!("cannot {doing}: {e}")),
+            false => StoreFault::Final(io_error(doing, &e)),
+        }
+    };
     fs::create_dir_all(database).map_err(io("create the database's folder"))?;
     remove_torn_snapshots(database).map_err(io("remove unfinished snapshots"))?;
     let config = sled::Config::new()
@@ -302,34 +315,6 @@ fn open_db(database: &Path) -> Result<sled::Db, StoreFault> {
     Ok(db)
 }
 
-fn fault(error: sled::Error) -> StoreFault {
-    match error {
-        sled::Error::Io(error) if error.to_string().contains("lock") => {
-            let why =
-                format!("{error}. Another process has it open; stop that one, or ask it through its admin socket");
-            StoreFault::Final(LedgerError::Io { doing: "lock the state", why })
-        }
-        // A full disk or a missing right is no damage. A sector that cannot be read is.
-        sled::Error::Io(error) if error.raw_os_error().is_some() && !cannot_be_read(&error) => {
-            StoreFault::Final(io_error("open the state", &error))
-        }
-        error => StoreFault::Damaged(error.to_string()),
-    }
-}
-
-fn cannot_be_read(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
-}
-
-impl StoreFault {
-    pub(super) fn into_error(self) -> LedgerError {
-        match self {
-            StoreFault::Damaged(why) => LedgerError::State(why),
-            StoreFault::Final(error) => error,
-        }
-    }
-}
-
 fn folded_bytes(folded: Folded, digest: Digest) -> Vec<u8> {
     let Folded { frame, position } = folded;
     wire::Folded { frame, seq: position.seq.0, hash: position.hash.0.to_vec().into(), digest: digest.0 }.encode_to_vec()
@@ -339,26 +324,6 @@ fn read_folded(bytes: &[u8]) -> Option<Standing> {
     let wire::Folded { frame, seq, hash, digest } = wire::Folded::decode(bytes).ok()?;
     let position = Position { seq: Seq(seq), hash: ChainHash::from_slice(&hash)? };
     Some(Standing { folded: Folded { frame, position }, digest: Digest(digest) })
-}
-
-fn transaction_error(error: TransactionError<()>) -> LedgerError {
-    let why = match error {
-        TransactionError::Abort(()) => "the transaction was aborted".to_owned(),
-        TransactionError::Storage(e) => e.to_string(),
-    };
-    LedgerError::StateWrite { doing: "write the state", why }
-}
-
-fn read_error(error: sled::Error) -> LedgerError {
-    match error {
-        sled::Error::Io(error) if cannot_be_read(&error) => LedgerError::State(error.to_string()),
-        sled::Error::Io(error) => io_error("read the state", &error),
-        error => LedgerError::State(error.to_string()),
-    }
-}
-
-fn io_error(doing: &'static str, error: &io::Error) -> LedgerError {
-    LedgerError::Io { doing, why: error.to_string() }
 }
 
 /// A snapshot that a crash left half written makes sled's open fail; it is only ever an optimisation.

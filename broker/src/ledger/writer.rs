@@ -5,7 +5,6 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use prost::Message;
 use proto::chunk::{Position, Sealer};
 use proto::wire::{self, Event};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -56,6 +55,7 @@ pub struct Writer<C: Core> {
     pub(super) appender: Appender,
     pub(super) house: House,
     pub(super) sealer: Sealer,
+    /// Where the journal stands with all chunks that are closed.
     pub(super) last: Position,
     pub(super) pending: Pending<C::Effect>,
     pub(super) clocks: Clocks,
@@ -213,6 +213,9 @@ impl<C: Core> Writer<C> {
                     // Between two events of one step: written, but nobody is told before the whole step is.
                     self.write()?;
                 }
+                if self.pending.chunk_full() {
+                    self.close_chunk();
+                }
                 self.append(draft, now);
             }
         }
@@ -221,9 +224,8 @@ impl<C: Core> Writer<C> {
                 // Puts that belong to no event may be spread; their order says which are safe to have alone.
                 self.write()?;
             }
-            self.pending.bytes += put.bytes();
             self.state.put(self.appender.next(), put.clone());
-            self.pending.puts.push(put);
+            self.pending.add_put(put);
         }
         for put in step.lazy {
             self.state.put(self.appender.next(), put);
@@ -246,9 +248,7 @@ impl<C: Core> Writer<C> {
         let Writer { core, state, store, appender, .. } = self;
         let placed = Placed { replica: &store.replica, first, stamp, event: &event, powered_on_s: now.powered_on_s };
         core.fold(&placed, &mut |put| state.put(appender.next(), put));
-        self.pending.records += event.records.len() as u64;
-        self.pending.bytes += event.encoded_len();
-        self.pending.events.push((first, stamp, event));
+        self.pending.add_event(first, stamp, event);
     }
 
     /// Writes the open group, then speaks, then keeps the files in order.
@@ -276,29 +276,29 @@ impl<C: Core> Writer<C> {
         if self.pending.nothing_to_write() {
             return Ok(());
         }
-        let before = self.last;
-        let chunk = (!self.pending.events.is_empty()).then(|| self.seal()).map(|(bytes, after)| (before, after, bytes));
-        let after = chunk.as_ref().map_or(before, |(_, after, _)| *after);
-        let puts = std::mem::take(&mut self.pending.puts);
-        self.pending.bytes = 0;
+        self.close_chunk();
+        let (chunks, puts) = self.pending.take();
         let written = self.appender.written_bytes;
         let powered_on_s = self.clocks.powered_on_s();
-        let frame = self.appender.append(Commit { chunk, puts, powered_on_s })?;
-        self.house.appended(frame, after, self.appender.written_bytes - written);
-        self.last = after;
+        let frame = self.appender.append(Commit { chunks, puts, powered_on_s })?;
+        self.house.appended(frame, self.last, self.appender.written_bytes - written);
         self.groups += 1;
         self.last_commit = Instant::now();
         Ok(())
     }
 
-    fn seal(&mut self) -> (Vec<u8>, Position) {
+    /// Seals what is in the open chunk, which is written with the group.
+    fn close_chunk(&mut self) {
+        if self.pending.events.is_empty() {
+            return;
+        }
         let first = self.last.seq.next();
         let totals = self.core.seal(first);
         let Writer { core, state, appender, .. } = self;
         for total in &totals {
             core.fold_total(total, first, &mut |put| state.put(appender.next(), put));
         }
-        let events = std::mem::take(&mut self.pending.events);
+        let (events, records) = self.pending.take_events();
         let base_ms = events.iter().map(|(_, stamp, _)| stamp.ms().0).min().unwrap_or(0);
         let events = events
             .into_iter()
@@ -307,9 +307,9 @@ impl<C: Core> Writer<C> {
         let powered_on_s = self.clocks.powered_on_s();
         let body = wire::Body { base_ms, events, totals, powered_on_s, ..wire::Body::default() };
         let sealed = self.sealer.seal(&self.store.replica, self.last, &body);
-        self.records += self.pending.records;
-        self.pending.records = 0;
-        (sealed.bytes, sealed.after)
+        self.records += records;
+        let before = std::mem::replace(&mut self.last, sealed.after);
+        self.pending.chunks.push((before, sealed.after, sealed.bytes));
     }
 
     /// Tells what is now durable: readers, mailboxes, waiting connections, and what the steps came to.

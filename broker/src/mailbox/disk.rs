@@ -155,24 +155,24 @@ pub(super) fn begin_page(room: usize) -> Vec<u8> {
     page
 }
 
-pub(super) fn body_bytes(letter: &Letter<'_>) -> usize {
-    4 + letter.bytes()
+/// What a body takes of a page.
+pub(super) fn letter_bytes(body: &[u8]) -> usize {
+    LETTER_HEAD_BYTES + body.len()
 }
 
-/// What it takes of a page.
-pub(super) fn letter_bytes(letter: &Letter<'_>) -> usize {
-    LETTER_HEAD_BYTES + body_bytes(letter)
-}
-
-pub(super) fn write_letter(number: u64, letter: &Letter<'_>, page: &mut Vec<u8>) {
+pub(super) fn write_letter(number: u64, body: &[u8], page: &mut Vec<u8>) {
     page.put_u64(number);
-    page.put_u32(body_bytes(letter) as u32);
+    page.put_u32(body.len() as u32);
+    page.put_slice(body);
+}
+
+pub(super) fn write_body(letter: &Letter<'_>, body: &mut Vec<u8>) {
     for part in [letter.topic.as_bytes(), letter.properties] {
         debug_assert!(part.len() <= usize::from(u16::MAX), "topics and properties are bounded far below");
-        page.put_u16(part.len() as u16);
-        page.put_slice(part);
+        body.put_u16(part.len() as u16);
+        body.put_slice(part);
     }
-    page.put_slice(letter.payload);
+    body.put_slice(letter.payload);
 }
 
 /// What is in a page. `None`: this software did not write it.
@@ -298,8 +298,9 @@ mod tests {
         let progress = Progress { floor: 4, done: vec![6, 7], released: vec![2, 7] };
         let again = Progress { floor: 4, done: vec![6, 7], released: vec![2, 7] };
         let letter = Letter { topic: "t", properties: b"pp", payload: b"payload" };
-        let mut sheet = begin_page(0);
-        (9..12).for_each(|number| write_letter(number, &letter, &mut sheet));
+        let (mut sheet, mut body) = (begin_page(0), Vec::new());
+        write_body(&letter, &mut body);
+        (9..12).for_each(|number| write_letter(number, &body, &mut sheet));
         let mut packer = Packer::new();
         let long: Bytes = [&sheet[..], &sheet[1..].repeat(99)].concat().into();
         let packed = packer.page(6, &long).value.unwrap();
@@ -308,7 +309,7 @@ mod tests {
         let sheet: Bytes = sheet.into();
         let places = letters(&sheet).unwrap();
         for (at, (number, place)) in places.iter().enumerate() {
-            assert_eq!((*number, place.bytes()), (9 + at as u64, body_bytes(&letter)));
+            assert_eq!((*number, place.bytes()), (9 + at as u64, body.len()));
             assert_eq!(parts(place.of(&sheet)), Some((&b"t"[..], &b"pp"[..], &b"payload"[..])));
         }
         let written = [
@@ -322,7 +323,7 @@ mod tests {
         for (put, cell) in &written {
             assert_eq!(read(&put.key, put.value.as_ref().unwrap()).unwrap(), *cell);
         }
-        for cut in (1..sheet.len()).filter(|cut| (cut - 1) % letter_bytes(&letter) != 0) {
+        for cut in (1..sheet.len()).filter(|cut| (cut - 1) % letter_bytes(&body) != 0) {
             assert!(read(b"m\0\0\0\x01", &sheet[..cut]).is_none(), "{cut}");
         }
         // Kinds and lengths that this layout does not have, a progress that promises more than it holds, short bodies.

@@ -63,10 +63,10 @@ impl Gathered {
         self.bytes
     }
 
-    pub(super) fn add(&mut self, rings: &[u64], number: u64, letter: &Letter<'_>, limits: &MailLimits) {
+    pub(super) fn add(&mut self, rings: &[u64], number: u64, body: &[u8], limits: &MailLimits) {
         let at = self.sheaf_of(rings);
         let sheaf = &mut self.sheaves[at];
-        self.bytes += sheaf.add(number, letter);
+        self.bytes += sheaf.add(number, body);
         self.bytes -= sheaf.trim(limits);
     }
 
@@ -93,8 +93,8 @@ impl Sheaf {
     }
 
     /// Gives back by how many bytes its pages grew.
-    fn add(&mut self, number: u64, letter: &Letter<'_>) -> usize {
-        let (bytes, cost) = (disk::letter_bytes(letter), cost(disk::body_bytes(letter)));
+    fn add(&mut self, number: u64, body: &[u8]) -> usize {
+        let (bytes, cost) = (disk::letter_bytes(body), cost(body.len()));
         let mut page = match self.pages.pop_back() {
             Some(page) if page.bytes.len() + bytes <= PAGE_BYTES_MAX => page,
             full => {
@@ -104,7 +104,7 @@ impl Sheaf {
                 Draft { bytes: disk::begin_page(room), letters: 0, cost: 0 }
             }
         };
-        disk::write_letter(number, letter, &mut page.bytes);
+        disk::write_letter(number, body, &mut page.bytes);
         (page.letters, page.cost) = (page.letters + 1, page.cost + cost);
         (self.letters, self.cost) = (self.letters + 1, self.cost + cost);
         self.pages.push_back(page);

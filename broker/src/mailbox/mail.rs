@@ -33,8 +33,17 @@ pub struct Mail {
     puts: Vec<Put>,
     /// What may be written some time is gathered once a group: most of it has cancelled out by then.
     gather: bool,
-    /// Used again for each message.
-    wanting: Vec<u64>,
+    /// Used again for each message: one that waits for its verdict, and the node's own.
+    held: Held,
+    own: Held,
+}
+
+/// A message and who wants it.
+#[derive(Debug, Default)]
+struct Held {
+    rings: Vec<u64>,
+    /// As it will be on disk. Empty if it is too long to be kept.
+    body: Vec<u8>,
 }
 
 impl Default for Mail {
@@ -59,7 +68,8 @@ impl Mail {
             packer: Packer::new(),
             puts: Vec::new(),
             gather: false,
-            wanting: Vec::new(),
+            held: Held::default(),
+            own: Held::default(),
         }
     }
 
@@ -78,26 +88,50 @@ impl Mail {
         Changes { puts: std::mem::take(&mut self.puts), lazy }
     }
 
-    /// Whether somebody wants messages of this topic.
-    pub fn wants(&self, topic: &str) -> bool {
-        self.filters.wants(topic)
+    /// Keeps a message at hand until it is known whether anybody may see it. False if nobody wants it. `properties` are
+    /// v5's, as they are sent.
+    pub fn hold(&mut self, topic: &str, properties: &[u8], payload: &[u8]) -> bool {
+        let mut held = std::mem::take(&mut self.held);
+        let wanted = self.look_up(&mut held, &Letter { topic, properties, payload });
+        self.held = held;
+        wanted
     }
 
-    /// A message for everybody who wants it. `properties` are v5's, as they are sent.
+    /// The message that is held goes to everybody who wants it.
+    pub fn publish_held(&mut self) {
+        let held = std::mem::take(&mut self.held);
+        self.gather(&held);
+        self.held = held;
+    }
+
+    /// A message for everybody who wants it.
     pub fn publish(&mut self, topic: &str, properties: &[u8], payload: &[u8]) {
-        let Mail { filters, wanting, gathered, .. } = self;
-        wanting.clear();
-        filters.each_match(topic, &mut |ring, ()| wanting.push(ring));
-        if wanting.is_empty() {
+        let mut own = std::mem::take(&mut self.own);
+        if self.look_up(&mut own, &Letter { topic, properties, payload }) {
+            self.gather(&own);
+        }
+        self.own = own;
+    }
+
+    fn look_up(&self, held: &mut Held, letter: &Letter<'_>) -> bool {
+        held.rings.clear();
+        self.filters.each_match(letter.topic, &mut |ring, ()| held.rings.push(ring));
+        if held.rings.is_empty() {
+            return false;
+        }
+        held.body.clear();
+        if letter.bytes() <= self.shared.limits().message_bytes_max {
+            disk::write_body(letter, &mut held.body);
+        }
+        true
+    }
+
+    fn gather(&mut self, held: &Held) {
+        if held.body.is_empty() {
+            lock(&self.shared.office).refuse(&held.rings);
             return;
         }
-        let limits = self.shared.limits();
-        let letter = Letter { topic, properties, payload };
-        if letter.bytes() > limits.message_bytes_max {
-            lock(&self.shared.office).refuse(wanting);
-            return;
-        }
-        gathered.add(wanting, self.next, &letter, &limits);
+        self.gathered.add(&held.rings, self.next, &held.body, &self.shared.limits());
         self.next += 1;
     }
 

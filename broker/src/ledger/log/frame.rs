@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn every_flipped_bit_and_every_cut_is_seen() {
         let frame = wire::Frame {
-            chunk: vec![7u8; 300].into(),
+            chunks: vec![vec![7u8; 300].into(), vec![8u8; 30].into()],
             puts: vec![cell(Put::set(Table(3), "k", "v")), cell(Put::delete(Table(4), "gone"))],
         };
         let mut bytes = Vec::new();

@@ -58,8 +58,8 @@ pub(in crate::ledger) fn take(dir: &Path, each_put: &mut dyn FnMut(Put)) -> Resu
         return Err(LedgerError::Open { dir: dir.into(), why: "there is no journal here".into() });
     };
     let mut end = Position::default();
-    let survey = survey_frames(dir, &replica, &mut |stored, puts| {
-        end = stored.map_or(end, |stored| stored.head.after());
+    let survey = survey_frames(dir, &replica, &mut |chunks, puts| {
+        end = chunks.last().map_or(end, |stored| stored.head.after());
         puts.into_iter().for_each(&mut *each_put);
         Ok(())
     })?;

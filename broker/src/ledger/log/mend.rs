@@ -12,7 +12,7 @@ use proto::loss;
 use proto::wire::{self, LossClass};
 
 use super::recover::rewriting;
-use super::rewrite::{Finished, Rewrite, note};
+use super::rewrite::{Finished, Rewrite};
 use super::segment::Segment;
 use crate::ledger::error::LedgerError;
 use crate::ledger::sectors;
@@ -58,8 +58,8 @@ fn rewrite(segment: &Segment, replica: &ReplicaId) -> Result<Finished, LedgerErr
     let mut rewrite = Rewrite::begin(&segment.path, replica, segment.first, segment.before).map_err(rewriting)?;
     for found in segment.all_frames()? {
         let found = found?;
-        let chunk = super::decode(&found)?.0.map(|stored| note(&stored.head));
-        rewrite.push(found.number, &found.body, chunk).map_err(rewriting)?;
+        let chunks = super::note(&super::decode(&found)?.0)?;
+        rewrite.push(found.number, &found.body, chunks).map_err(rewriting)?;
     }
     rewrite.finish().map_err(rewriting)
 }
@@ -74,7 +74,7 @@ pub(super) fn bridge(replica: &ReplicaId, from: Position, to: Position) -> Vec<u
 
 /// The same as the body of a frame.
 pub(super) fn bridging_frame(replica: &ReplicaId, from: Position, to: Position) -> Bytes {
-    wire::Frame { chunk: bridge(replica, from, to).into(), puts: vec![] }.encode_to_vec().into()
+    wire::Frame { chunks: vec![bridge(replica, from, to).into()], puts: vec![] }.encode_to_vec().into()
 }
 
 /// Keeps a damaged file; a person may want to look at it.

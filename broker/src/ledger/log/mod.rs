@@ -119,7 +119,7 @@ impl Log {
         (segments.first().map_or(1, |s| s.first), segments.last().map_or(0, |s| s.last))
     }
 
-    /// Bytes of what comes after `seq`, too many by less than one mark.
+    /// Bytes of what comes after `seq`, too many by less than one mark or commit.
     pub(super) fn bytes_after(&self, seq: Seq) -> u64 {
         let segments = self.segments();
         segments.iter().rev().take_while(|segment| segment.after.seq > seq).map(|s| s.bytes_after(seq)).sum()
@@ -131,7 +131,7 @@ impl Log {
         let segments: Vec<Segment> = self.segments().iter().filter(undated).cloned().collect();
         for segment in segments {
             let newest = segment.parts_below(Seq(u64::MAX))?.into_iter().next();
-            let chunk = newest.and_then(|part| part.filter_map(|f| f.and_then(stored).transpose()).last());
+            let chunk = newest.and_then(|part| part.flat_map(stored).last());
             let Some(chunk) = chunk else { continue };
             let powered_on_s = chunk?.open()?.body.powered_on_s;
             self.change(|segments| {
@@ -156,8 +156,19 @@ impl Log {
         let log = self.clone();
         let mut next = seq;
         let mut frames: Option<segment::Frames> = None;
+        // Of the frame that was read last.
+        let mut chunks = Vec::new().into_iter();
         std::iter::from_fn(move || {
             loop {
+                match chunks.next() {
+                    Some(Ok(Stored { head, .. })) if head.last < next => continue,
+                    Some(Ok(stored)) => {
+                        next = stored.head.last.next();
+                        return Some(Ok(stored));
+                    }
+                    Some(Err(error)) => return Some(Err(error)),
+                    None => {}
+                }
                 if frames.is_none() {
                     let segments = log.segments();
                     let holds = |segment: &&Segment| segment.chunks > 0 && segment.after.seq >= next;
@@ -176,14 +187,7 @@ impl Log {
                             return None;
                         }
                     }
-                    Some(found) => match found.and_then(stored) {
-                        Ok(Some(stored)) if stored.head.last >= next => {
-                            next = stored.head.last.next();
-                            return Some(Ok(stored));
-                        }
-                        Ok(_) => {}
-                        Err(error) => return Some(Err(error)),
-                    },
+                    Some(found) => chunks = stored(found).into_iter(),
                 }
             }
         })
@@ -210,7 +214,7 @@ impl Log {
         parts.flat_map(move |part| match part {
             Err(error) => vec![Err(error)],
             Ok(part) => {
-                let mut chunks: Vec<_> = part.map(|f| f.and_then(stored)).filter_map(Result::transpose).collect();
+                let mut chunks: Vec<_> = part.flat_map(stored).collect();
                 chunks.retain(|found| found.as_ref().map_or(true, |stored: &Stored| stored.head.first < below));
                 chunks.reverse();
                 chunks
@@ -222,7 +226,7 @@ impl Log {
     pub(super) fn frames_after(
         &self,
         number: u64,
-        each: &mut dyn FnMut(u64, Option<Stored>, Vec<Put>) -> Result<(), LedgerError>,
+        each: &mut dyn FnMut(u64, Vec<Stored>, Vec<Put>) -> Result<(), LedgerError>,
     ) -> Result<(), LedgerError> {
         let segments: Vec<Segment> = self.segments().iter().filter(|s| s.last > number).cloned().collect();
         for segment in segments {
@@ -231,8 +235,8 @@ impl Log {
                 if found.number <= number {
                     continue;
                 }
-                let (chunk, puts) = decode(&found)?;
-                each(found.number, chunk, puts)?;
+                let (chunks, puts) = decode(&found)?;
+                each(found.number, chunks, puts)?;
             }
         }
         Ok(())
@@ -260,21 +264,32 @@ impl Stored {
     }
 }
 
-fn stored(frame: FrameAt) -> Result<Option<Stored>, LedgerError> {
-    decode(&frame).map(|(chunk, _)| chunk)
+/// A frame's chunks, in order.
+fn stored(frame: Result<FrameAt, LedgerError>) -> Vec<Result<Stored, LedgerError>> {
+    match frame.and_then(|frame| decode(&frame)) {
+        Ok((chunks, _)) => chunks.into_iter().map(Ok).collect(),
+        Err(error) => vec![Err(error)],
+    }
 }
 
-fn decode(frame: &FrameAt) -> Result<(Option<Stored>, Vec<Put>), LedgerError> {
+/// What the index must know of a frame's chunks, each of which continues the one before. `None` if there are none.
+fn note(chunks: &[Stored]) -> Result<Option<ChunkNote>, LedgerError> {
+    let (Some(first), Some(last)) = (chunks.first(), chunks.last()) else { return Ok(None) };
+    if let Some(pair) = chunks.windows(2).find(|pair| pair[0].head.after() != pair[1].head.before()) {
+        return Err(LedgerError::Broken { at: pair[1].head.first });
+    }
+    let (before, after) = (first.head.before(), last.head.after());
+    Ok(Some(ChunkNote { before, after, chunks: chunks.len() as u64, powered_on_s: None }))
+}
+
+fn decode(frame: &FrameAt) -> Result<(Vec<Stored>, Vec<Put>), LedgerError> {
     // The checksum was right, so this is what was written: if it cannot be read, it was written by newer software.
     let strange = |why: String| LedgerError::Frame { number: frame.number, why };
-    let wire::Frame { chunk: bytes, puts } =
-        wire::Frame::decode(frame.body.clone()).map_err(|e| strange(e.to_string()))?;
-    let chunk = match bytes.is_empty() {
-        true => None,
-        false => Some(Stored { head: chunk::head(&bytes).map_err(|e| strange(e.to_string()))?, bytes }),
-    };
+    let wire::Frame { chunks, puts } = wire::Frame::decode(frame.body.clone()).map_err(|e| strange(e.to_string()))?;
+    let read = |bytes: Bytes| Ok(Stored { head: chunk::head(&bytes).map_err(|e| strange(e.to_string()))?, bytes });
+    let chunks: Result<Vec<Stored>, LedgerError> = chunks.into_iter().map(read).collect();
     let puts: Option<Vec<Put>> = puts.into_iter().map(frame::put).collect();
-    Ok((chunk, puts.ok_or_else(|| strange("a table that cannot be".into()))?))
+    Ok((chunks?, puts.ok_or_else(|| strange("a table that cannot be".into()))?))
 }
 
 /// A frame as whoever knows the layout could make it for another ledger.
@@ -299,8 +314,10 @@ pub(super) struct Appender {
 }
 
 /// What one commit appends.
+#[derive(Default)]
 pub(super) struct Commit {
-    pub(super) chunk: Option<(Position, Position, Vec<u8>)>,
+    /// Each with where the journal stands before and after it.
+    pub(super) chunks: Vec<(Position, Position, Vec<u8>)>,
     pub(super) puts: Vec<Put>,
     pub(super) powered_on_s: u64,
 }
@@ -318,16 +335,17 @@ impl Appender {
             self.roll().map_err(|e| LedgerError::Io { doing: "begin a segment of the journal", why: e.to_string() })?;
         }
         let number = self.next;
-        let Commit { chunk, puts, powered_on_s } = commit;
-        let (note, bytes) = match chunk {
-            Some((before, after, bytes)) => {
-                let note = ChunkNote { before, after, powered_on_s: Some(powered_on_s) };
-                (Some(note), bytes)
-            }
-            None => (None, Vec::new()),
-        };
+        let Commit { chunks, puts, powered_on_s } = commit;
+        let span = chunks.first().zip(chunks.last()).map(|(first, last)| (first.0, last.1));
+        let note = span.map(|(before, after)| ChunkNote {
+            before,
+            after,
+            chunks: chunks.len() as u64,
+            powered_on_s: Some(powered_on_s),
+        });
+        let chunks = chunks.into_iter().map(|(.., bytes)| bytes.into()).collect();
         let puts = puts.into_iter().map(frame::cell).collect();
-        frame::encode(self.key, number, &wire::Frame { chunk: bytes.into(), puts }, &mut self.buffer);
+        frame::encode(self.key, number, &wire::Frame { chunks, puts }, &mut self.buffer);
         if self.buffer.len() > frame::HEAD_BYTES + frame::BODY_BYTES_MAX {
             let why = format!("a commit of {} bytes would not be believed when it is read", self.buffer.len());
             return Err(LedgerError::Io { doing: "write to the journal", why });

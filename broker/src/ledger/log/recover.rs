@@ -15,10 +15,18 @@ use proto::id::{ReplicaId, Seq};
 use super::frame::Key;
 use super::mend::{bridge, bridging_frame, mend, renew};
 use super::rewrite::UNFINISHED;
-use super::segment::{self, ChunkNote, HEADER_BYTES, Segment};
+use super::segment::{self, ChunkNote, HEADER_BYTES, Header, Segment};
 use super::walk::{Chain, Piece, walk};
 use super::{Appender, Commit, Log, create};
 use crate::ledger::error::LedgerError;
+use crate::ledger::sectors::is_of_the_disk;
+use crate::ledger::store::sync_path;
+
+const NEWEST_IS_GONE: &str = "if it stays so, move the file away: the node then goes on without the newest records, and \
+                              a gateway whose hub knows of them has to rejoin";
+const MOVE_AWAY: &str = "if it stays so, move the file away: the node then goes on without it and names what is gone";
+const BEGIN_ANEW: &str = "if it stays so, start with an empty data folder on a sound disk: a gateway takes over from the \
+                          hub what that has applied, a hub is restored from its backup";
 
 /// The last frame and position that something besides the log vouches for: the note of a clean stop, or the state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -59,7 +67,12 @@ pub(in crate::ledger) struct Opening<'a> {
 /// Whose log it is. `None` if there is no segment with a sound header.
 pub(in crate::ledger) fn owner(dir: &Path) -> Result<Option<ReplicaId>, LedgerError> {
     for path in files(dir)? {
-        if let Some(header) = segment::read_header(&File::open(&path).map_err(reading)?)? {
+        let header = match open_file(&path) {
+            Ok((file, _)) => segment::read_header(&file)?,
+            Err(e) if is_of_the_disk(&e) => None,
+            Err(e) => return Err(reading(e)),
+        };
+        if let Some(header) = header {
             return Ok(Some(header.replica));
         }
     }
@@ -74,8 +87,12 @@ pub(in crate::ledger) fn open(
     fs::create_dir_all(opening.dir).map_err(reading)?;
     remove_unfinished(opening.dir)?;
     let mut files = files(opening.dir)?;
-    drop_unborn(&mut files)?;
     let (mut segments, mut chain, mut found) = (Vec::new(), Chain::default(), Found::default());
+    if set_unopened_aside(opening, &mut files, &mut found)? {
+        // What is missing before the first one that can be opened has a name then.
+        chain.begin_at(Position::default());
+    }
+    drop_unborn(&mut files)?;
     let count = files.len();
     for (n, path) in files.into_iter().enumerate() {
         let newest = n + 1 == count;
@@ -96,7 +113,7 @@ pub(in crate::ledger) fn open(
     let (log, mut appender) = assemble(opening, replica, segments, &chain)?;
     if ends_early && !bridged {
         let bytes = bridge(replica, at, end.position);
-        appender.append(Commit { chunk: Some((at, end.position, bytes)), puts: vec![], powered_on_s: 0 })?;
+        appender.append(Commit { chunks: vec![(at, end.position, bytes)], puts: vec![], powered_on_s: 0 })?;
     }
     Ok((log, appender, found))
 }
@@ -112,8 +129,8 @@ fn assemble(
     let (file, len, next) = match segments.last() {
         Some(newest) => {
             let file = File::options().read(true).append(true).open(&newest.path).map_err(reading)?;
-            match newest.is_patched() {
-                // Nothing is put behind damage: the next commit begins a segment, which needs a name of its own.
+            match newest.takes_no_more() {
+                // The next commit begins a segment, which needs a name of its own.
                 true => (file, u64::MAX, next.max(newest.first.saturating_add(1))),
                 // Or the name of one that nothing was written to.
                 false => (file, newest.len, next.max(newest.first)),
@@ -143,8 +160,7 @@ fn open_segment(
     chain: &mut Chain,
     found: &mut Found,
 ) -> Result<Segment, LedgerError> {
-    let file = Arc::new(File::open(&path).map_err(reading)?);
-    let file_bytes = file.metadata().map_err(reading)?.len();
+    let (file, file_bytes) = open_file(&path).map(|(file, bytes)| (Arc::new(file), bytes)).map_err(reading)?;
     let header = segment::read_header(&file)?;
     let named = number_of(&path);
     if let Some(other) = header.as_ref().filter(|header| header.replica != *replica) {
@@ -160,6 +176,7 @@ fn open_segment(
     }
     let key = Key::of(replica);
     let mut segment = Segment::new(path.clone(), key, named, chain.at.unwrap_or_default());
+    segment.set_older(header.as_ref().is_some_and(Header::is_older));
     let (mut damaged, mut torn) = (header.is_none(), None);
     walk(&path, key, &file, file_bytes, chain, &mut |piece| {
         match piece {
@@ -206,11 +223,11 @@ pub(super) fn files(dir: &Path) -> Result<Vec<PathBuf>, LedgerError> {
     let listed = match fs::read_dir(dir) {
         Ok(listed) => listed,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
-        Err(e) => return Err(reading(e)),
+        Err(e) => return Err(not_listed(dir, e)),
     };
     let mut files = Vec::new();
     for entry in listed {
-        let path = entry.map_err(reading)?.path();
+        let path = entry.map_err(|e| not_listed(dir, e))?.path();
         let named = path.file_stem().and_then(|stem| stem.to_str()).is_some_and(|stem| stem.parse::<u64>().is_ok());
         if named && path.extension().is_some_and(|e| e == segment::EXTENSION) {
             files.push(path);
@@ -222,8 +239,8 @@ pub(super) fn files(dir: &Path) -> Result<Vec<PathBuf>, LedgerError> {
 
 /// A rewritten segment that a crash left without its name.
 fn remove_unfinished(dir: &Path) -> Result<(), LedgerError> {
-    for entry in fs::read_dir(dir).map_err(reading)? {
-        let path = entry.map_err(reading)?.path();
+    for entry in fs::read_dir(dir).map_err(|e| not_listed(dir, e))? {
+        let path = entry.map_err(|e| not_listed(dir, e))?.path();
         if path.extension().is_some_and(|e| e == UNFINISHED) {
             fs::remove_file(&path).map_err(rewriting)?;
         }
@@ -231,11 +248,60 @@ fn remove_unfinished(dir: &Path) -> Result<(), LedgerError> {
     Ok(())
 }
 
+/// Moves files away that cannot even be opened, as they are: what they held is found missing like a segment that is
+/// gone. It must not be there again at a later start, among frames that have its numbers. True if the first segment that
+/// ever was is one of them.
+fn set_unopened_aside(opening: &Opening<'_>, files: &mut Vec<PathBuf>, found: &mut Found) -> Result<bool, LedgerError> {
+    let newest = files.last().cloned();
+    let (mut opened, mut the_first) = (Vec::new(), false);
+    for path in std::mem::take(files) {
+        let error = match open_file(&path) {
+            Ok(_) => {
+                opened.push(path);
+                continue;
+            }
+            Err(error) if is_of_the_disk(&error) => error,
+            Err(error) => return Err(reading(error)),
+        };
+        let why = error.to_string();
+        if newest.as_ref() == Some(&path) && !opening.clean {
+            // Nothing says how many records it holds: their seqs would be given again.
+            return Err(LedgerError::Unreadable { path, why, advice: NEWEST_IS_GONE });
+        }
+        let kept = opening.aside.join(path.file_name().unwrap_or_default());
+        let moved = fs::create_dir_all(opening.aside)
+            .and_then(|()| fs::rename(&path, &kept))
+            .and_then(|()| sync_path(opening.dir))
+            .and_then(|()| sync_path(opening.aside));
+        if let Err(error) = moved {
+            tracing::error!(%error, path = %path.display(), "a segment that cannot be opened cannot be moved either");
+            return Err(LedgerError::Unreadable { path, why, advice: MOVE_AWAY });
+        }
+        the_first |= number_of(&path) == 1;
+        found.damaged.push(kept);
+    }
+    *files = opened;
+    Ok(the_first)
+}
+
+pub(super) fn open_file(path: &Path) -> io::Result<(File, u64)> {
+    let file = File::open(path)?;
+    let bytes = file.metadata()?.len();
+    Ok((file, bytes))
+}
+
+fn not_listed(dir: &Path, error: io::Error) -> LedgerError {
+    match is_of_the_disk(&error) {
+        true => LedgerError::Unreadable { path: dir.into(), why: error.to_string(), advice: BEGIN_ANEW },
+        false => reading(error),
+    }
+}
+
 /// A segment whose header was not on disk yet when the power went holds nothing that anybody was told of.
 fn drop_unborn(files: &mut Vec<PathBuf>) -> Result<(), LedgerError> {
     while let Some(path) = files.last() {
-        let file = File::open(path).map_err(reading)?;
-        if file.metadata().map_err(reading)?.len() > HEADER_BYTES || segment::read_header(&file)?.is_some() {
+        let (file, bytes) = open_file(path).map_err(reading)?;
+        if bytes > HEADER_BYTES || segment::read_header(&file)?.is_some() {
             break;
         }
         fs::remove_file(path).map_err(rewriting)?;

@@ -4,7 +4,6 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
 use proto::chunk::{self, Position, Sealer};
 use proto::id::ReplicaId;
 use proto::loss;
@@ -104,17 +103,25 @@ impl Log {
             (segment.path.clone(), segment.all_frames()?, segment.len, segment.before)
         };
         let mut rewrite = Rewrite::begin(&path, self.replica(), first, before).map_err(fail)?;
-        let mut pass =
-            Pass { rewrite: &mut rewrite, sealer: Sealer::default(), bare: None, evicted: 0, puts: 0, powered_on_s: 0 };
+        let mut pass = Pass {
+            rewrite: &mut rewrite,
+            sealer: Sealer::default(),
+            bare: None,
+            frame: None,
+            evicted: 0,
+            puts: 0,
+            powered_on_s: 0,
+        };
         for found in frames {
             let found = found?;
-            let (chunk, puts) = super::decode(&found)?;
+            let (chunks, puts) = super::decode(&found)?;
             pass.puts += puts.len();
-            if let Some(stored) = chunk {
+            for stored in chunks {
                 pass.chunk(found.number, stored, class)?;
             }
         }
         pass.flush()?;
+        pass.write_frame()?;
         let (evicted, puts, powered_on_s) = (pass.evicted, pass.puts, pass.powered_on_s);
         if evicted == 0 && puts == 0 {
             return Ok(Evicted::default());
@@ -141,6 +148,8 @@ struct Pass<'a> {
     sealer: Sealer,
     /// A remnant with nothing left, which the next one may join, and its frame's number.
     bare: Option<(u64, chunk::Chunk)>,
+    /// The frame that is being filled: its number and its chunks.
+    frame: Option<(u64, Vec<Stored>)>,
     evicted: u64,
     puts: usize,
     powered_on_s: u64,
@@ -156,7 +165,7 @@ impl Pass<'_> {
         self.evicted += before - records(&chunk);
         if !stripped && !chunk.head.remnant {
             self.flush()?;
-            return self.write(number, stored.bytes, note(&chunk.head));
+            return self.write(number, stored);
         }
         if chunk.body.events.is_empty() && chunk.body.totals.is_empty() {
             return self.join(number, chunk);
@@ -195,17 +204,29 @@ impl Pass<'_> {
     fn remnant(&mut self, number: u64, chunk: &chunk::Chunk) -> Result<(), LedgerError> {
         let head = &chunk.head;
         let bytes = self.sealer.remnant(&head.replica, head.before(), head.after(), &chunk.body);
-        self.write(number, bytes.into(), note(head))
+        let strange = |why| LedgerError::Chunk { at: head.first, why };
+        self.write(number, Stored { head: chunk::head(&bytes).map_err(strange)?, bytes: bytes.into() })
     }
 
-    fn write(&mut self, number: u64, chunk: Bytes, note: ChunkNote) -> Result<(), LedgerError> {
-        let body = prost::Message::encode_to_vec(&wire::Frame { chunk, puts: vec![] });
+    /// What was one commit stays one frame.
+    fn write(&mut self, number: u64, stored: Stored) -> Result<(), LedgerError> {
+        match &mut self.frame {
+            Some((open, chunks)) if *open == number => chunks.push(stored),
+            _ => {
+                self.write_frame()?;
+                self.frame = Some((number, vec![stored]));
+            }
+        }
+        Ok(())
+    }
+
+    fn write_frame(&mut self) -> Result<(), LedgerError> {
+        let Some((number, chunks)) = self.frame.take() else { return Ok(()) };
+        let note = super::note(&chunks)?;
+        let chunks = chunks.into_iter().map(|stored| stored.bytes).collect();
+        let body = prost::Message::encode_to_vec(&wire::Frame { chunks, puts: vec![] });
         self.rewrite
-            .push(number, &body, Some(note))
+            .push(number, &body, note)
             .map_err(|e| LedgerError::Io { doing: "rewrite a segment of the journal", why: e.to_string() })
     }
-}
-
-pub(super) fn note(head: &chunk::Head) -> ChunkNote {
-    ChunkNote { before: head.before(), after: head.after(), powered_on_s: None }
 }

@@ -26,7 +26,7 @@ use proto::id::{Epoch, ReplicaId, Seq};
 use super::frame::{self, HEAD_BYTES, Key};
 use super::patch::Patch;
 use crate::ledger::error::{FORMAT, LedgerError};
-use crate::ledger::sectors::read_around;
+use crate::ledger::sectors::{is_of_the_disk, read_around};
 
 pub(super) const HEADER_BYTES: u64 = 192;
 const SUMMED_BYTES: usize = 160;
@@ -56,6 +56,8 @@ pub(super) struct Segment {
     marks: Vec<Mark>,
     /// Damaged places, in order, while there is no room to write it anew.
     patches: Vec<Patch>,
+    /// Its header is of an older format, which software of that time believes.
+    older: bool,
 }
 
 /// A frame with a chunk: reading may begin here.
@@ -79,7 +81,12 @@ impl Segment {
             powered_on_s: None,
             marks: Vec::new(),
             patches: Vec::new(),
+            older: false,
         }
+    }
+
+    pub(super) fn set_older(&mut self, older: bool) {
+        self.older = older;
     }
 
     /// Takes note of a frame that stands at the end.
@@ -112,9 +119,14 @@ impl Segment {
         self.last = number;
     }
 
-    /// Whether it is not sound by itself: nothing may be appended to it.
+    /// Whether it is not sound by itself.
     pub(super) fn is_patched(&self) -> bool {
         !self.patches.is_empty()
+    }
+
+    /// Nothing may be appended behind damage, and nothing that the header does not promise.
+    pub(super) fn takes_no_more(&self) -> bool {
+        self.older || self.is_patched()
     }
 
     fn goes_on(&mut self, chunk: ChunkNote) {
@@ -122,7 +134,7 @@ impl Segment {
             self.before = chunk.before;
         }
         self.after = chunk.after;
-        self.chunks += 1;
+        self.chunks += chunk.chunks;
         self.powered_on_s = chunk.powered_on_s.or(self.powered_on_s);
     }
 
@@ -167,16 +179,19 @@ impl Segment {
     }
 
     fn open(&self) -> Result<File, LedgerError> {
-        File::open(&self.path)
-            .map_err(|e| LedgerError::Io { doing: "open a segment of the journal", why: e.to_string() })
+        File::open(&self.path).map_err(|e| match is_of_the_disk(&e) {
+            true => LedgerError::Damaged { path: self.path.clone(), offset: 0 },
+            false => LedgerError::Io { doing: "open a segment of the journal", why: e.to_string() },
+        })
     }
 }
 
-/// What an appended chunk says for the index.
+/// What an appended frame's chunks say for the index.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ChunkNote {
     pub(super) before: Position,
     pub(super) after: Position,
+    pub(super) chunks: u64,
     /// Known when it is written; not looked for when it is read.
     pub(super) powered_on_s: Option<u64>,
 }
@@ -184,7 +199,7 @@ pub(super) struct ChunkNote {
 impl ChunkNote {
     /// Of a remnant that stands for what is gone between two positions.
     pub(super) fn of_gap(from: Position, to: Position) -> ChunkNote {
-        ChunkNote { before: from, after: to, powered_on_s: None }
+        ChunkNote { before: from, after: to, chunks: 1, powered_on_s: None }
     }
 }
 
@@ -318,6 +333,13 @@ pub(super) fn header(replica: &ReplicaId, first: u64, before: Position) -> Vec<u
 pub(super) struct Header {
     pub(super) replica: ReplicaId,
     pub(super) before: Position,
+    format: u64,
+}
+
+impl Header {
+    pub(super) fn is_older(&self) -> bool {
+        self.format < FORMAT
+    }
 }
 
 /// `Ok(None)` if the header is damaged.
@@ -340,5 +362,5 @@ pub(super) fn read_header(file: &File) -> Result<Option<Header>, LedgerError> {
     let site = site.and_then(|name| name.parse().ok());
     let hash = ChainHash(std::array::from_fn(|n| bytes[104 + n]));
     let before = Position { seq: Seq(u64_at(96)), hash };
-    Ok(site.map(|site| Header { replica: ReplicaId { site, epoch: Epoch(u64_at(16)) }, before }))
+    Ok(site.map(|site| Header { replica: ReplicaId { site, epoch: Epoch(u64_at(16)) }, before, format }))
 }

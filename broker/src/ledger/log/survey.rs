@@ -1,6 +1,5 @@
 //! Reading a whole log without changing anything: for those who look into a stopped ledger.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,11 +8,12 @@ use proto::id::ReplicaId;
 
 use super::Stored;
 use super::frame::Key;
-use super::recover::{Lost, files, number_of, reading};
+use super::recover::{Lost, files, number_of, open_file, reading};
 use super::segment::{self, HEADER_BYTES};
 use super::walk::{Chain, Piece, walk};
 use crate::ledger::core::Put;
 use crate::ledger::error::LedgerError;
+use crate::ledger::sectors::is_of_the_disk;
 
 /// Something that is not a sound frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,21 +44,30 @@ pub(in crate::ledger) fn survey(
     replica: &ReplicaId,
     each: &mut dyn FnMut(Stored) -> Result<(), LedgerError>,
 ) -> Result<Survey, LedgerError> {
-    survey_frames(dir, replica, &mut |stored, _| stored.map_or(Ok(()), &mut *each))
+    survey_frames(dir, replica, &mut |chunks, _| chunks.into_iter().try_for_each(&mut *each))
 }
 
 /// As [`survey`], with what commits put besides their chunks.
 pub(super) fn survey_frames(
     dir: &Path,
     replica: &ReplicaId,
-    each: &mut dyn FnMut(Option<Stored>, Vec<Put>) -> Result<(), LedgerError>,
+    each: &mut dyn FnMut(Vec<Stored>, Vec<Put>) -> Result<(), LedgerError>,
 ) -> Result<Survey, LedgerError> {
     let (mut survey, mut chain) = (Survey::default(), Chain::default());
     let files = files(dir)?;
     let count = files.len();
     for (n, path) in files.into_iter().enumerate() {
-        let file = Arc::new(File::open(&path).map_err(reading)?);
-        let bytes = file.metadata().map_err(reading)?.len();
+        let (file, bytes) = match open_file(&path) {
+            Ok((file, bytes)) => (Arc::new(file), bytes),
+            Err(e) if is_of_the_disk(&e) => {
+                if number_of(&path) == 1 {
+                    chain.begin_at(Position::default());
+                }
+                survey.faults.push(Fault { path, from: 0, to: HEADER_BYTES, unread: true });
+                continue;
+            }
+            Err(e) => return Err(reading(e)),
+        };
         match segment::read_header(&file)? {
             Some(other) if other.replica != *replica => {
                 let (found, wanted) = (other.replica.to_string(), replica.to_string());
@@ -84,8 +93,8 @@ pub(super) fn survey_frames(
                 Piece::Frame(frame, _) => {
                     survey.frames += 1;
                     survey.last_frame = frame.number;
-                    let (stored, puts) = super::decode(frame)?;
-                    each(stored, puts)?;
+                    let (chunks, puts) = super::decode(frame)?;
+                    each(chunks, puts)?;
                 }
                 Piece::Gap { from, to, .. } => {
                     survey.lost.push(Lost { first: from.seq.next(), last: to.seq });

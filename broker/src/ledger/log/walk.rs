@@ -70,7 +70,7 @@ impl Chain {
     }
 
     fn bridged_by(&self, found: &FrameAt) -> Result<bool, LedgerError> {
-        Ok(found.number == self.number && super::decode(found)?.0.is_some_and(|stored| stored.head.remnant))
+        Ok(found.number == self.number && super::decode(found)?.0.first().is_some_and(|stored| stored.head.remnant))
     }
 
     /// Goes on by a frame, telling of the gap before it if there is one.
@@ -80,8 +80,8 @@ impl Chain {
         each: &mut dyn FnMut(Piece<'_>) -> Result<(), LedgerError>,
     ) -> Result<Option<ChunkNote>, LedgerError> {
         let number = std::mem::replace(&mut self.number, found.number);
-        let Some(stored) = super::decode(found)?.0 else { return Ok(None) };
-        let (before, after) = (stored.head.before(), stored.head.after());
+        let Some(note) = super::note(&super::decode(found)?.0)? else { return Ok(None) };
+        let ChunkNote { before, after, .. } = note;
         match self.at {
             Some(at) if at.seq < before.seq => {
                 // At least one frame is missing, so there is a number for the remnant.
@@ -91,7 +91,7 @@ impl Chain {
             _ => {}
         }
         self.at = Some(after);
-        Ok(Some(ChunkNote { before, after, powered_on_s: None }))
+        Ok(Some(note))
     }
 }
 

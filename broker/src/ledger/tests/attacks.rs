@@ -45,7 +45,7 @@ impl Bare {
         let event = Event { records: vec![Record { of: Some(Of::Note(note)) }], ..Event::default() };
         let sealed = Sealer::default().seal(&replica(), self.at, &Body { events: vec![event], ..Body::default() });
         let before = std::mem::replace(&mut self.at, sealed.after);
-        Commit { chunk: Some((before, sealed.after, sealed.bytes)), puts: vec![], powered_on_s: 1 }
+        Commit { chunks: vec![(before, sealed.after, sealed.bytes)], powered_on_s: 1, ..Commit::default() }
     }
 
     fn spoil(&self, text: &[u8]) {
@@ -61,7 +61,7 @@ fn segments(dir: &Path) -> Vec<PathBuf> {
 }
 
 fn puts(value: &[u8]) -> Commit {
-    Commit { chunk: None, puts: vec![Put::set(LAST, "k", value.to_vec())], powered_on_s: 1 }
+    Commit { puts: vec![Put::set(LAST, "k", value.to_vec())], powered_on_s: 1, ..Commit::default() }
 }
 
 fn numbers(log: &Log) -> Vec<u64> {
@@ -116,7 +116,7 @@ fn no_number_is_given_twice_or_below_a_segments_name() {
 
 #[test]
 fn what_a_device_sends_is_never_taken_for_a_frame() {
-    let body = wire::Frame { chunk: Bytes::new(), puts: vec![wire::Cell { table: 9, ..Default::default() }] };
+    let body = wire::Frame { chunks: vec![], puts: vec![wire::Cell { table: 9, ..Default::default() }] };
     let other = ReplicaId { epoch: Epoch(41), ..replica() };
     let forged = log::forged_frame(&other, u64::MAX - 1, &body);
     let mut bare = Bare::new();
@@ -273,8 +273,8 @@ fn a_segment_that_is_used_as_it_is_reads_as_the_mended_one() {
     }
     let read = |log: &Log| {
         let mut frames = Vec::new();
-        log.frames_after(0, &mut |_, stored, puts| {
-            frames.push((stored.map(|stored| (stored.head, stored.bytes)), puts));
+        log.frames_after(0, &mut |_, chunks, puts| {
+            frames.push((chunks.into_iter().map(|stored| (stored.head, stored.bytes)).collect::<Vec<_>>(), puts));
             Ok(())
         })
         .unwrap();

@@ -5,9 +5,9 @@ use proto::wire::LossClass;
 use super::*;
 
 /// The notes' kind is their topic, so "activity" and "feedback" are of the two classes that may go.
-async fn filled(dir: &Path, journal_bytes_max: u64, parts: usize) -> Running {
+async fn filled(dir: &Path, journal_bytes_max: u64, parts: usize, part_notes: usize) -> Running {
     let ledger = Running::open(bounded(dir, journal_bytes_max)).unwrap();
-    for (n, part) in noise(parts as u64 * 20).chunks(20).enumerate() {
+    for (n, part) in noise((parts * part_notes) as u64).chunks(part_notes).enumerate() {
         ledger.publish(["activity", "feedback"][n % 2], part).await;
     }
     ledger
@@ -15,8 +15,14 @@ async fn filled(dir: &Path, journal_bytes_max: u64, parts: usize) -> Running {
 
 #[tokio::test]
 async fn activity_goes_before_scans_and_the_chain_stays_whole() {
+    for (parts, part_notes) in [(60, 20), (8, 150)] {
+        thinned_out(parts, part_notes).await;
+    }
+}
+
+async fn thinned_out(parts: usize, part_notes: usize) {
     let dir = tempfile::tempdir().unwrap();
-    let ledger = filled(dir.path(), 250_000, 60).await;
+    let ledger = filled(dir.path(), 250_000, parts, part_notes).await;
     ledger.until(|stats| stats.evicted.records > 0 && stats.journal_bytes <= 250_000).await;
     let (end, reader) = (ledger.reader.stats().durable, ledger.reader.clone());
     assert_eq!(end.seq, Seq(1_200));

@@ -5,6 +5,7 @@ mod backup;
 mod eviction;
 mod faults;
 mod fork;
+mod groups;
 mod older;
 
 use std::collections::BTreeMap;
@@ -40,10 +41,13 @@ struct Notes {
 enum Ask {
     Applied(Seq),
     Read(oneshot::Sender<BTreeMap<Vec<u8>, Vec<u8>>>),
+    /// How many events there are, from the newest back.
+    Count(oneshot::Sender<usize>),
 }
 
 enum Tell {
     State(oneshot::Sender<BTreeMap<Vec<u8>, Vec<u8>>>, BTreeMap<Vec<u8>, Vec<u8>>),
+    Counted(oneshot::Sender<usize>, usize),
 }
 
 impl Core for Notes {
@@ -72,6 +76,15 @@ impl Core for Notes {
             Ask::Applied(seq) => {
                 self.applied = seq;
                 Ok(Step::nothing())
+            }
+            Ask::Count(answer) => {
+                let (mut count, mut below) = (0, ledger.next_seq());
+                ledger.events_back(&mut |seq, _, _| {
+                    assert!(seq < below, "from the newest back, each once");
+                    (count, below) = (count + 1, seq);
+                    ControlFlow::Continue(())
+                })?;
+                Ok(Step { then: vec![Tell::Counted(answer, count)], ..Step::nothing() })
             }
             Ask::Read(answer) => {
                 let mut cells = BTreeMap::new();
@@ -175,11 +188,20 @@ impl Running {
     fn open_now(options: Options) -> Result<Running, LedgerError> {
         let dir = options.dir.clone();
         let (writer, handle, reader) = Writer::open(options, Epoch(42), Notes::default())?;
-        let stopped = writer.spawn(Box::new(|Tell::State(answer, cells)| drop(answer.send(cells)))).unwrap();
+        let stopped = writer.spawn(Box::new(|tell| match tell {
+            Tell::State(answer, cells) => drop(answer.send(cells)),
+            Tell::Counted(answer, count) => drop(answer.send(count)),
+        }));
+        let stopped = stopped.unwrap();
         Ok(Running { dir, handle, reader, stopped })
     }
 
     async fn publish(&self, topic: &str, payloads: &[String]) -> Vec<Verdict> {
+        self.submit(topic, payloads).await.await.unwrap()
+    }
+
+    /// Without waiting for the answer.
+    async fn submit(&self, topic: &str, payloads: &[String]) -> oneshot::Receiver<Vec<Verdict>> {
         let who = Arc::new(Identity { client: "c".into(), name: None });
         let item = |payload: &String| {
             Inbound::Publish(InboundPublish {
@@ -194,7 +216,7 @@ impl Running {
         };
         let (answer, answered) = oneshot::channel();
         self.handle.submit(Batch { items: payloads.iter().map(item).collect(), answer }).await.unwrap();
-        answered.await.unwrap()
+        answered
     }
 
     async fn state(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {

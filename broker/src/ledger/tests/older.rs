@@ -64,6 +64,47 @@ async fn format_1_is_migrated_also_when_that_was_interrupted() {
     }
 }
 
+/// Turns a stopped ledger into one that format 2 wrote: it differs in what it says of itself, and never has more than
+/// one chunk in a commit.
+fn as_format_2_wrote_it(dir: &Path) {
+    for path in faults::segments(dir) {
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[8] = 2;
+        let sum = *blake3::hash(&bytes[..160]).as_bytes();
+        bytes[160..192].copy_from_slice(&sum);
+        fs::write(&path, bytes).unwrap();
+    }
+    let db = sled::Config::new().path(database_dir(dir)).segment_size(8 << 20).open().unwrap();
+    db.open_tree("state").unwrap().insert([&[0][..], b"format"].concat(), &2u64.to_be_bytes()).unwrap();
+    db.flush().unwrap();
+}
+
+fn headers(dir: &Path) -> Vec<u8> {
+    faults::segments(dir).iter().map(|path| fs::read(path).unwrap()[8]).collect()
+}
+
+#[tokio::test]
+async fn format_2_goes_on_in_a_segment_that_it_would_not_read() {
+    for clean in [true, false] {
+        let made = faults::made(clean).await;
+        as_format_2_wrote_it(made.dir.path());
+        let before = headers(made.dir.path());
+        let ledger = Running::open(bounded(made.dir.path(), 1 << 20)).unwrap();
+        assert_eq!(ledger.reader.recovery().migrated_from, Some(2));
+        assert_eq!(ledger.reader.stats().durable.seq, Seq(1_600));
+        ledger.publish("t", &payloads("new", 3)).await;
+        ledger.stop().await;
+        let after = headers(made.dir.path());
+        assert!(before.iter().all(|format| *format == 2) && after.ends_with(&[3]), "clean {clean}: {after:?}");
+        let written: Vec<String> = journalled(made.dir.path());
+        assert_eq!(written.len(), 1_603);
+        assert!(written.ends_with(&payloads("new", 3)));
+        let again = Running::open(bounded(made.dir.path(), 1 << 20)).unwrap();
+        assert_eq!(again.reader.recovery().migrated_from, None);
+        again.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn a_newer_format_is_refused_with_advice() {
     let dir = tempfile::tempdir().unwrap();
@@ -71,12 +112,12 @@ async fn a_newer_format_is_refused_with_advice() {
     ledger.stop().await;
     let path = dir.path().join("journal/00000000000000000001.log");
     let mut bytes = fs::read(&path).unwrap();
-    bytes[8] = 3;
+    bytes[8] = 4;
     let sum = *blake3::hash(&bytes[..160]).as_bytes();
     bytes[160..192].copy_from_slice(&sum);
     fs::write(&path, bytes).unwrap();
     let error = Running::open(options(dir.path())).err().unwrap();
-    assert!(matches!(error, LedgerError::Format(3)) && error.to_string().contains("newer tillsync"), "{error}");
+    assert!(matches!(error, LedgerError::Format(4)) && error.to_string().contains("newer tillsync"), "{error}");
 }
 
 fn cells(n: u64, value: Option<&[u8]>) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
