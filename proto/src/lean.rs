@@ -3,9 +3,11 @@
 //! half of a busy store's, the movements say all but the units.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use bytes::Bytes;
 use prost::Message;
+use prost::encoding::{self, DecodeContext};
 
 use crate::chunk::{self, Chunk, Head, Position, Sealer};
 use crate::id::ReplicaId;
@@ -17,6 +19,8 @@ use crate::wire::{Batch, Body, CounterTotal, LeanChunk, LeanChunks};
 const CHECK_BYTES: usize = 8;
 /// Chunks of one batch: a gateway gathers 32 KiB of them.
 const CHUNKS_MAX: usize = 2_048;
+/// The number of `Body.totals`.
+const TOTALS: u32 = 3;
 /// Smaller messages are not worth packing.
 const PACK_FROM_BYTES: usize = 128;
 /// Packed harder than in the journal: a store's network is slower than its processor.
@@ -73,16 +77,18 @@ pub fn unpack(
     (checked && at.seq.0 == batch.last_seq).then_some(chunks)
 }
 
-/// Leaves the totals out if they follow from the movements.
+/// Leaves the totals out if they follow from the movements. The rest stays as it is, byte for byte: it may be of other
+/// software, with fields that this one does not know.
 fn strip(plain: Vec<u8>) -> Option<LeanChunk> {
-    let mut body = Body::decode(&plain[..]).ok()?;
-    let moved = moved(&body);
+    let body = Body::decode(&plain[..]).ok()?;
+    let span = totals_in(&plain)?;
     let told = body.totals.iter().map(|total| (total.gtin, total.seq_offset));
-    if body.totals.is_empty() || !told.eq(moved) {
+    if body.totals.is_empty() || !told.eq(moved(&body)) || encoded(&body.totals) != plain[span.clone()] {
         return Some(LeanChunk { body: plain.into(), units: Vec::new() });
     }
-    let units = std::mem::take(&mut body.totals).iter().map(|total| total.units).collect();
-    Some(LeanChunk { body: body.encode_to_vec().into(), units })
+    let units = body.totals.iter().map(|total| total.units).collect();
+    let body = [&plain[..span.start], &plain[span.end..]].concat();
+    Some(LeanChunk { body: body.into(), units })
 }
 
 /// The body as it was sealed. `None` if the units are not those of its movements.
@@ -90,14 +96,40 @@ fn fill(lean: LeanChunk) -> Option<Bytes> {
     if lean.units.is_empty() {
         return Some(lean.body);
     }
-    let mut body = Body::decode(lean.body).ok()?;
-    let moved = moved(&body);
-    if !body.totals.is_empty() || moved.len() != lean.units.len() {
+    let moved = moved(&Body::decode(lean.body.clone()).ok()?);
+    let span = totals_in(&lean.body)?;
+    if !span.is_empty() || moved.len() != lean.units.len() {
         return None;
     }
     let total = |((gtin, seq_offset), units)| CounterTotal { gtin, units, seq_offset };
-    body.totals = moved.into_iter().zip(lean.units).map(total).collect();
-    Some(body.encode_to_vec().into())
+    let totals: Vec<_> = moved.into_iter().zip(lean.units).map(total).collect();
+    Some([&lean.body[..span.start], &encoded(&totals), &lean.body[span.start..]].concat().into())
+}
+
+fn encoded(totals: &[CounterTotal]) -> Vec<u8> {
+    let mut out = Vec::new();
+    totals.iter().for_each(|total| encoding::message::encode(TOTALS, total, &mut out));
+    out
+}
+
+/// Where the totals stand in an encoded body, or would stand: before the first field of a higher number. `None` if they
+/// stand in several places.
+fn totals_in(plain: &[u8]) -> Option<Range<usize>> {
+    let (mut rest, mut span) = (plain, None);
+    while !rest.is_empty() {
+        let at = plain.len() - rest.len();
+        let (tag, wire_type) = encoding::decode_key(&mut rest).ok()?;
+        encoding::skip_field(wire_type, tag, &mut rest, DecodeContext::default()).ok()?;
+        let end = plain.len() - rest.len();
+        span = match (span, tag) {
+            (None, TOTALS) => Some(at..end),
+            (None, TOTALS..) => Some(at..at),
+            (Some(Range { start, end: before }), TOTALS) if before == at => Some(start..end),
+            (Some(_), TOTALS) => return None,
+            (span, _) => span,
+        };
+    }
+    Some(span.unwrap_or(plain.len()..plain.len()))
 }
 
 /// The items that the body's movements moved, each with the place of its last one among the records.
@@ -179,6 +211,30 @@ mod tests {
             let journal = journal(&moves.iter().map(|moves| body(moves, totals)).collect::<Vec<_>>());
             let stored: Vec<Bytes> = journal.iter().map(|(_, bytes)| bytes.clone()).collect();
             prop_assert_eq!(unpacked(&pack(&journal).unwrap()), Some(stored));
+        }
+
+        #[test]
+        fn fields_of_newer_software_are_kept(
+            moves in prop::collection::vec((0u64..100, -9i64..9), 1..40),
+            totals: bool,
+            at_end: bool,
+        ) {
+            let plain = body(&moves, totals).encode_to_vec();
+            // Field 200, of two bytes, in the body itself or in its first event.
+            let unknown = [0xc2, 0x0c, 2, 7, 7];
+            let plain = if at_end {
+                [&plain[..], &unknown].concat()
+            } else {
+                let mut body = Body::decode(&plain[..]).unwrap();
+                let event = [&body.events.remove(0).encode_to_vec()[..], &unknown].concat();
+                let mut with = Body { base_ms: body.base_ms, ..Body::default() }.encode_to_vec();
+                encoding::bytes::encode(2, &event, &mut with);
+                with.extend(encoded(&body.totals));
+                with
+            };
+            let (chunk, stored) = Sealer::default().restore(&replica(), Position::default(), &plain).unwrap();
+            let batch = pack(&[(chunk.head, stored.clone().into())]).unwrap();
+            prop_assert_eq!(unpacked(&batch), Some(vec![stored.into()]));
         }
 
         #[test]

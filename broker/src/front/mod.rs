@@ -25,6 +25,8 @@ mod connection;
 mod deliver;
 mod encode;
 mod end;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod handshake;
 mod intake;
 mod listener;
