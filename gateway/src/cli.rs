@@ -22,6 +22,7 @@ use crate::core::{Effect, Gateway};
 use crate::face;
 use crate::fork::{self, Ask};
 use crate::policy::StorePolicy;
+use crate::privacy::{self, Keys};
 use crate::rejoin::{self, RejoinArgs};
 use crate::uplink::{Command as ToHub, Uplink};
 
@@ -56,6 +57,9 @@ enum Command {
     /// Look at the ledger of a stopped gateway and say what is in it and what is wrong with it.
     Doctor(DoctorArgs),
     Rejoin(RejoinArgs),
+    /// Show, change and share the key under which people have pseudonyms outside the store.
+    #[command(subcommand)]
+    Privacy(privacy::Command),
     /// Print the default configuration with a comment for each key.
     Config,
 }
@@ -93,6 +97,7 @@ pub fn main(args: Vec<OsString>, sabotage: Option<Sabotage>) -> ExitCode {
         Command::Rejects(Rejects::Retry(args)) => rejects::retry(args, &Config::default().data),
         Command::Doctor(args) => return node::doctor_exit(doctor::doctor(&args, crate::core::applied_on_disk)),
         Command::Rejoin(args) => rejoin::rejoin(&args),
+        Command::Privacy(command) => privacy::run(command, &Config::default().data),
         Command::Config => {
             print!("{MANUAL}");
             Ok(())
@@ -130,7 +135,8 @@ async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()>
         begin_anew: hub.is_some(),
         sabotage,
     };
-    let (writer, handle, reader) = Writer::open(options, Epoch(node::random()?), Gateway::new(config.rules()))?;
+    let keys = Keys::load_or_draw(&config.data)?;
+    let (writer, handle, reader) = Writer::open(options, Epoch(node::random()?), Gateway::new(config.rules(keys)))?;
     let fork = fork::open(&config.data, &handle).await.map_err(|_| anyhow::anyhow!("the writer is gone"))?;
     let fork = fork.map(|fork| fork.reader);
     let front = FrontConfig {

@@ -14,6 +14,7 @@ use proto::id::{DeviceName, SiteName};
 use crate::core::Rules;
 use crate::decode::{Limits, ScanMode};
 use crate::hub_tls::HubTls;
+use crate::privacy::{self, Keys, Personal};
 use crate::wire::HubAddress;
 
 const DAY_S: u64 = 24 * 3600;
@@ -39,6 +40,9 @@ pub struct Config {
     pub modes: HashMap<DeviceName, ScanMode>,
     /// Streams of the hub's feed besides the registers.
     pub follow: Vec<String>,
+    /// Names of fields, and first digits of barcodes, that say who a person is; with commas between them.
+    pub personal_fields: String,
+    pub personal_scans: String,
 }
 
 /// Flags of `run` that stand in for keys of the file.
@@ -72,6 +76,8 @@ impl Default for Config {
             devices: Accounts::default(),
             modes: HashMap::new(),
             follow: Vec::new(),
+            personal_fields: privacy::FIELDS.into(),
+            personal_scans: String::new(),
         }
     }
 }
@@ -107,6 +113,10 @@ impl Config {
         };
         let must_be = "\"*\" for every other site, or sites' names with commas between them";
         let Follow(follow) = settings.parsed("follow", must_be).unwrap_or_default();
+        let personal_fields = settings.parsed("personal_fields", "names of fields with commas between them");
+        let personal_fields = personal_fields.unwrap_or(default.personal_fields);
+        let Digits(personal_scans) =
+            settings.parsed("personal_scans", "first digits of barcodes, with commas between them").unwrap_or_default();
         let commit_wait = Duration::from_millis(settings.number("commit_wait_ms", 0, 0..=1_000));
         let connections_max = settings.number("connections_max", 200, 1..=100_000) as usize;
         let requests = Limits {
@@ -130,15 +140,18 @@ impl Config {
             devices,
             modes,
             follow,
+            personal_fields,
+            personal_scans,
         }))
     }
 
-    pub fn rules(&self) -> Rules {
+    pub fn rules(&self, keys: Keys) -> Rules {
         Rules {
             limits: self.requests,
             modes: self.modes.clone(),
             has_hub: self.hub.is_some(),
             follow: self.follow.clone(),
+            personal: Personal::new(&self.personal_fields, &self.personal_scans, keys),
         }
     }
 
@@ -208,6 +221,18 @@ impl std::str::FromStr for Follow {
         streams.sort();
         streams.dedup();
         Ok(Follow(if streams.iter().any(|stream| stream == "sites") { vec!["sites".into()] } else { streams }))
+    }
+}
+
+/// First digits of barcodes.
+#[derive(Default)]
+struct Digits(String);
+
+impl std::str::FromStr for Digits {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Digits, Self::Err> {
+        let good = text.split(',').all(|part| part.trim().bytes().all(|b| b.is_ascii_digit()));
+        if good { Ok(Digits(text.to_owned())) } else { Err("not digits") }
     }
 }
 

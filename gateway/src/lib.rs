@@ -9,6 +9,7 @@ mod face;
 mod fork;
 pub mod hub_tls;
 pub mod policy;
+pub mod privacy;
 mod rejoin;
 pub mod reply;
 pub mod request;

@@ -25,6 +25,7 @@ mod movements;
 mod partitions;
 mod poison;
 mod powercut;
+mod privacy;
 mod protobuf;
 mod registers;
 mod rejects;

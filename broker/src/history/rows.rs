@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use proto::chunk::Chunk;
 use proto::gtin::Gtin;
 use proto::id::{Epoch, Seq};
+use proto::pseudonym;
 use proto::wire::record::Of;
-use proto::wire::{Event, TimeAnchor};
+use proto::wire::{self, Event, TimeAnchor};
 use serde_json::{Value, json};
 
 /// What the site's later records say of the time of earlier ones.
@@ -39,6 +40,8 @@ pub(super) struct Row {
     seq: Seq,
     device: String,
     what: Value,
+    /// By field, as pseudonyms.
+    people: Value,
     stamp_ms: u64,
     /// Of a box that did not know the time: run and milliseconds since it began.
     unsynced: Option<(u64, u64)>,
@@ -59,6 +62,7 @@ pub(super) fn rows_of(chunk: &Chunk, item: Option<Gtin>) -> Vec<Row> {
                 seq: first.plus(offset),
                 device: event.device.clone(),
                 what,
+                people: people_of(event),
                 stamp_ms: stamp.ms().0,
                 unsynced: unsynced(event),
                 powered_on_s: chunk.body.powered_on_s,
@@ -66,6 +70,13 @@ pub(super) fn rows_of(chunk: &Chunk, item: Option<Gtin>) -> Vec<Row> {
         }
     }
     rows
+}
+
+fn people_of(event: &Event) -> Value {
+    let person =
+        |person: &wire::Pseudonym| Some((person.field.clone(), pseudonym::write(&person.of[..].try_into().ok()?)));
+    let told = event.people.iter().filter_map(person).map(|(field, of)| (field, of.into()));
+    Value::Object(told.collect())
 }
 
 fn unsynced(event: &Event) -> Option<(u64, u64)> {
@@ -98,6 +109,7 @@ impl Row {
             "time": time,
             "device": self.device,
             "what": self.what,
+            "people": self.people,
         })
     }
 }
@@ -131,9 +143,9 @@ mod tests {
     use super::*;
 
     fn row(run: u64, uptime_ms: u64, powered_on_s: u64, unsynced: bool) -> Row {
-        let (epoch, device, what) = (Epoch(1), String::new(), Value::Null);
+        let (epoch, device, what, people) = (Epoch(1), String::new(), Value::Null, Value::Null);
         let unsynced = unsynced.then_some((run, uptime_ms));
-        Row { epoch, seq: Seq(1), device, what, stamp_ms: 77, unsynced, powered_on_s }
+        Row { epoch, seq: Seq(1), device, what, people, stamp_ms: 77, unsynced, powered_on_s }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::replies::Decided;
 use super::requests::Asked;
 use super::{Effect, Gateway};
+use crate::privacy::Guarded;
 
 impl Gateway {
     /// Goes through the same decoder, ids and rules, is journalled and answered on the device's topic; the asker gets that
@@ -27,7 +28,8 @@ impl Gateway {
                 return Ok(say(answer, no(why)));
             }
         };
-        let asked = Asked { device, kind, form, topic, payload, retry_of: Some(of) };
+        let Guarded { payload, people } = self.rules.personal.guard(Some(kind), form, &payload);
+        let asked = Asked { device, kind, form, topic, payload, people, retry_of: Some(of) };
         let Decided { mut step, said } = self.decide(&asked, now, ledger)?;
         step.then.push(Effect::Answer(answer, said));
         Ok(step)

@@ -54,6 +54,7 @@ pub use self::takeover::ForkSays;
 use self::takeover::Takeover;
 use self::time::Time;
 use crate::decode::{Limits, ScanMode};
+use crate::privacy::Personal;
 use crate::sync::{Ack, FromHub, PresentAsk};
 
 /// What the rules need to know of the configuration.
@@ -66,6 +67,8 @@ pub struct Rules {
     pub has_hub: bool,
     /// Streams of the hub's feed that are followed besides the registers and what earlier lives left.
     pub follow: Vec<String>,
+    /// What must not leave the store as it came.
+    pub personal: Personal,
 }
 
 /// Inputs besides what devices publish.

@@ -11,12 +11,13 @@ use proto::id::{DeviceName, Dot, Seq, Units, WallMs};
 use proto::register::RegisterKey;
 use proto::topic::{self, Form, Kind};
 use proto::wire::record::Of;
-use proto::wire::{Event, Lookup, Movement, MovementKind, Note, Record, Refusal, RegisterWrite, Status};
+use proto::wire::{Event, Lookup, Movement, MovementKind, Note, Pseudonym, Record, Refusal, RegisterWrite, Status};
 
 use super::fold::outcome_of;
 use super::replies::{self, Decided, answer};
 use super::{Effect, Gateway, ids, items, stock};
 use crate::decode::decode;
+use crate::privacy::Guarded;
 use crate::reply::{ItemReply, LineReply, Reply};
 use crate::request::{Ask, Moves, Refused, Request};
 
@@ -33,7 +34,9 @@ pub(super) struct Asked {
     pub(super) kind: Kind,
     pub(super) form: Form,
     pub(super) topic: String,
+    /// Without personal ids.
     pub(super) payload: Bytes,
+    pub(super) people: Vec<Pseudonym>,
     /// The refusal that a person hands in again with this.
     pub(super) retry_of: Option<Seq>,
 }
@@ -63,11 +66,18 @@ impl Gateway {
         now: &Now,
         ledger: &dyn Read,
     ) -> Result<Step<Effect>, LedgerError> {
-        let asked = match address(&publish) {
-            Ok(asked) => asked,
-            Err(denial) => return Ok(self.deny(&publish, &denial, now)),
-        };
-        Ok(self.decide(&asked, now, ledger)?.step)
+        // Nothing behind this sees who a person is.
+        let personal = &self.rules.personal;
+        match address(&publish) {
+            Ok(asked) => {
+                let Guarded { payload, people } = personal.guard(Some(asked.kind), asked.form, &asked.payload);
+                Ok(self.decide(&Asked { payload, people, ..asked }, now, ledger)?.step)
+            }
+            Err(denial) => {
+                let Guarded { payload, .. } = personal.guard(None, Form::Json, &publish.payload);
+                Ok(self.deny(&InboundPublish { payload, ..publish }, &denial, now))
+            }
+        }
     }
 
     /// A request of a device that may make it.
@@ -135,6 +145,7 @@ impl Gateway {
             request: request_id,
             records: found.records,
             device_ms,
+            people: asked.people.clone(),
             retry_of: retry_of(asked.retry_of),
             ..Event::default()
         };
@@ -355,7 +366,8 @@ fn address(publish: &InboundPublish) -> Result<Asked, Denial> {
     let topic = std::str::from_utf8(&publish.topic).map_err(|e| denial("topic_invalid", e.to_string()))?;
     match topic.parse() {
         Ok(topic::Inbound::Device { device, kind, form }) => {
-            Ok(Asked { device, kind, form, topic: topic.to_owned(), payload: publish.payload.clone(), retry_of: None })
+            let (topic, payload) = (topic.to_owned(), publish.payload.clone());
+            Ok(Asked { device, kind, form, topic, payload, people: Vec::new(), retry_of: None })
         }
         Ok(topic::Inbound::Up { .. }) => Err(denial("topic_unknown", topic::TopicError::Unknown.to_string())),
         Err(error) => Err(denial(error.code(), error.to_string())),

@@ -92,7 +92,7 @@ proptest! {
             ("qty", qty.map(Value::from)), ("cents", cents.map(Value::from)), ("reference", said(&reference)),
             ("began_ms", began_ms.map(Value::from)),
         ]);
-        same(Kind::Scan, &pos::Scan { id, at_ms, gtin, op: op as i32, qty, cents, reference, began_ms }, json)?;
+        same(Kind::Scan, &pos::Scan { id, at_ms, gtin, op: op as i32, qty, cents, reference, began_ms, ..Default::default() }, json)?;
     }
 
     #[test]
@@ -100,7 +100,7 @@ proptest! {
         let json = twin([
             ("id", said(&id)), ("at_ms", at_ms.map(Value::from)), ("lines", Some(twins)), ("reference", said(&reference)),
         ]);
-        same(Kind::Sale, &pos::Sale { id, at_ms, lines, reference }, json)?;
+        same(Kind::Sale, &pos::Sale { id, at_ms, lines, reference, ..Default::default() }, json)?;
     }
 
     #[test]
@@ -110,7 +110,7 @@ proptest! {
             ("id", said(&id)), ("op", name.map(Value::from)), ("lines", Some(twins)), ("reference", said(&reference)),
             ("to", said(&to)),
         ]);
-        same(Kind::Move, &pos::Move { id, at_ms: None, op: op as i32, lines, reference, to }, json)?;
+        same(Kind::Move, &pos::Move { id, at_ms: None, op: op as i32, lines, reference, to, ..Default::default() }, json)?;
     }
 
     #[test]
