@@ -72,8 +72,8 @@ struct Tap {
 
 impl Tap {
     async fn before(hub: SocketAddr) -> Tap {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (addr, kept) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let (addr, kept) = (listener.local_addr().expect("bound"), Arc::new(Mutex::new(Vec::new())));
         let keep = kept.clone();
         tokio::spawn(async move {
             while let Ok((store, _)) = listener.accept().await {
@@ -84,13 +84,13 @@ impl Tap {
                         (store.into_split(), hub.into_split());
                     let down = tokio::spawn(async move { tokio::io::copy(&mut from_hub, &mut to_store).await });
                     let link = {
-                        let mut kept = keep.lock().unwrap();
+                        let mut kept = keep.lock().expect("nobody panics");
                         kept.push(Vec::new());
                         kept.len() - 1
                     };
                     let mut piece = vec![0; 16 << 10];
                     while let Ok(read @ 1..) = from_store.read(&mut piece).await {
-                        keep.lock().unwrap()[link].extend_from_slice(&piece[..read]);
+                        keep.lock().expect("nobody panics")[link].extend_from_slice(&piece[..read]);
                         if to_hub.write_all(&piece[..read]).await.is_err() {
                             break;
                         }
@@ -103,35 +103,35 @@ impl Tap {
     }
 
     fn bytes(&self) -> Vec<u8> {
-        self.kept.lock().unwrap().concat()
+        self.kept.lock().expect("nobody panics").concat()
     }
 
     /// Everything that was published, unpacked; of the journal the chunks' bodies.
     fn said(&self) -> Vec<(&'static str, Vec<u8>)> {
         let mut said = Vec::new();
-        for link in self.kept.lock().unwrap().iter() {
+        for link in self.kept.lock().expect("nobody panics").iter() {
             let (mut at, mut replica) = (Position::default(), None);
             for payload in publishes(link) {
                 let up = Up::decode(payload.clone()).expect("a message of the protocol");
                 said.push(("message", payload.to_vec()));
                 match up.of {
                     Some(up::Of::Hello(hello)) => {
-                        let site: SiteName = hello.site.parse().unwrap();
+                        let site: SiteName = hello.site.parse().expect("a name");
                         replica = Some(ReplicaId { site, epoch: Epoch(hello.epoch) });
                     }
                     Some(up::Of::Batch(batch)) if batch.lean => {
                         let replica = replica.as_ref().expect("Hello comes first");
                         let chunks = lean::unpack(&batch, replica, at, &mut Sealer::default()).expect("in order");
-                        at = chunks.last().unwrap().0.head.after();
+                        at = chunks.last().expect("no batch is empty").0.head.after();
                         said.extend(chunks.iter().map(|(chunk, _)| ("journal", chunk.body.encode_to_vec())));
                     }
                     Some(up::Of::Batch(batch)) => {
                         let plain = match batch.chunks_bytes {
                             0 => batch.body.to_vec(),
-                            bytes => pack::unpack(&batch.body, bytes as usize).unwrap(),
+                            bytes => pack::unpack(&batch.body, bytes as usize).expect("packed"),
                         };
-                        for bytes in Chunks::decode(&plain[..]).unwrap().chunk {
-                            let chunk = chunk::open(&bytes).unwrap();
+                        for bytes in Chunks::decode(&plain[..]).expect("chunks").chunk {
+                            let chunk = chunk::open(&bytes).expect("a chunk");
                             at = chunk.head.after();
                             said.push(("journal", chunk.body.encode_to_vec()));
                         }
