@@ -9,7 +9,9 @@ use proto::wire::{CounterCell, Loss, LossClass, LostCell, Present, PresentCell, 
 
 use super::check::Verify;
 use super::merge::{self, SiteWrite};
-use super::tables::{ASIDE, COUNTER, LOST, PRESENT, counter_key, decode, replica_key};
+use super::tables::{
+    ASIDE, COUNTER, COUNTER_BEFORE, LOST, PRESENT, counter_key, counter_key_before, decode, replica_key,
+};
 use super::{Effect, Hub, views};
 use crate::ledger::{LedgerError, Now, Read, Step};
 
@@ -18,7 +20,11 @@ const PART_BYTES_MAX: usize = 64 << 10;
 
 /// One replica's component of an item, as the hub holds it.
 pub(super) fn held(gtin: u64, replica: &ReplicaId, ledger: &dyn Read) -> Result<Option<CounterCell>, LedgerError> {
-    ledger.get(COUNTER, &counter_key(gtin, replica))?.map(|value| decode(COUNTER, &value)).transpose()
+    let cell = match ledger.get(COUNTER, &counter_key(gtin, replica))? {
+        None => ledger.get(COUNTER_BEFORE, &counter_key_before(gtin, replica))?,
+        found => found,
+    };
+    cell.map(|value| decode(COUNTER, &value)).transpose()
 }
 
 /// What a replica said ahead of its journal so far.
@@ -112,18 +118,22 @@ impl Hub {
         if whole {
             session.present.complete = session.present.complete.max(present.as_of);
         }
-        let mut totals = Vec::new();
+        let (mut totals, in_memory) = (Vec::new(), self.feed.stock.of(&replica));
         for total in &present.totals {
-            let held = held(total.gtin, &replica, ledger)?;
+            let mut held = in_memory(total.gtin).map(|part| (part.units, part.seq));
             if let Some(verify) = &mut verify {
-                verify.compare(total, held.as_ref(), session.watermark.seq);
+                // What is on disk counts.
+                let cell = self::held(total.gtin, &replica, ledger)?;
+                verify.compare(total, cell.as_ref(), session.watermark.seq);
+                held = cell.map(|cell| (cell.units, cell.seq));
             }
             // The same seq with other units is a fault of ours: the owner is right.
-            if held.is_none_or(|held| held.seq < total.seq || (held.seq == total.seq && held.units != total.units)) {
+            if held.is_none_or(|(units, seq)| seq < total.seq || (seq == total.seq && units != total.units)) {
                 session.present.newest = session.present.newest.max(total.seq);
                 totals.push(*total);
             }
         }
+        drop(in_memory);
         session.owes_applied = true;
         let after = session.present;
         if compared {
@@ -149,10 +159,8 @@ impl Hub {
             return Ok(step);
         }
         let position = step.next_seq(ledger);
-        for total in &totals {
-            self.stock.touched(total.gtin);
-            self.feed.moved(&replica, total.gtin, position.0);
-        }
+        let moved = totals.iter().map(|total| (total.gtin, total.units, total.seq));
+        self.feed.stock.moved(&replica, position.0, moved);
         let record = SitePresent {
             site: site.to_string(),
             epoch: replica.epoch.0,
