@@ -13,6 +13,7 @@ pub mod id;
 pub mod lean;
 pub mod loss;
 pub mod pack;
+pub mod present;
 pub mod register;
 pub mod topic;
 pub mod version;

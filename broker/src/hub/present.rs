@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use prost::Message;
 use proto::id::{ReplicaId, Seq, SiteName};
+use proto::present::unpacked;
 use proto::wire::record::Of;
 use proto::wire::{CounterCell, Loss, LossClass, LostCell, Present, PresentCell, SetAsideCell, SitePresent};
 
@@ -84,23 +85,25 @@ impl Hub {
     pub(super) fn present(
         &mut self,
         site: &SiteName,
-        present: &Present,
+        present: Present,
         now: &Now,
         ledger: &dyn Read,
     ) -> Result<Step<Effect>, LedgerError> {
         let mut step = Step::nothing();
         let Some(session) = self.sessions.get_mut(site) else { return Ok(step) };
-        if present.encoded_len() > PART_BYTES_MAX {
+        let Some(present) = unpacked(present, PART_BYTES_MAX).filter(|part| part.encoded_len() <= PART_BYTES_MAX)
+        else {
             self.tally.undecodable += 1;
             return Ok(step);
-        }
+        };
+        session.present_goes_on(now.mono_ms);
         let replica = session.replica(site);
         // What is asked for again is not known, however far the journal is.
         let known = match session.tell_since {
             Some(Seq(since)) => since,
             None => session.watermark.seq.0.max(session.present.complete),
         };
-        let whole = session.parts.take(present) && present.since <= known;
+        let whole = session.parts.take(&present) && present.since <= known;
         // Only what begins at the beginning names every item, and only if it was heard from its first part on.
         if let Some(verify) = session.verify.as_mut().filter(|_| present.part == 0) {
             verify.begin(present.since == 0);

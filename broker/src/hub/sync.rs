@@ -86,7 +86,7 @@ impl Hub {
                 Ok(quiet())
             }
             UpOf::Present(present) => {
-                let step = self.present(&site, &present, now, ledger)?;
+                let step = self.present(&site, present, now, ledger)?;
                 Ok(Step { verdict: quiet().verdict, ..step })
             }
             UpOf::Check(check) => {
@@ -164,8 +164,15 @@ impl Hub {
         let mut session = Session::new(nonce, epoch, held, streams, now.mono_ms);
         session.present = said;
         session.tell_since = present::untold(&session.replica(site), &session.present, ledger)?;
-        session.share_window(self.behind());
+        let known = session.present.complete.max(held.seq.0);
+        if hello.protocol > 1 && views::is_far(hello.journal_to.saturating_sub(known)) {
+            session.await_present(hello.journal_to, now.mono_ms);
+        }
         self.begin_settling(site, &mut session, hello, &mut step);
+        let far_behind = views::is_far(hello.journal_to.saturating_sub(held.seq.0));
+        let (behind, awaited) = self.behind(now);
+        let awaited = awaited || session.awaits_present(now.mono_ms);
+        session.share_window(behind, far_behind, awaited);
         let welcome = DownOf::Welcome(Welcome {
             protocol: hello.protocol.min(PROTOCOL),
             applied_seq: held.seq.0,
@@ -173,6 +180,7 @@ impl Hub {
             send_up_to: session.send_up_to(),
             hub_ms: now.wall.0,
             present: session.present.complete,
+            reads_packed_present: true,
         });
         let down = Down { session: nonce, incarnation: self.incarnation, of: Some(welcome) };
         step.then.push(Effect::down(site, &down));
@@ -273,9 +281,9 @@ impl Hub {
     /// After a commit: watermarks that moved, and the next part of the feed.
     pub(super) fn speak_to_sites(&mut self, now: &Now, ledger: &dyn Read) -> Result<Vec<Effect>, LedgerError> {
         let mut effects = Vec::new();
-        let behind = self.behind();
+        let (behind, awaited) = self.behind(now);
         for (site, session) in &mut self.sessions {
-            session.share_window(behind);
+            session.share_window(behind, self.sites.get(site).is_some_and(SiteView::far_behind), awaited);
             if session.applied_due(now.mono_ms) {
                 let down = session.say_applied(self.incarnation, now.wall.0, now.mono_ms);
                 effects.push(Effect::down(site, &down));
@@ -306,10 +314,14 @@ impl Hub {
         Ok(effects)
     }
 
-    /// How many sites have much to send.
-    fn behind(&self) -> u64 {
-        let behind = |site: &SiteName| self.sites.get(site).is_some_and(SiteView::far_behind);
-        self.sessions.keys().filter(|site| behind(site)).count() as u64
+    /// How many sites have much to send, and whether the present of one is awaited.
+    fn behind(&mut self, now: &Now) -> (u64, bool) {
+        let (mut behind, mut awaited) = (0, false);
+        for (site, session) in &mut self.sessions {
+            behind += u64::from(self.sites.get(site).is_some_and(SiteView::far_behind));
+            awaited |= session.awaits_present(now.mono_ms);
+        }
+        (behind, awaited)
     }
 
     fn refuse(&mut self, publish: &InboundPublish, why: Denial, now: &Now) -> Step<Effect> {

@@ -15,6 +15,10 @@ use super::check::Checked;
 /// Behind by more than this, a site takes part in sharing what may be sent at once.
 const FAR_RECORDS: u64 = 2_048;
 
+pub(super) fn is_far(records_behind: u64) -> bool {
+    records_behind > FAR_RECORDS
+}
+
 /// What is known of a site besides its journal.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SiteView {
@@ -75,7 +79,7 @@ impl std::fmt::Display for Losses {
 impl SiteView {
     /// More than a few messages behind.
     pub(super) fn far_behind(&self) -> bool {
-        self.online && self.backlog_records() > FAR_RECORDS
+        self.online && is_far(self.backlog_records())
     }
 
     /// By what the site said it has, or by its last beat if that is more recent than what is applied.
