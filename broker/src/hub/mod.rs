@@ -1,9 +1,10 @@
 //! The hub's core: what a gateway's message comes to. Pure: events in, one step out.
 //!
-//! `sync.rs` answers gateways, `lean.rs` makes chunks of lean batches again, `apply.rs` takes them, `aside.rs` what cannot be read
-//! of them, `merge.rs` decides registers, `conflicts.rs` brings back what lost, `present.rs` what a site says ahead of its journal, `check.rs` whether
-//! both hold the same, `rejoin.rs` is about earlier lives of a site's ledger, `feed.rs` tells the other sites, `stock.rs` holds every site's
-//! stock in memory, `forget.rs` ends what is deleted, `views.rs` tells HQ, `fold.rs` is what the journal means.
+//! `sync.rs` answers gateways, `speak.rs` tells them what a commit came to, `lean.rs` makes chunks of lean batches again,
+//! `apply.rs` takes them, `aside.rs` what cannot be read of them, `merge.rs` decides registers, `conflicts.rs` brings back
+//! what lost, `present.rs` what a site says ahead of its journal, `check.rs` whether both hold the same, `rejoin.rs` is about
+//! earlier lives of a site's ledger, `feed.rs` tells the other sites, `stock.rs` holds every site's stock in memory,
+//! `forget.rs` ends what is deleted, `views.rs` tells HQ, `fold.rs` is what the journal means.
 
 mod apply;
 mod aside;
@@ -17,6 +18,7 @@ mod merge;
 mod present;
 mod rejoin;
 mod session;
+mod speak;
 mod stock;
 mod sync;
 mod tables;
