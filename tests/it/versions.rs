@@ -115,20 +115,24 @@ async fn a_store_far_behind_is_seen_at_a_hub_of_another_version_and_one_of_anoth
     for hub_is_other in [true, false] {
         let dir = folder();
         let mut hub = Spec::hub(dir.path());
-        let mut store = Spec::gateway(dir.path(), "harbour", Some(hub.addr));
-        match hub_is_other {
-            true => hub = hub.binary(&other),
-            false => store = store.binary(&other),
+        if hub_is_other {
+            hub = hub.binary(&other);
         }
+        let mut hub = hub.start().await;
+        let mut store = Spec::gateway(dir.path(), "harbour", Some(hub.addr));
+        if !hub_is_other {
+            store = store.binary(&other);
+        }
+        hub.stop().await;
         let mut store = store.start().await;
         let mut pos = Link::device(store.addr, "pos-1").await;
         let second = gtin(7);
-        let line = |n: u32| json!({"gtin": if n % 2 == 0 { GTIN } else { second.as_str() }, "qty": 1});
+        let line = |n: u32| json!({"gtin": if n.is_multiple_of(2) { GTIN } else { second.as_str() }, "qty": 1});
         let lines: Vec<_> = (0..60).map(line).collect();
         for n in 0..40 {
             pos.done("sale", json!({"id": format!("s{n}"), "lines": lines})).await;
         }
-        let mut hub = hub.start().await;
+        hub.restart().await;
         store.until_applied().await;
         let mut hq = Monitor::open(hub.addr, "hq/stock/+").await;
         for item in [GTIN, second.as_str()] {
