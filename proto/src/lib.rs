@@ -14,6 +14,7 @@ pub mod lean;
 pub mod loss;
 pub mod pack;
 pub mod pseudonym;
+pub mod present;
 pub mod register;
 pub mod topic;
 pub mod version;

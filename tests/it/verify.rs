@@ -7,7 +7,8 @@ use crate::harness::mqtt::Link;
 use crate::harness::node::{BINARY, path};
 use crate::harness::{GTIN, Pair, SITE, gtin};
 
-async fn hub(words: &[&str], dir: &str) -> Value {
+/// Asks a hub with its own command line.
+pub(crate) async fn hub(words: &[&str], dir: &str) -> Value {
     let words = [&["hub"], words, &["--data", dir, "--json"]].concat();
     let done = Command::new(BINARY).args(words).kill_on_drop(true).output().await.expect("run the node's binary");
     assert!(done.status.success(), "{done:?}");

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use prost::Message;
 use proto::chunk::Chunk;
 use proto::id::{NAME_LEN_MAX, ReplicaId, Seq, SiteName};
-use proto::wire::SiteChunk;
 use proto::wire::record::Of;
+use proto::wire::{CounterTotal, SiteChunk};
 
 use super::merge::{MergedWrite, Merges};
 use super::{Effect, Hub, conflicts, merge, present, views};
@@ -33,7 +33,7 @@ impl Hub {
         let stale_to = self.sessions.get(site).map_or(Seq::ZERO, |session| session.stale_to);
         let writes = merge::writes_of(&chunk);
         let merges = merge::merge(&replica, writes, stale_to, now.wall, ledger, &mut self.unfolded)?;
-        let overtaken = self.overtaken(site, &chunk, ledger)?;
+        let overtaken = self.overtaken(site, &chunk);
         self.note_refusals(site, &chunk, step);
         self.note_losses(site, &chunk, now, step);
         if let Some(view) = self.sites.get_mut(site) {
@@ -44,12 +44,9 @@ impl Hub {
 
         self.journal_merges(site, &replica, merges, now, ledger, step);
         let position = step.next_seq(ledger);
-        for (n, total) in (0..).zip(&chunk.body.totals) {
-            if overtaken.binary_search(&n).is_err() {
-                self.stock.touched(total.gtin);
-                self.feed.moved(&replica, total.gtin, position.0);
-            }
-        }
+        let counted = (0..).zip(&chunk.body.totals).filter(|(n, _)| overtaken.binary_search(n).is_err());
+        let counted = counted.map(|(_, total)| (total.gtin, total.units, seq_of(&chunk, total)));
+        self.feed.stock.moved(&replica, position.0, counted);
         let site_chunk = SiteChunk { chunk: bytes, received_ms: now.wall.0, overtaken };
         let draft = self.draft(vec![Of::SiteChunk(site_chunk)], now);
         step.events.push(draft);
@@ -57,24 +54,18 @@ impl Hub {
     }
 
     /// Totals of the chunk that the site said newer ones than, ahead of its journal.
-    fn overtaken(&self, site: &SiteName, chunk: &Chunk, ledger: &dyn Read) -> Result<Vec<u32>, LedgerError> {
+    fn overtaken(&self, site: &SiteName, chunk: &Chunk) -> Vec<u32> {
         let said = self.sessions.get(site).map(|session| session.present).unwrap_or_default();
-        let mut overtaken = Vec::new();
         if chunk.head.first.0 > said.newest {
-            return Ok(overtaken);
+            return Vec::new();
         }
         // All keys were said as they were later than this.
         if chunk.head.last.0 <= said.complete {
-            return Ok((0..).take(chunk.body.totals.len()).collect());
+            return (0..).take(chunk.body.totals.len()).collect();
         }
-        for (n, total) in (0..).zip(&chunk.body.totals) {
-            let seq = chunk.head.first.0.saturating_add(u64::from(total.seq_offset));
-            let held = present::held(total.gtin, &chunk.head.replica, ledger)?;
-            if held.is_some_and(|held| held.seq >= seq) {
-                overtaken.push(n);
-            }
-        }
-        Ok(overtaken)
+        let held = self.feed.stock.of(&chunk.head.replica);
+        let newer = |total: &CounterTotal| held(total.gtin).is_some_and(|held| held.seq >= seq_of(chunk, total));
+        (0..).zip(&chunk.body.totals).filter(|(_, total)| newer(total)).map(|(n, _)| n).collect()
     }
 
     pub(super) fn journal_merges(
@@ -163,4 +154,9 @@ impl Hub {
         tracing::warn!(%site, "{say}");
         step.then.push(Effect::tell(views::alert(site, "records_lost", say, now.wall.0)));
     }
+}
+
+/// Of the last movement in a total, in the site's journal.
+fn seq_of(chunk: &Chunk, total: &CounterTotal) -> u64 {
+    chunk.head.first.0.saturating_add(u64::from(total.seq_offset))
 }

@@ -107,7 +107,7 @@ impl Hub {
         }
         if session.watermark.seq.0 == check.as_of {
             let (mut sums, mut keys) = (Sums::default(), 0);
-            for gtin in self.feed.items_of(&replica) {
+            for gtin in self.feed.stock.items_of(&replica) {
                 if let Some(held) = present::held(gtin, &replica, ledger)?.filter(|held| held.seq > 0) {
                     sums.add_stock(gtin, held.units, held.seq);
                     keys += 1;
@@ -168,7 +168,7 @@ impl Hub {
         // Items that are held here and were not named: the site never moved them. What moved after the site looked is not
         // meant. A true total has a seq, so it wins against this one.
         let mut phantoms = Vec::new();
-        for gtin in self.feed.items_of(&replica).filter(|gtin| !verify.told.contains(gtin)) {
+        for gtin in self.feed.stock.items_of(&replica).filter(|gtin| !verify.told.contains(gtin)) {
             let held = present::held(gtin, &replica, ledger)?;
             if held.is_some_and(|held| (1..=as_of).contains(&held.seq)) && phantoms.len() < PHANTOMS_MAX {
                 phantoms.push(PresentTotal { gtin, units: 0, seq: 0 });
@@ -199,9 +199,9 @@ impl Hub {
     /// Every total of a site, of all lives of its ledger.
     pub(super) fn totals(&self, site: &SiteName, ledger: &dyn Read) -> Result<Value, LedgerError> {
         let mut totals = serde_json::Map::new();
-        for replica in self.feed.lives_named(site) {
-            for gtin in self.feed.items_of(&replica) {
-                if let Some(held) = present::held(gtin, &replica, ledger)? {
+        for (replica, _) in self.feed.stock.lives_of(site) {
+            for gtin in self.feed.stock.items_of(replica) {
+                if let Some(held) = present::held(gtin, replica, ledger)? {
                     totals.insert(verify::name(gtin, replica.epoch.0), held.units.into());
                 }
             }

@@ -1,17 +1,17 @@
 //! The down-feed: what changed, only the latest entry of each key, in commit order. A gateway follows streams of it:
 //! the registers, what earlier lives of its own ledger left, and other sites' stock if it wants to. Rebuilt from the
-//! state at every start; 100 bytes or so a key.
+//! state at every start; 100 bytes or so a register. What there is of stock, `stock.rs` knows.
 
 use std::cmp::Reverse;
-use std::collections::btree_set::Range;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::ops::{Bound, ControlFlow};
 
 use prost::Message;
-use proto::id::{Epoch, ReplicaId, SiteName};
-use proto::wire::{CounterCell, Feed, FeedEntry, RegisterCell, StockEntry};
+use proto::id::{ReplicaId, SiteName};
+use proto::wire::{Feed, FeedEntry, RegisterCell, StockEntry};
 
-use super::tables::{COUNTER, HUB, HUB_FORGOTTEN, REGISTER, counter_key, decode, replica_of_counter};
+use super::stock::Stock;
+use super::tables::{HUB, HUB_FORGOTTEN, REGISTER, decode};
 use crate::ledger::{LedgerError, Read};
 
 /// What one message carries at most. Entries of one position stay together: a site's chunk has about a thousand.
@@ -56,21 +56,14 @@ pub(super) struct FeedIndex {
     position_of: HashMap<String, u64>,
     /// The highest position of a tombstone that was forgotten.
     pub(super) forgotten: u64,
-    stock: BTreeMap<(SiteName, Epoch), Life>,
-    stock_head: u64,
-}
-
-/// The stock that one life of a site's ledger moved: (position, gtin), and each item's position.
-#[derive(Debug, Default)]
-struct Life {
-    by_position: BTreeSet<(u64, u64)>,
-    position_of: HashMap<u64, u64>,
+    pub(super) stock: Stock,
 }
 
 impl FeedIndex {
     pub(super) fn rebuild(ledger: &dyn Read) -> Result<FeedIndex, LedgerError> {
         let forgotten = ledger.get(HUB, HUB_FORGOTTEN)?.map_or(0, |bytes| number(&bytes));
-        let (mut index, mut damaged) = (FeedIndex { forgotten, ..FeedIndex::default() }, None);
+        let stock = Stock::rebuild(ledger)?;
+        let (mut index, mut damaged) = (FeedIndex { forgotten, stock, ..FeedIndex::default() }, None);
         ledger.scan_prefix(REGISTER, &[], &mut |key, value| match decode::<RegisterCell>(REGISTER, value) {
             Ok(cell) => {
                 index.changed(&String::from_utf8_lossy(key), cell.feed_position);
@@ -80,15 +73,6 @@ impl FeedIndex {
                 damaged = Some(error);
                 ControlFlow::Break(())
             }
-        })?;
-        ledger.scan_prefix(COUNTER, &[], &mut |key, value| {
-            match (replica_of_counter(key), decode::<CounterCell>(COUNTER, value)) {
-                // Cells of an older version have no position; no cursor is before 1.
-                (Some((gtin, replica)), Ok(cell)) => index.moved(&replica, gtin, cell.feed_position.max(1)),
-                (_, Err(error)) => damaged = Some(error),
-                _ => {}
-            }
-            ControlFlow::Continue(())
         })?;
         damaged.map_or(Ok(index), Err)
     }
@@ -115,29 +99,13 @@ impl FeedIndex {
         self.by_position.range(range).map(|(position, key)| (*position, key.as_str()))
     }
 
-    /// A replica's component of an item changed.
-    pub(super) fn moved(&mut self, replica: &ReplicaId, gtin: u64, position: u64) {
-        let life = self.stock.entry((replica.site.clone(), replica.epoch)).or_default();
-        if let Some(old) = life.position_of.insert(gtin, position) {
-            life.by_position.remove(&(old, gtin));
-        }
-        life.by_position.insert((position, gtin));
-        self.stock_head = self.stock_head.max(position);
-    }
-
-    /// The items that a replica moved.
-    pub(super) fn items_of(&self, replica: &ReplicaId) -> impl Iterator<Item = u64> {
-        let life = self.stock.get(&(replica.site.clone(), replica.epoch));
-        life.into_iter().flat_map(|life| life.position_of.keys().copied())
-    }
-
     /// The newest position of all streams of this kind; nothing comes after it.
     pub(super) fn head(&self, stream: &Stream) -> u64 {
         match stream {
             Stream::Registers => {
                 self.by_position.last_key_value().map_or(0, |(position, _)| *position).max(self.forgotten)
             }
-            _ => self.stock_head,
+            _ => self.stock.head,
         }
     }
 
@@ -152,32 +120,22 @@ impl FeedIndex {
         let feed = match stream {
             Stream::Registers => self.registers_after(cursor, ledger)?,
             Stream::Own => {
-                let lives = self.lives_of(&to.site).filter(|((_, epoch), _)| *epoch != to.epoch);
-                stock_after(lives, cursor, ledger)?
+                let lives = self.stock.lives_of(&to.site).filter(|(life, _)| life.epoch != to.epoch);
+                stock_after(&self.stock, lives, cursor)
             }
-            Stream::Site(site) => stock_after(self.lives_of(site), cursor, ledger)?,
+            Stream::Site(site) => stock_after(&self.stock, self.stock.lives_of(site), cursor),
             Stream::Sites => {
-                let lives = self.stock.iter().filter(|((site, _), _)| *site != to.site);
-                stock_after(lives, cursor, ledger)?
+                let lives = self.stock.lives().filter(|(life, _)| life.site != to.site);
+                stock_after(&self.stock, lives, cursor)
             }
         };
         Ok((feed.upto > cursor).then(|| Feed { stream: stream.name(), ..feed }))
     }
 
-    /// The lives of a site's ledger that moved anything.
-    pub(super) fn lives_named(&self, site: &SiteName) -> Vec<ReplicaId> {
-        let replica = |(site, epoch): &(SiteName, Epoch)| ReplicaId { site: site.clone(), epoch: *epoch };
-        self.lives_of(site).map(|(life, _)| replica(life)).collect()
-    }
-
     /// Position of the newest entry of the stream `own` of this life.
     pub(super) fn own_head(&self, to: &ReplicaId) -> u64 {
-        let lives = self.lives_of(&to.site).filter(|((_, epoch), _)| *epoch != to.epoch);
-        lives.filter_map(|(_, life)| life.by_position.last()).map(|(position, _)| *position).max().unwrap_or(0)
-    }
-
-    fn lives_of(&self, site: &SiteName) -> impl Iterator<Item = (&(SiteName, Epoch), &Life)> {
-        self.stock.range((site.clone(), Epoch(0))..=(site.clone(), Epoch(u64::MAX)))
+        let lives = self.stock.lives_of(&to.site).filter(|(life, _)| life.epoch != to.epoch);
+        lives.map(|(_, life)| self.stock.head_of(life)).max().unwrap_or(0)
     }
 
     fn registers_after(&self, cursor: u64, ledger: &dyn Read) -> Result<Feed, LedgerError> {
@@ -202,33 +160,24 @@ fn number(bytes: &[u8]) -> u64 {
 }
 
 /// Merges the lives by position.
-fn stock_after<'a>(
-    lives: impl Iterator<Item = (&'a (SiteName, Epoch), &'a Life)>,
-    cursor: u64,
-    ledger: &dyn Read,
-) -> Result<Feed, LedgerError> {
+fn stock_after<'a>(stock: &'a Stock, lives: impl Iterator<Item = (&'a ReplicaId, u32)>, cursor: u64) -> Feed {
     let mut feed = Feed { prev: cursor, upto: cursor, ..Feed::default() };
-    let mut sources: Vec<(ReplicaId, Range<'a, (u64, u64)>)> = lives
-        .map(|((site, epoch), life)| {
-            let replica = ReplicaId { site: site.clone(), epoch: *epoch };
-            (replica, life.by_position.range((cursor.saturating_add(1), 0)..))
-        })
-        .collect();
-    let mut next: BinaryHeap<Reverse<(u64, u64, usize)>> = BinaryHeap::new();
-    for (n, (_, range)) in sources.iter_mut().enumerate() {
-        next.extend(range.next().map(|(position, gtin)| Reverse((*position, *gtin, n))));
+    let mut sources: Vec<_> = lives.map(|(replica, life)| (replica, stock.after(life, cursor).peekable())).collect();
+    let mut next: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::new();
+    for (n, (_, moves)) in sources.iter_mut().enumerate() {
+        next.extend(moves.peek().map(|(position, ..)| Reverse((*position, n))));
     }
-    while let Some(Reverse((position, gtin, n))) = next.pop() {
+    while let Some(Reverse((position, n))) = next.pop() {
         if feed.stock.len() >= ENTRIES_MAX && position > feed.upto {
             break;
         }
         feed.upto = position;
-        let (replica, range) = &mut sources[n];
-        next.extend(range.next().map(|(position, gtin)| Reverse((*position, *gtin, n))));
-        let Some(value) = ledger.get(COUNTER, &counter_key(gtin, replica))? else { continue };
-        let cell: CounterCell = decode(COUNTER, &value)?;
-        let (site, epoch) = (replica.site.to_string(), replica.epoch.0);
-        feed.stock.push(StockEntry { gtin, site, epoch, units: cell.units, seq: cell.seq });
+        let (replica, moves) = &mut sources[n];
+        if let Some((_, gtin, part)) = moves.next() {
+            let (site, epoch) = (replica.site.to_string(), replica.epoch.0);
+            feed.stock.push(StockEntry { gtin, site, epoch, units: part.units, seq: part.seq });
+        }
+        next.extend(moves.peek().map(|(position, ..)| Reverse((*position, n))));
     }
-    Ok(feed)
+    feed
 }

@@ -1,9 +1,10 @@
 //! The hub's core: what a gateway's message comes to. Pure: events in, one step out.
 //!
-//! `sync.rs` answers gateways, `lean.rs` makes chunks of lean batches again, `apply.rs` takes them, `aside.rs` what cannot be read
-//! of them, `merge.rs` decides registers, `conflicts.rs` brings back what lost, `present.rs` what a site says ahead of its journal, `check.rs` whether
-//! both hold the same, `rejoin.rs` is about earlier lives of a site's ledger, `feed.rs` tells the other sites, `forget.rs`
-//! ends what is deleted, `views.rs` tells HQ, `fold.rs` is what the journal means.
+//! `sync.rs` answers gateways, `speak.rs` tells them what a commit came to, `lean.rs` makes chunks of lean batches again,
+//! `apply.rs` takes them, `aside.rs` what cannot be read of them, `merge.rs` decides registers, `conflicts.rs` brings back
+//! what lost, `present.rs` what a site says ahead of its journal, `check.rs` whether both hold the same, `rejoin.rs` is about
+//! earlier lives of a site's ledger, `feed.rs` tells the other sites, `stock.rs` holds every site's stock in memory,
+//! `forget.rs` ends what is deleted, `views.rs` tells HQ, `fold.rs` is what the journal means.
 
 mod apply;
 mod aside;
@@ -17,6 +18,8 @@ mod merge;
 mod present;
 mod rejoin;
 mod session;
+mod speak;
+mod stock;
 mod sync;
 mod tables;
 #[cfg(test)]
@@ -46,7 +49,7 @@ use self::forget::Forgetting;
 pub use self::rejoin::Question;
 use self::session::Session;
 use self::tables::{CONFLICT, HUB, HUB_INCARNATION, LOST, RESTORED, SITE, decode, site_of_lost};
-use self::views::{SiteView, StockView};
+use self::views::SiteView;
 use crate::exactly_once;
 use crate::front::{Inbound, Verdict};
 use crate::ledger::{Core, LedgerError, Now, Placed, Put, Read, Step};
@@ -145,7 +148,6 @@ pub struct Hub {
     forgetting: Forgetting,
     /// Registers that the message at hand has merged; the ledger shows them after its step.
     unfolded: HashMap<String, Register>,
-    stock: StockView,
     conflicts: VecDeque<Seq>,
     /// Sums over the registers, and the feed's head when they were made.
     register_sums: Option<(u64, Sums)>,
@@ -170,7 +172,6 @@ impl Hub {
             feed: FeedIndex::default(),
             forgetting: Forgetting::every(FORGET_EVERY),
             unfolded: HashMap::new(),
-            stock: StockView::default(),
             conflicts: Default::default(),
             register_sums: None,
             quota: RejectQuota::default(),
@@ -331,7 +332,7 @@ impl Core for Hub {
             self.conflicts.extend(tables::seq_of(key));
             ControlFlow::Continue(())
         })?;
-        step.then = views::all_stock(ledger)?;
+        step.then = self.feed.stock.all().collect();
         step.then.extend(alerts);
         step.then.extend(conflicts::all(ledger)?);
         step.then.extend(self.sites.iter().map(|(site, view)| Effect::restore(views::site_status(site, view))));
@@ -341,7 +342,7 @@ impl Core for Hub {
 
     fn committed(&mut self, now: &Now, ledger: &dyn Read) -> Result<Vec<Effect>, LedgerError> {
         let mut effects = self.speak_to_sites(now, ledger)?;
-        effects.extend(self.stock.changed(now.mono_ms, ledger)?);
+        effects.extend(self.feed.stock.changed(now.mono_ms));
         Ok(effects)
     }
 

@@ -4,12 +4,15 @@ use std::ops::ControlFlow;
 
 use prost::Message;
 use proto::id::{ReplicaId, Seq, SiteName};
+use proto::present::unpacked;
 use proto::wire::record::Of;
 use proto::wire::{CounterCell, Loss, LossClass, LostCell, Present, PresentCell, SetAsideCell, SitePresent};
 
 use super::check::Verify;
 use super::merge::{self, SiteWrite};
-use super::tables::{ASIDE, COUNTER, LOST, PRESENT, counter_key, decode, replica_key};
+use super::tables::{
+    ASIDE, COUNTER, COUNTER_BEFORE, LOST, PRESENT, counter_key, counter_key_before, decode, replica_key,
+};
 use super::{Effect, Hub, views};
 use crate::ledger::{LedgerError, Now, Read, Step};
 
@@ -18,7 +21,11 @@ const PART_BYTES_MAX: usize = 64 << 10;
 
 /// One replica's component of an item, as the hub holds it.
 pub(super) fn held(gtin: u64, replica: &ReplicaId, ledger: &dyn Read) -> Result<Option<CounterCell>, LedgerError> {
-    ledger.get(COUNTER, &counter_key(gtin, replica))?.map(|value| decode(COUNTER, &value)).transpose()
+    let cell = match ledger.get(COUNTER, &counter_key(gtin, replica))? {
+        None => ledger.get(COUNTER_BEFORE, &counter_key_before(gtin, replica))?,
+        found => found,
+    };
+    cell.map(|value| decode(COUNTER, &value)).transpose()
 }
 
 /// What a replica said ahead of its journal so far.
@@ -78,23 +85,25 @@ impl Hub {
     pub(super) fn present(
         &mut self,
         site: &SiteName,
-        present: &Present,
+        present: Present,
         now: &Now,
         ledger: &dyn Read,
     ) -> Result<Step<Effect>, LedgerError> {
         let mut step = Step::nothing();
         let Some(session) = self.sessions.get_mut(site) else { return Ok(step) };
-        if present.encoded_len() > PART_BYTES_MAX {
+        let Some(present) = unpacked(present, PART_BYTES_MAX).filter(|part| part.encoded_len() <= PART_BYTES_MAX)
+        else {
             self.tally.undecodable += 1;
             return Ok(step);
-        }
+        };
+        session.present_goes_on(now.mono_ms);
         let replica = session.replica(site);
         // What is asked for again is not known, however far the journal is.
         let known = match session.tell_since {
             Some(Seq(since)) => since,
             None => session.watermark.seq.0.max(session.present.complete),
         };
-        let whole = session.parts.take(present) && present.since <= known;
+        let whole = session.parts.take(&present) && present.since <= known;
         // Only what begins at the beginning names every item, and only if it was heard from its first part on.
         if let Some(verify) = session.verify.as_mut().filter(|_| present.part == 0) {
             verify.begin(present.since == 0);
@@ -112,18 +121,22 @@ impl Hub {
         if whole {
             session.present.complete = session.present.complete.max(present.as_of);
         }
-        let mut totals = Vec::new();
+        let (mut totals, in_memory) = (Vec::new(), self.feed.stock.of(&replica));
         for total in &present.totals {
-            let held = held(total.gtin, &replica, ledger)?;
+            let mut held = in_memory(total.gtin).map(|part| (part.units, part.seq));
             if let Some(verify) = &mut verify {
-                verify.compare(total, held.as_ref(), session.watermark.seq);
+                // What is on disk counts.
+                let cell = self::held(total.gtin, &replica, ledger)?;
+                verify.compare(total, cell.as_ref(), session.watermark.seq);
+                held = cell.map(|cell| (cell.units, cell.seq));
             }
             // The same seq with other units is a fault of ours: the owner is right.
-            if held.is_none_or(|held| held.seq < total.seq || (held.seq == total.seq && held.units != total.units)) {
+            if held.is_none_or(|(units, seq)| seq < total.seq || (seq == total.seq && units != total.units)) {
                 session.present.newest = session.present.newest.max(total.seq);
                 totals.push(*total);
             }
         }
+        drop(in_memory);
         session.owes_applied = true;
         let after = session.present;
         if compared {
@@ -149,10 +162,8 @@ impl Hub {
             return Ok(step);
         }
         let position = step.next_seq(ledger);
-        for total in &totals {
-            self.stock.touched(total.gtin);
-            self.feed.moved(&replica, total.gtin, position.0);
-        }
+        let moved = totals.iter().map(|total| (total.gtin, total.units, total.seq));
+        self.feed.stock.moved(&replica, position.0, moved);
         let record = SitePresent {
             site: site.to_string(),
             epoch: replica.epoch.0,

@@ -15,6 +15,11 @@ use super::present::Parts;
 const WINDOW_RECORDS: u64 = 20_000;
 const WINDOW_RECORDS_ALL: u64 = 400_000;
 const WINDOW_RECORDS_LEAST: u64 = 2_048;
+/// What a site that is far behind may send of its journal while the present of one that came back is awaited: HQ sees
+/// every site as it is before it sees what led there. A chunk always goes, so nobody who keeps us waiting holds up others.
+const WINDOW_RECORDS_MEANWHILE: u64 = 128;
+/// A present that does not come, or of which nothing more comes, is awaited for this long.
+const PRESENT_WAIT_MS: u64 = 5_000;
 /// Applied is said again after this long, so that nothing waits for a message that may have been lost.
 const REPEAT_MS: u64 = 5_000;
 /// What follows every site's stock looks at every site, so it is told less often.
@@ -37,6 +42,8 @@ pub(super) struct Session {
     /// What was said ahead of the journal.
     pub(super) present: PresentCell,
     pub(super) parts: Parts,
+    /// The present is awaited up to this seq, until this moment.
+    awaited: Option<(u64, u64)>,
     /// The latest values are to be said again, of what changed after this.
     pub(super) tell_since: Option<Seq>,
     /// A comparison key by key is under way.
@@ -67,6 +74,7 @@ impl Session {
             stale_to: Seq::ZERO,
             present: PresentCell::default(),
             parts: Parts::default(),
+            awaited: None,
             tell_since: None,
             verify: None,
             differed_ms: None,
@@ -89,9 +97,31 @@ impl Session {
         self.watermark.seq.0.saturating_add(window)
     }
 
-    /// So many sites are behind.
-    pub(super) fn share_window(&mut self, behind: u64) {
-        self.window = (WINDOW_RECORDS_ALL / behind.max(1)).clamp(WINDOW_RECORDS_LEAST, WINDOW_RECORDS);
+    /// So many sites are far behind, perhaps this one too, and of some the present is awaited.
+    pub(super) fn share_window(&mut self, behind: u64, far_behind: bool, awaited: bool) {
+        let before = self.window;
+        self.window = match awaited && far_behind {
+            true => WINDOW_RECORDS_MEANWHILE,
+            false => (WINDOW_RECORDS_ALL / behind.max(1)).clamp(WINDOW_RECORDS_LEAST, WINDOW_RECORDS),
+        };
+        // One that stands still for want of leave must hear of it.
+        self.owes_applied |= self.window / 2 > before;
+    }
+
+    /// A gateway that is far behind says the present first: up to here at least.
+    pub(super) fn await_present(&mut self, journal_to: u64, now_ms: u64) {
+        self.awaited = Some((journal_to, now_ms + PRESENT_WAIT_MS));
+    }
+
+    /// A part of it came.
+    pub(super) fn present_goes_on(&mut self, now_ms: u64) {
+        self.awaited = self.awaited.map(|(journal_to, _)| (journal_to, now_ms + PRESENT_WAIT_MS));
+    }
+
+    pub(super) fn awaits_present(&mut self, now_ms: u64) -> bool {
+        let known = self.present.complete.max(self.watermark.seq.0);
+        self.awaited = self.awaited.filter(|(journal_to, until_ms)| known < *journal_to && now_ms < *until_ms);
+        self.awaited.is_some()
     }
 
     /// Something beyond the watermark came: ask for what is missing, once per watermark.

@@ -15,7 +15,6 @@ use super::aside::{ASIDE_BYTES_MAX, Fault};
 use super::feed::Stream;
 use super::session::{Followed, Session};
 use super::tables::{EPOCH, WATERMARK, decode, replica_key};
-use super::views::SiteView;
 use super::{Effect, Hub, present, rejoin, views};
 use crate::front::{Denial, InboundPublish, Outcome, Verdict};
 use crate::ledger::{Draft, LedgerError, Now, Read, Step};
@@ -86,7 +85,7 @@ impl Hub {
                 Ok(quiet())
             }
             UpOf::Present(present) => {
-                let step = self.present(&site, &present, now, ledger)?;
+                let step = self.present(&site, present, now, ledger)?;
                 Ok(Step { verdict: quiet().verdict, ..step })
             }
             UpOf::Check(check) => {
@@ -164,8 +163,15 @@ impl Hub {
         let mut session = Session::new(nonce, epoch, held, streams, now.mono_ms);
         session.present = said;
         session.tell_since = present::untold(&session.replica(site), &session.present, ledger)?;
-        session.share_window(self.behind());
+        let known = session.present.complete.max(held.seq.0);
+        if hello.protocol > 1 && views::is_far(hello.journal_to.saturating_sub(known)) {
+            session.await_present(hello.journal_to, now.mono_ms);
+        }
         self.begin_settling(site, &mut session, hello, &mut step);
+        let far_behind = views::is_far(hello.journal_to.saturating_sub(held.seq.0));
+        let (behind, awaited) = self.behind(now);
+        let awaited = awaited || session.awaits_present(now.mono_ms);
+        session.share_window(behind, far_behind, awaited);
         let welcome = DownOf::Welcome(Welcome {
             protocol: hello.protocol.min(PROTOCOL),
             applied_seq: held.seq.0,
@@ -173,6 +179,7 @@ impl Hub {
             send_up_to: session.send_up_to(),
             hub_ms: now.wall.0,
             present: session.present.complete,
+            reads_packed_present: true,
         });
         let down = Down { session: nonce, incarnation: self.incarnation, of: Some(welcome) };
         step.then.push(Effect::down(site, &down));
@@ -268,48 +275,6 @@ impl Hub {
         }
         let turned = DownOf::Turned(Turned { code: code.into(), advice });
         Effect::down(site, &Down { session: nonce, incarnation: self.incarnation, of: Some(turned) })
-    }
-
-    /// After a commit: watermarks that moved, and the next part of the feed.
-    pub(super) fn speak_to_sites(&mut self, now: &Now, ledger: &dyn Read) -> Result<Vec<Effect>, LedgerError> {
-        let mut effects = Vec::new();
-        let behind = self.behind();
-        for (site, session) in &mut self.sessions {
-            session.share_window(behind);
-            if session.applied_due(now.mono_ms) {
-                let down = session.say_applied(self.incarnation, now.wall.0, now.mono_ms);
-                effects.push(Effect::down(site, &down));
-            }
-            let (nonce, replica) = (session.nonce, session.replica(site));
-            for followed in &mut session.streams {
-                if followed.stream == Stream::Registers
-                    && let Some(snapshot) = &mut session.snapshot
-                {
-                    let part = snapshot.next(followed.cursor, now.mono_ms, ledger)?.map(DownOf::Feed);
-                    let down = part.map(|of| Down { session: nonce, incarnation: self.incarnation, of: Some(of) });
-                    effects.extend(down.map(|down| Effect::down(site, &down)));
-                    continue;
-                }
-                let head = self.feed.head(&followed.stream);
-                if !followed.due(head, now.mono_ms) {
-                    continue;
-                }
-                let Some(feed) = self.feed.after(&followed.stream, &replica, followed.cursor, ledger)? else {
-                    followed.nothing_until(head);
-                    continue;
-                };
-                followed.sent(feed.upto, now.mono_ms);
-                let of = Some(DownOf::Feed(feed));
-                effects.push(Effect::down(site, &Down { session: nonce, incarnation: self.incarnation, of }));
-            }
-        }
-        Ok(effects)
-    }
-
-    /// How many sites have much to send.
-    fn behind(&self) -> u64 {
-        let behind = |site: &SiteName| self.sites.get(site).is_some_and(SiteView::far_behind);
-        self.sessions.keys().filter(|site| behind(site)).count() as u64
     }
 
     fn refuse(&mut self, publish: &InboundPublish, why: Denial, now: &Now) -> Step<Effect> {

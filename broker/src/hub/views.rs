@@ -1,22 +1,23 @@
 //! What HQ sees: retained JSON on `hq/…`, told once per commit however often a value changed.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::ControlFlow;
+use std::collections::BTreeMap;
 
 use proto::gtin::Gtin;
 use proto::id::{SiteName, Units};
 use proto::topic::Outbound;
-use proto::wire::{Beat, CounterCell, Loss, LossClass, Refusal};
+use proto::wire::{Beat, Loss, LossClass, Refusal};
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::Effect;
 use super::aside::Aside;
 use super::check::Checked;
-use super::tables::{COUNTER, counter_of, decode};
-use crate::ledger::{LedgerError, Read};
 
 /// Behind by more than this, a site takes part in sharing what may be sent at once.
 const FAR_RECORDS: u64 = 2_048;
+
+pub(super) fn is_far(records_behind: u64) -> bool {
+    records_behind > FAR_RECORDS
+}
 
 /// What is known of a site besides its journal.
 #[derive(Debug, Clone, Default)]
@@ -78,7 +79,7 @@ impl std::fmt::Display for Losses {
 impl SiteView {
     /// More than a few messages behind.
     pub(super) fn far_behind(&self) -> bool {
-        self.online && self.backlog_records() > FAR_RECORDS
+        self.online && is_far(self.backlog_records())
     }
 
     /// By what the site said it has, or by its last beat if that is more recent than what is applied.
@@ -119,72 +120,19 @@ pub(super) fn site_status(site: &SiteName, view: &SiteView) -> (String, bytes::B
     (Outbound::HqSite(site).to_string(), view.json(site).to_string().into())
 }
 
-/// An item's stock is the sum over all sites. After so many cells were looked through, one millisecond passes before it
-/// is told again: with many sites at work telling takes a share of the time, not all of it, and a lone change never waits.
-const CELLS_PER_MS: u64 = 250;
-
-/// Items whose stock changed since it was last told.
-#[derive(Debug, Default)]
-pub(super) struct StockView {
-    to_tell: BTreeSet<Gtin>,
-    again_ms: u64,
-}
-
-impl StockView {
-    pub(super) fn touched(&mut self, gtin: u64) {
-        // A number that is no GTIN cannot have passed a gateway's decoder; it has no topic.
-        self.to_tell.extend(Gtin::from_number(gtin));
-    }
-
-    pub(super) fn changed(&mut self, now_ms: u64, ledger: &dyn Read) -> Result<Vec<Effect>, LedgerError> {
-        let (mut effects, mut cells) = (Vec::new(), 0);
-        if now_ms < self.again_ms {
-            return Ok(effects);
-        }
-        for gtin in std::mem::take(&mut self.to_tell) {
-            let mut sites = BTreeMap::new();
-            gather(ledger, &gtin.number().to_be_bytes(), &mut |_, site, units| {
-                cells += 1;
-                *sites.entry(site).or_default() += units;
-            })?;
-            effects.push(Effect::tell(stock(gtin, &sites)));
-        }
-        self.again_ms = now_ms + cells / CELLS_PER_MS;
-        Ok(effects)
-    }
-}
-
-/// Every item's stock, for a start.
-pub(super) fn all_stock(ledger: &dyn Read) -> Result<Vec<Effect>, LedgerError> {
-    let mut items: BTreeMap<Gtin, BTreeMap<SiteName, Units>> = BTreeMap::new();
-    gather(ledger, &[], &mut |gtin, site, units| {
-        *items.entry(gtin).or_default().entry(site).or_default() += units;
-    })?;
-    Ok(items.iter().map(|(gtin, sites)| Effect::restore(stock(*gtin, sites))).collect())
-}
-
-fn gather(ledger: &dyn Read, prefix: &[u8], each: &mut dyn FnMut(Gtin, SiteName, Units)) -> Result<(), LedgerError> {
-    let mut damaged = None;
-    ledger.scan_prefix(COUNTER, prefix, &mut |key, value| match decode::<CounterCell>(COUNTER, value) {
-        Ok(cell) => {
-            if let Some((gtin, site)) = counter_of(key) {
-                each(gtin, site, Units(cell.units));
-            }
-            ControlFlow::Continue(())
-        }
-        Err(error) => {
-            damaged = Some(error);
-            ControlFlow::Break(())
-        }
-    })?;
-    damaged.map_or(Ok(()), Err)
-}
-
 /// `{"gtin":"04006381333931","on_hand":22,"sites":{"harbour":22}}`
-fn stock(gtin: Gtin, sites: &BTreeMap<SiteName, Units>) -> (String, bytes::Bytes) {
-    let total: Units = sites.values().copied().sum();
-    let body = json!({ "gtin": gtin, "on_hand": total, "sites": sites });
-    (Outbound::HqStock(gtin).to_string(), body.to_string().into())
+pub(super) fn stock(gtin: Gtin, sites: &BTreeMap<&str, Units>) -> (String, bytes::Bytes) {
+    let told = Told { gtin, on_hand: sites.values().copied().sum(), sites };
+    // Names and numbers always have a text. It is kept for as long as the item is: no room for more than that.
+    let body = serde_json::to_vec(&told).unwrap_or_default().into_boxed_slice();
+    (Outbound::HqStock(gtin).to_string(), body.into())
+}
+
+#[derive(Serialize)]
+struct Told<'a> {
+    gtin: Gtin,
+    on_hand: Units,
+    sites: &'a BTreeMap<&'a str, Units>,
 }
 
 /// The newest refusal of a site, with counts.

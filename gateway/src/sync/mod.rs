@@ -106,6 +106,8 @@ pub struct Session {
     bridge: Option<Position>,
     ahead: send::Ahead,
     outbox: VecDeque<Present>,
+    /// The hub reads packed parts of it.
+    packs_present: bool,
     /// The hub cannot read what comes next in company: one chunk a message, not packed.
     one_by_one: bool,
     progress_ms: u64,
@@ -128,6 +130,7 @@ impl Session {
             bridge: None,
             ahead: send::Ahead::default(),
             outbox: VecDeque::new(),
+            packs_present: false,
             one_by_one: false,
             progress_ms: now_ms,
             heard_ms: now_ms,
@@ -251,6 +254,7 @@ impl Session {
         self.send_up_to = Seq(welcome.send_up_to);
         self.progress_ms = now_ms;
         self.outbox.clear();
+        self.packs_present = welcome.reads_packed_present;
         self.ahead = send::Ahead::from(welcome.present);
         Ok(Heard::Said(FromHub::Applied { position, hub_ms: welcome.hub_ms }))
     }

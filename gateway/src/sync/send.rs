@@ -5,7 +5,7 @@ use proto::chunk::{Head, Position, Sealer};
 use proto::id::Seq;
 use proto::wire::up::Of as UpOf;
 use proto::wire::{Batch, Body, Chunks, LossClass, Present, Up};
-use proto::{lean, loss};
+use proto::{lean, loss, present};
 
 use super::{Chain, Session};
 
@@ -97,6 +97,7 @@ impl Session {
         }
         if let Some(part) = self.outbox.pop_front() {
             self.in_flight += 1;
+            let part = if self.packs_present { present::packed(part) } else { part };
             return Ok(Some(self.wrap(UpOf::Present(part))));
         }
         // The present is worth waiting for.

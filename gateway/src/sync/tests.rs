@@ -49,6 +49,7 @@ fn welcome(position: Position) -> Down {
         send_up_to: 8,
         hub_ms: 5,
         present: 0,
+        reads_packed_present: false,
     });
     Down { session: 77, incarnation: 3, of: Some(of) }
 }
@@ -185,4 +186,26 @@ fn the_first_hello_names_every_stream_also_before_the_core_said_a_word() {
     let Some(UpOf::Hello(hello)) = hello.of else { panic!("{hello:?}") };
     let named: Vec<_> = hello.streams.iter().map(|cursor| (cursor.stream.as_str(), cursor.position)).collect();
     assert_eq!(named, [("own", 0), ("site/hill", 0)]);
+}
+
+#[test]
+fn the_present_is_packed_for_a_hub_that_reads_that() {
+    for reads in [true, false] {
+        let mut session = session();
+        let mut down = welcome(at(5));
+        let Some(DownOf::Welcome(welcome)) = &mut down.of else { panic!("{down:?}") };
+        (welcome.protocol, welcome.reads_packed_present) = (2, reads);
+        session.receive(down, &Fixed(vec![at(2), at(5), Position { seq: Seq(9_999), ..at(9) }]), 1).unwrap();
+        let chain = Fixed(vec![at(2), at(5), Position { seq: Seq(9_999), ..at(9) }]);
+        let ask = session.present_due(&chain, 2).expect("far behind");
+        let total = |n: u64| proto::wire::PresentTotal { gtin: n, units: 1, seq: n };
+        let part =
+            Present { as_of: ask.as_of.0, last: true, totals: (1..99).map(total).collect(), ..Present::default() };
+        session.ahead(vec![part.clone()], 98, 3);
+        let Some(Up { of: Some(UpOf::Present(said)), .. }) = session.next(&chain, 4).unwrap() else {
+            panic!("{session:?}")
+        };
+        assert_eq!(said == part, !reads);
+        assert_eq!(proto::present::unpacked(said, 32 << 10), Some(part));
+    }
 }

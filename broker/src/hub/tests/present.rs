@@ -317,3 +317,37 @@ async fn what_no_gateway_says_does_not_end_the_hub() {
     assert_eq!(hub.status().await["sites"]["hill"]["present_seq"], 0);
     drop(site);
 }
+
+#[tokio::test]
+async fn the_present_of_every_site_comes_before_the_journal_of_any() {
+    let hub = Running::open().await;
+    let may_send = |site: &str| hub.last_applied(site).send_up_to;
+    // These are far behind by what they say they have.
+    let first = Site::hello_2(&hub, "hill", 5, &[]).await;
+    let welcome = |site: &str| match hub.heard(site).into_iter().next() {
+        Some(DownOf::Welcome(welcome)) => welcome,
+        other => panic!("{other:?}"),
+    };
+    let meanwhile = welcome("hill").send_up_to;
+    assert!(welcome("hill").reads_packed_present);
+    let second = Site::hello_2(&hub, "quay", 6, &[]).await;
+    assert_eq!(welcome("quay").send_up_to, meanwhile);
+    first.present(&hub, 1 << 40, -8, vec![]).await;
+    hub.status().await;
+    assert_eq!((hub.last_applied("hill").present, may_send("hill")), (1 << 40, meanwhile), "quay's is awaited");
+    let part = proto::present::packed(Present {
+        as_of: 1 << 40,
+        last: true,
+        totals: (1..99).map(|n| PresentTotal { gtin: n * 8, units: -3, seq: n }).collect(),
+        ..Present::default()
+    });
+    assert!(!part.packed.is_empty());
+    hub.up(second.replica.site.as_str(), UpOf::Present(part)).await;
+    hub.status().await;
+    assert!(may_send("hill") > 10 * meanwhile && may_send("quay") > 10 * meanwhile, "all have been said");
+    assert_eq!(hub.last_applied("quay").present, 1 << 40);
+    let dir = hub.stop().await;
+    let records = Running::records(&dir).await;
+    let said = |of: &Of| matches!(of, Of::SitePresent(present) if present.site == "quay" && present.totals.len() == 98);
+    assert!(records.iter().any(said));
+}

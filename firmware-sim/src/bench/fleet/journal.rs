@@ -111,7 +111,7 @@ impl Journal {
             part: n as u32,
             last: n + 1 == count,
             totals: totals.iter().skip(n * PART_TOTALS).take(PART_TOTALS).copied().collect(),
-            writes: Vec::new(),
+            ..Present::default()
         };
         ((0..count).map(part).collect(), self.totals.len() as u64)
     }

@@ -14,7 +14,7 @@ use super::{Life, Oracle, Rep, rep};
 
 /// The hub's tables, by their numbers on disk.
 const WATERMARK: u8 = 2;
-const COUNTER: u8 = 3;
+const COUNTER: u8 = 17;
 const REGISTER: u8 = 4;
 
 /// What a hub holds of one life's journal.
@@ -142,7 +142,7 @@ impl HubModel {
         let due = self
             .counters
             .iter()
-            .map(|((gtin, of), cell)| ([&gtin.to_be_bytes()[..], &replica_key(of)].concat(), *cell));
+            .map(|((gtin, of), cell)| ([&replica_key(of)[..], &gtin.to_be_bytes()].concat(), *cell));
         assert_eq!(found, due.collect(), "the hub's counters");
         let mut registers = 0;
         for (key, value) in disk.table(REGISTER) {
