@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::Effect;
 use super::aside::Aside;
 use super::check::Checked;
+use super::security::SecurityCounts;
 use super::tables::{COUNTER, counter_of, decode};
 use crate::ledger::{LedgerError, Read};
 
@@ -34,6 +35,8 @@ pub(super) struct SiteView {
     pub(super) losses: Losses,
     pub(super) aside: Aside,
     pub(super) checked: Checked,
+    /// In the chunks applied since the hub started.
+    pub(super) security: SecurityCounts,
 }
 
 /// Records that are gone, by class.

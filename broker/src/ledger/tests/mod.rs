@@ -180,7 +180,7 @@ impl Running {
     }
 
     async fn publish(&self, topic: &str, payloads: &[String]) -> Vec<Verdict> {
-        let who = Arc::new(Identity { client: "c".into(), name: None });
+        let who = Arc::new(Identity { client: "c".into(), name: None, kind: None });
         let item = |payload: &String| {
             Inbound::Publish(InboundPublish {
                 who: who.clone(),
@@ -361,7 +361,7 @@ async fn a_commit_that_waits_takes_along_what_comes_meanwhile() {
     for n in 0..20 {
         let handle = ledger.handle.clone();
         all.spawn(async move {
-            let who = Arc::new(Identity { client: "c".into(), name: None });
+            let who = Arc::new(Identity { client: "c".into(), name: None, kind: None });
             let payload = Bytes::from(format!("w{n}"));
             let publish = InboundPublish {
                 who,
