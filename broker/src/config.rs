@@ -92,7 +92,8 @@ mod tests {
     #[test]
     fn passwords_are_no_longer_taken_from_here() {
         let read = |text: &str| Config::read(Settings::parse(text).unwrap(), &NodeFlags::default());
-        let faults = read("[[site]]\nname = \"hill\"\npassword = \"long enough\"\n[[monitor]]\nname = \"m\"\n").unwrap_err();
+        let faults =
+            read("[[site]]\nname = \"hill\"\npassword = \"long enough\"\n[[monitor]]\nname = \"m\"\n").unwrap_err();
         let shown = faults.to_string();
         assert!(shown.contains("2 faults") && shown.contains("site add") && shown.contains("account add"), "{shown}");
         assert!(!shown.contains("long enough"), "a password is not printed: {shown}");

@@ -139,8 +139,7 @@ async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()>
     let (writer, handle, reader) = Writer::open(options, Epoch(node::random()?), Gateway::new(config.rules()))?;
     let fork = fork::open(&config.data, &handle).await.map_err(|_| anyhow::anyhow!("the writer is gone"))?;
     let fork = fork.map(|fork| fork.reader);
-    let front =
-        FrontConfig { listen: config.listen.addr, tls: config.listen.tls.clone(), ..config.caps.front() };
+    let front = FrontConfig { listen: config.listen.addr, tls: config.listen.tls.clone(), ..config.caps.front() };
     let guard = Guard::open(&config.data, &SCHEME, config.policy.as_deref())?;
     if !config.listen.open && guard.book.now().is_empty() {
         tracing::warn!("no device can connect yet: `device add` lets them in");

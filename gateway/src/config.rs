@@ -118,7 +118,8 @@ impl Config {
         let caps = Caps::read(&mut settings, &default.caps);
         let device_rate = caps::rate(&mut settings, "device", default.device_rate);
         let policy = settings.parsed("policy", "the path of a policy file");
-        let anonymous = settings.parsed::<Anonymous>("anonymous", "\"none\" or \"scan\"").is_some_and(|Anonymous(may)| may);
+        let anonymous =
+            settings.parsed::<Anonymous>("anonymous", "\"none\" or \"scan\"").is_some_and(|Anonymous(may)| may);
         let requests = Limits {
             payload_bytes_max: (settings.number("payload_kib_max", 64, 1..=512) as usize) << 10,
             units_max: settings.number("units_max", 9_999, 1..=1_000_000) as i64,

@@ -97,15 +97,15 @@ impl Policy for StorePolicy {
 
 #[cfg(test)]
 mod tests {
-    use broker::identity::{Rights, SharedRights};
+    use broker::identity::Rights;
 
     use super::*;
 
     fn policy(rights: &str, anonymous: bool) -> StorePolicy {
         let dir = tempfile::tempdir().unwrap();
         let rights = Rights::parse(rights, "p", &SCHEME).unwrap();
-        let guard = Guard::open(dir.path(), &SCHEME, None).unwrap();
-        let guard = Arc::new(Guard { rights: SharedRights::new(rights), ..guard });
+        let guard = Arc::new(Guard::open(dir.path(), &SCHEME, None).unwrap());
+        guard.rights.replace(rights);
         let (caps, device_rate) = (Caps::of(1, 1, 1), Rate { messages: 1, bytes: 1 });
         StorePolicy { open: false, anonymous, guard, caps, device_rate }
     }

@@ -65,7 +65,8 @@ mod tests {
     #[test]
     fn one_address_leaves_room_for_others() {
         let arrivals = Arc::new(Arrivals::new(2));
-        let [here, beside, there] = ["2001:db8::1", "2001:db8::ffff:1", "2001:db8:0:1::1"].map(|ip| ip.parse().unwrap());
+        let [here, beside, there] =
+            ["2001:db8::1", "2001:db8::ffff:1", "2001:db8:0:1::1"].map(|ip| ip.parse().unwrap());
         let (one, two) = (arrivals.arrive(here), arrivals.arrive(beside));
         assert!(one.is_some() && two.is_some() && arrivals.arrive(here).is_none());
         assert!(arrivals.arrive(there).is_some());

@@ -256,7 +256,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
         let policy = &self.shared.policy;
         match self.claim.filters.keys().all(|filter| policy.may_subscribe(&self.who, filter)) {
             true => Ok(()),
-            false => Err(End::RightsGone),
+            false => {
+                // What waits to be written may be what it must not see.
+                self.out.clear();
+                Err(End::RightsGone)
+            }
         }
     }
 
@@ -344,7 +348,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
 
     /// Leaves behind what the client asked for: its session, its will, or nothing.
     async fn finish(self, end: End) {
-        let Connection { shared, mut claim, share, link, live, mail, mut will, mut expiry, exactly_once, stream, .. } = self;
+        let Connection {
+            shared, mut claim, share, link, live, mail, mut will, mut expiry, exactly_once, stream, ..
+        } = self;
         drop(stream);
         drop((share, link, live, mail));
         if let End::Disconnected { will: wanted, expiry_s } = end {

@@ -186,11 +186,8 @@ async fn admit<I: Intake>(
     let mut share = share.ok_or(Refused::FullName)?;
     let limits = Limits::new(&offer.connect, offer.properties.as_ref(), version, shared);
 
-    let mut claim = shared
-        .sessions
-        .claim(&who, !limits.expiry.is_zero(), config.takeover_timeout)
-        .await
-        .map_err(Refused::from)?;
+    let mut claim =
+        shared.sessions.claim(&who, !limits.expiry.is_zero(), config.takeover_timeout).await.map_err(Refused::from)?;
     if shared.changes.accounts() != accounts {
         // Perhaps it is this one whose right was taken away: it must prove it once more.
         return Err(Refused::Unavailable);
@@ -285,8 +282,9 @@ fn credentials<'a>(
     peer: SocketAddr,
     certificate: Option<&'a Certified>,
 ) -> Credentials<'a> {
-    let given =
-        |of: fn(&Login) -> &String| offer.login.as_ref().map(|login| of(login).as_str()).filter(|text| !text.is_empty());
+    let given = |of: fn(&Login) -> &String| {
+        offer.login.as_ref().map(|login| of(login).as_str()).filter(|text| !text.is_empty())
+    };
     let (username, password) = (given(|login| &login.username), given(|login| &login.password));
     Credentials { client, username, password, certificate, peer }
 }

@@ -58,19 +58,8 @@ impl<I: Intake> Front<I> {
         let stopping = watch::Sender::new(false);
         let rations = Arc::new(Rations::new(config.subscriptions_total_max, stats.clone()));
         let changes = Changes::default();
-        let shared = Shared {
-            config,
-            policy,
-            intake,
-            router,
-            sessions,
-            rations,
-            changes,
-            retained,
-            publisher,
-            stats,
-            stopping,
-        };
+        let shared =
+            Shared { config, policy, intake, router, sessions, rations, changes, retained, publisher, stats, stopping };
         Ok(Front { listener, shared: Arc::new(shared), feed })
     }
 

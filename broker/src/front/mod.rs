@@ -51,16 +51,16 @@ pub(crate) mod topic_rules;
 mod watchdog;
 mod wills;
 
+pub(crate) use arrivals::network_of;
 pub use certified::Certified;
 pub use config::FrontConfig;
 pub use disconnector::Disconnector;
 pub use intake::{
-    Admission, Admitting, Batch, Closed, Credentials, Denial, Identity, Inbound, InboundPublish, Intake, Outcome, Policy,
-    Refusal, Verdict,
+    Admission, Admitting, Batch, Closed, Credentials, Denial, Identity, Inbound, InboundPublish, Intake, Outcome,
+    Policy, Refusal, Verdict,
 };
 pub use listener::Front;
 pub use publisher::Publisher;
-pub(crate) use arrivals::network_of;
 pub use ration::{Allowance, Rate};
 pub use stats::{Counter, FrontStats};
 pub use tls::{Tls, TlsError};

@@ -140,7 +140,11 @@ struct Counted {
 impl AuditSender {
     pub fn tell(&self, event: SecurityEvent) {
         let mut inner = self.lock();
-        if event.by.is_empty() { inner.of_a_stranger(&event, Instant::now()) } else { inner.put(event.to_wire(1)) }
+        if event.by.is_empty() {
+            inner.of_a_stranger(&event, Instant::now())
+        } else {
+            inner.put(event.to_wire(1))
+        }
         drop(inner);
         self.0.filled.notify_one();
     }

@@ -9,7 +9,10 @@ use super::scheme::{Scheme, is_reserved};
 /// What is to become of an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    Add { kind: Kind, proof: Proof },
+    Add {
+        kind: Kind,
+        proof: Proof,
+    },
     /// Other credentials in the place of all that there were: who has a password or a key of before is nobody.
     Rotate(Proof),
     Disable,

@@ -101,7 +101,9 @@ struct ProofArgs {
 pub fn accounts(command: &Accounts, default: &Path, scheme: &'static Scheme) -> anyhow::Result<()> {
     let (name, common) = match command {
         Accounts::List(common) => return list(common, default),
-        Accounts::Add(AddArgs { name, common, .. }) | Accounts::Rotate(RotateArgs { name, common, .. }) => (name, common),
+        Accounts::Add(AddArgs { name, common, .. }) | Accounts::Rotate(RotateArgs { name, common, .. }) => {
+            (name, common)
+        }
         Accounts::Disable(args) | Accounts::Enable(args) | Accounts::Remove(args) => (&args.name, &args.common),
     };
     proto::id::check_name(name).with_context(|| format!("the name {name:?}"))?;
@@ -198,7 +200,10 @@ fn key_of(name: &str, file: &Path) -> anyhow::Result<Fingerprint> {
     let (_, certificate) = x509_parser::parse_x509_certificate(first).context("read the certificate")?;
     let said = certificate.subject().iter_common_name().next().and_then(|said| said.as_str().ok());
     if said != Some(name) {
-        bail!("the certificate is for {:?}, not for {name:?}: its common name must be the account's", said.unwrap_or(""));
+        bail!(
+            "the certificate is for {:?}, not for {name:?}: its common name must be the account's",
+            said.unwrap_or("")
+        );
     }
     Ok(Fingerprint::of_public_key(certificate.public_key().raw))
 }

@@ -64,10 +64,8 @@ impl Door {
     pub async fn recognise(&self, offered: &Credentials<'_>, anonymous: bool) -> Result<Admission, Refusal> {
         let admitted = match self.prove(offered, anonymous).await {
             Ok(None) => Ok(Admission::default()),
-            Ok(Some(account)) => check_client(&self.book.now(), offered.client, &account).map(|()| Admission {
-                name: Some(account.name.as_str().into()),
-                kind: Some(account.kind),
-            }),
+            Ok(Some(account)) => check_client(&self.book.now(), offered.client, &account)
+                .map(|()| Admission { name: Some(account.name.as_str().into()), kind: Some(account.kind) }),
             Err(no) => Err(no),
         };
         admitted.map_err(|No(refusal, why)| {
@@ -289,7 +287,8 @@ mod tests {
     #[tokio::test]
     async fn a_certificate_counts_by_its_key_and_for_its_own_name() {
         let door = door();
-        let shown = |name: &str, key| Certified { name: name.into(), key: Fingerprint([key; 32]), serial_hex: "01".into() };
+        let shown =
+            |name: &str, key| Certified { name: name.into(), key: Fingerprint([key; 32]), serial_hex: "01".into() };
         for (certified, client, username, let_in) in [
             (shown("hill", 7), "gateway:hill", None, true),
             (shown("hill", 7), "gateway:hill", Some("hill"), true),

@@ -83,13 +83,12 @@ mod tests {
     }
 
     fn filter() -> impl Strategy<Value = String> {
-        (proptest::collection::vec(level("a b +"), 0..4), any::<bool>())
-            .prop_map(|(mut levels, rest)| {
-                if rest || levels.is_empty() {
-                    levels.push("#".into());
-                }
-                levels.join("/")
-            })
+        (proptest::collection::vec(level("a b +"), 0..4), any::<bool>()).prop_map(|(mut levels, rest)| {
+            if rest || levels.is_empty() {
+                levels.push("#".into());
+            }
+            levels.join("/")
+        })
     }
 
     /// Every topic of up to five levels of three words, one of which no filter names.

@@ -26,7 +26,8 @@ impl Rights {
     /// All that is wrong with it.
     pub fn load(path: &Path, scheme: &Scheme) -> Result<Rights, Faults> {
         let unreadable = |why: String| {
-            let fault = Fault { key: path.display().to_string(), found: why, must_be: "a readable file of TOML".into() };
+            let fault =
+                Fault { key: path.display().to_string(), found: why, must_be: "a readable file of TOML".into() };
             Faults(vec![fault])
         };
         let bytes = std::fs::metadata(path).map_err(|e| unreadable(e.to_string()))?.len();
@@ -43,7 +44,8 @@ impl Rights {
     /// All that is wrong with it.
     pub fn parse(text: &str, file: &str, scheme: &Scheme) -> Result<Rights, Faults> {
         let mut reader = Reader { text, file, scheme, faults: Vec::new(), rights: Rights::default() };
-        let (table, broken) = DeTable::parse_recoverable(text);
+        let (table, mut broken) = DeTable::parse_recoverable(text);
+        broken.sort_by_key(|error| error.span().unwrap_or_default().start);
         for error in broken {
             let span = error.span().unwrap_or_default();
             reader.fault(span, "", error.message(), "TOML");
@@ -72,8 +74,9 @@ impl Reader<'_> {
     fn fault(&mut self, at: Range<usize>, place: &str, found: impl ToString, must_be: impl Into<String>) {
         let before = self.text.get(..at.start).unwrap_or(self.text);
         let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
-        let key = format!("{}:{line}: {place}", self.file);
-        self.faults.push(Fault { key: key.trim_end().to_owned(), found: found.to_string(), must_be: must_be.into() });
+        let place = if place.is_empty() { String::new() } else { format!(": {place}") };
+        let key = format!("{}:{line}{place}", self.file);
+        self.faults.push(Fault { key, found: found.to_string(), must_be: must_be.into() });
     }
 
     fn file(&mut self, table: &DeTable<'_>) {
@@ -144,7 +147,12 @@ impl Reader<'_> {
 
     fn list(&mut self, place: &str, value: &Spanned<DeValue<'_>>, may_publish: bool) -> Vec<String> {
         let Some(array) = value.get_ref().as_array().filter(|array| array.len() <= PATTERNS_MAX) else {
-            self.fault(value.span(), place, shown(value), format!("a list of at most {PATTERNS_MAX} topics or filters"));
+            self.fault(
+                value.span(),
+                place,
+                shown(value),
+                format!("a list of at most {PATTERNS_MAX} topics or filters"),
+            );
             return vec![];
         };
         let mut patterns = Vec::new();

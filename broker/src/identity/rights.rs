@@ -49,10 +49,10 @@ impl Rights {
 
     /// Of a filter: allowed if it asks for nothing that is not, denied if it asks for anything that is.
     pub fn subscribe(&self, name: &str, kind: Kind, filter: &str) -> Say {
-        let allowed = patterns(&self.allow, name, kind)
-            .any(|p| p.subscribe.iter().any(|pattern| within(filter, pattern, name)));
-        let denied = patterns(&self.deny, name, kind)
-            .any(|p| p.subscribe.iter().any(|pattern| overlap(filter, pattern, name)));
+        let allowed =
+            patterns(&self.allow, name, kind).any(|p| p.subscribe.iter().any(|pattern| within(filter, pattern, name)));
+        let denied =
+            patterns(&self.deny, name, kind).any(|p| p.subscribe.iter().any(|pattern| overlap(filter, pattern, name)));
         say(allowed, denied)
     }
 

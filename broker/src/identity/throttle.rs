@@ -97,6 +97,7 @@ mod tests {
             now += Duration::from_millis(10);
         }
         assert!((100..=125).contains(&guesses), "{guesses} guesses in five minutes");
+        throttle.failed(GUESSER, "pos-1", now);
         assert!(throttle.denies(GUESSER, "pos-2", now), "the address, whatever the name");
         assert!(!throttle.denies(HONEST, "pos-1", now), "the device itself is looked at");
         throttle.failed(HONEST, "pos-1", now);

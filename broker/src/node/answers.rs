@@ -164,7 +164,8 @@ impl<C: Core> Answers<C> {
             Some(OwnQuestion::Look(look)) => Err(Answer::Look(look)),
             None => {
                 let asked: String = words.join(" ").chars().take(60).collect();
-                let known = "status, rejects list N, rejects show SEQ, rejects retry SEQ [HEX], accounts, policy reload";
+                let known =
+                    "status, rejects list N, rejects show SEQ, rejects retry SEQ [HEX], accounts, policy reload";
                 let why = format!("unknown question {asked:?}; known: {known}, and what the commands ask");
                 Err(Answer::Now(error(why)))
             }

@@ -37,8 +37,8 @@ use bytes::Bytes;
 use proto::chunk::Position;
 use proto::clock::{Clock, Stamp};
 use proto::id::{DeviceName, Seq};
-use proto::wire::up::Of as UpOf;
 use proto::wire::record::Of;
+use proto::wire::up::Of as UpOf;
 use proto::wire::{Beat, CounterTotal, Event, Past, Present, Record, SecurityEvent};
 
 use self::check::CheckTimer;
