@@ -207,8 +207,8 @@ fn check_client(book: &Book, client: &str, account: &Account) -> Result<(), No> 
 /// Whose client id it is: that of the longest name that it is or that it begins with, up to a separator. So `pos-1` is
 /// `pos-1`'s and not `pos`'s, if there are both.
 fn owner<'a>(book: &'a Book, client: &str) -> Option<&'a Account> {
-    let ends = client.match_indices(SEPARATORS).map(|(at, _)| at).chain([client.len()]);
-    ends.filter_map(|end| book.get(&client[..end])).last()
+    let mut longest_first = std::iter::once(client.len()).chain(client.rmatch_indices(SEPARATORS).map(|(at, _)| at));
+    longest_first.find_map(|end| book.get(&client[..end]))
 }
 
 #[cfg(test)]
