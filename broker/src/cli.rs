@@ -18,13 +18,15 @@ use crate::face;
 use crate::front::{FrontConfig, Publisher};
 use crate::history::{self, HistoryArgs};
 use crate::hub::{Effect, Hub};
+use crate::identity::Guard;
+use crate::identity::commands::{self as identity, Accounts, Policy};
 use crate::ledger::{Limits, Options, Perform, Sabotage, Writer};
 use crate::node::commands::{self, NodeFlags, StatusArgs};
 use crate::node::doctor::{self, DoctorArgs};
 use crate::node::process::Node;
-use crate::node::settings::{Faults, Settings};
+use crate::node::settings::Settings;
 use crate::node::{self, rejects, show};
-use crate::policy::HubPolicy;
+use crate::policy::{HubPolicy, SCHEME};
 use crate::recall::Recalls;
 use crate::verify::{self, VerifyArgs};
 
@@ -63,6 +65,12 @@ enum Command {
     Restore(RestoreArgs),
     /// Look at the ledger of a stopped hub and say what is in it and what is wrong with it.
     Doctor(DoctorArgs),
+    /// Who may connect besides sites: monitors and integrators.
+    #[command(subcommand)]
+    Account(Accounts),
+    /// Rights beyond those that each kind of account has.
+    #[command(subcommand)]
+    Policy(Policy),
     /// Print the default configuration with a comment for each key.
     Config,
 }
@@ -83,6 +91,8 @@ pub fn main(args: Vec<OsString>, sabotage: Option<Sabotage>) -> ExitCode {
         Command::Backup(args) => backup::backup(&args, &Config::default().data),
         Command::Restore(args) => backup::restore(&args),
         Command::Doctor(args) => return node::doctor_exit(doctor::doctor(&args, |_| Value::Null)),
+        Command::Account(command) => identity::accounts(&command, &Config::default().data, &SCHEME),
+        Command::Policy(command) => identity::policy(&command, &Config::default().data, &SCHEME),
         Command::Config => {
             print!("{MANUAL}");
             Ok(())
@@ -93,14 +103,6 @@ pub fn main(args: Vec<OsString>, sabotage: Option<Sabotage>) -> ExitCode {
 
 fn run(flags: NodeFlags, sabotage: Option<Sabotage>) -> anyhow::Result<()> {
     let config = Settings::load(flags.config.as_deref()).and_then(|s| Config::read(s, &flags))?;
-    if !config.listen.open && config.sites.is_empty() && config.monitors.is_empty() {
-        let fault = node::settings::Fault {
-            key: "site".into(),
-            found: "(none)".into(),
-            must_be: "at least one [[site]] with its password, or --open on loopback: nobody could connect".into(),
-        };
-        return Err(Faults(vec![fault]).into());
-    }
     node::start_logging("info,rumqttd=warn,sled=warn");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
     runtime.block_on(serve(config, sabotage))
@@ -127,15 +129,26 @@ async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()>
     let front = FrontConfig {
         listen: config.listen.addr,
         tls: config.listen.tls.clone(),
-        connections_max: config.connections_max,
         retained_max: 2_000_000,
         retained_bytes_max: 512 << 20,
         publish_queue_max: 65_536,
-        ..FrontConfig::default()
+        ..config.caps.front()
+    };
+    let guard = Guard::open(&config.data, &SCHEME, config.policy.as_deref())?;
+    if !config.listen.open && guard.book.now().is_empty() {
+        tracing::warn!("nobody can connect yet: `site add` and `account add` let them in");
+    }
+    let guard = Arc::new(guard);
+    let policy = HubPolicy {
+        open: config.listen.open,
+        guard: guard.clone(),
+        caps: config.caps,
+        site_rate: config.site_rate,
+        account_rate: config.account_rate,
     };
     let dir = config.data.clone();
     let metrics = config.listen.metrics;
-    let node = Node::bind(writer, handle, reader, front, Arc::new(HubPolicy::new(config)), metrics).await?;
+    let node = Node::bind(writer, handle, reader, front, Arc::new(policy), guard, metrics).await?;
     let recalls = Recalls::start(node.reader(), node.publisher()).context("start a thread")?;
     let perform = perform(node.publisher(), recalls, dir.clone());
     node.run(&dir, perform, face::FACE, watch::Sender::new(false), stop).await

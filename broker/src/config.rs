@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::front::Rate;
 use crate::hub::FORGET_EVERY;
-use crate::node::accounts::password;
-use crate::node::accounts::{self, Accounts};
+use crate::node::caps::{self, Caps};
 use crate::node::commands::NodeFlags;
 use crate::node::listen::{self, Listen};
 use crate::node::settings::{Faults, Settings};
@@ -20,9 +20,11 @@ pub struct Config {
     pub disk_reserve_bytes: u64,
     pub commit_wait: Duration,
     pub forget_every: Duration,
-    pub connections_max: usize,
-    pub sites: Accounts,
-    pub monitors: Accounts,
+    pub caps: Caps,
+    pub site_rate: Rate,
+    pub account_rate: Rate,
+    /// Rights beyond those that each kind has.
+    pub policy: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -33,9 +35,11 @@ impl Default for Config {
             disk_reserve_bytes: 64 << 20,
             commit_wait: Duration::ZERO,
             forget_every: FORGET_EVERY,
-            connections_max: 2_000,
-            sites: Accounts::default(),
-            monitors: Accounts::default(),
+            caps: Caps::of(2_000, 1_024, 32),
+            // More than a site that catches up sends.
+            site_rate: Rate { messages: 20_000, bytes: 256 << 20 },
+            account_rate: Rate { messages: 1_000, bytes: 4 << 20 },
+            policy: None,
         }
     }
 }
@@ -49,40 +53,24 @@ impl Config {
         let disk_reserve_bytes = settings.number("disk_reserve_mib", 64, 1..=1 << 20) << 20;
         let commit_wait = Duration::from_millis(settings.number("commit_wait_ms", 0, 0..=1_000));
         let forget_every = Duration::from_secs(settings.number("forget_every_s", FORGET_EVERY.as_secs(), 1..=86_400));
-        let connections_max = settings.number("connections_max", 2_000, 1..=100_000) as usize;
-        let sites = account_list(&mut settings, "site");
-        let monitors = account_list(&mut settings, "monitor");
-        for name in sites.names().filter(|name| monitors.has(name)) {
-            settings.fault("monitor", name, "another name than a site's: rights go by the name");
-        }
+        let caps = Caps::read(&mut settings, &default.caps);
+        let site_rate = caps::rate(&mut settings, "site", default.site_rate);
+        let account_rate = caps::rate(&mut settings, "account", default.account_rate);
+        let policy = settings.parsed("policy", "the path of a policy file");
+        settings.moved("site", "`tillsync-broker site add`, or `account add NAME --kind site` for one with a password");
+        settings.moved("monitor", "`tillsync-broker account add NAME --kind monitor`");
         settings.finish(Some(Config {
             data,
             listen,
             disk_reserve_bytes,
             commit_wait,
             forget_every,
-            connections_max,
-            sites,
-            monitors,
+            caps,
+            site_rate,
+            account_rate,
+            policy,
         }))
     }
-}
-
-fn account_list(settings: &mut Settings, key: &str) -> Accounts {
-    let rows = settings.tables(key, |row| {
-        let name = row.parsed::<proto::id::SiteName>("name", "1 to 64 of A-Z a-z 0-9 _ : -");
-        if name.is_none() {
-            row.fault("name", "(missing or wrong)", "the name that is given at login");
-        }
-        Some((name?, password(row, true)?))
-    });
-    let mut accounts = accounts::Accounts::default();
-    for (name, password) in rows {
-        if !accounts.add(name.as_str(), password) {
-            settings.fault(key, &name, "listed once");
-        }
-    }
-    accounts
 }
 
 #[cfg(test)]
@@ -99,6 +87,16 @@ mod tests {
             let config = Config::read(Settings::parse(text).unwrap(), &NodeFlags::default()).unwrap();
             assert_eq!(config, Config::default());
         }
+    }
+
+    #[test]
+    fn passwords_are_no_longer_taken_from_here() {
+        let read = |text: &str| Config::read(Settings::parse(text).unwrap(), &NodeFlags::default());
+        let faults =
+            read("[[site]]\nname = \"hill\"\npassword = \"long enough\"\n[[monitor]]\nname = \"m\"\n").unwrap_err();
+        let shown = faults.to_string();
+        assert!(shown.contains("2 faults") && shown.contains("site add") && shown.contains("account add"), "{shown}");
+        assert!(!shown.contains("long enough"), "a password is not printed: {shown}");
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub(crate) const FACE: Face<Hub> = Face {
         Some(if writes { OwnQuestion::Write(input) } else { OwnQuestion::Ask(input) })
     },
     again: None,
+    audit: Input::Audit,
 };
 
 fn metrics(status: &Value, out: &mut Exposition) {

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use broker::front::{FrontConfig, Publisher};
+use broker::identity::Guard;
+use broker::identity::commands::{self as identity, Accounts, Policy};
 use broker::ledger::{Options, Perform, Sabotage, Writer};
 use broker::node::commands::{self, NodeFlags, StatusArgs};
 use broker::node::doctor::{self, DoctorArgs};
@@ -21,7 +23,7 @@ use crate::config::{Config, Flags, MANUAL};
 use crate::core::{Effect, Gateway};
 use crate::face;
 use crate::fork::{self, Ask};
-use crate::policy::StorePolicy;
+use crate::policy::{SCHEME, StorePolicy};
 use crate::privacy::{self, Keys};
 use crate::rejoin::{self, RejoinArgs};
 use crate::uplink::{Command as ToHub, Uplink};
@@ -60,6 +62,12 @@ enum Command {
     /// Show, change and share the key under which people have pseudonyms outside the store.
     #[command(subcommand)]
     Privacy(privacy::Command),
+    /// Which devices may connect, and with what.
+    #[command(subcommand)]
+    Device(Accounts),
+    /// Rights beyond those that each kind of device has.
+    #[command(subcommand)]
+    Policy(Policy),
     /// Print the default configuration with a comment for each key.
     Config,
 }
@@ -98,6 +106,8 @@ pub fn main(args: Vec<OsString>, sabotage: Option<Sabotage>) -> ExitCode {
         Command::Doctor(args) => return node::doctor_exit(doctor::doctor(&args, crate::core::applied_on_disk)),
         Command::Rejoin(args) => rejoin::rejoin(&args),
         Command::Privacy(command) => privacy::run(command, &Config::default().data),
+        Command::Device(command) => identity::accounts(&command, &Config::default().data, &SCHEME),
+        Command::Policy(command) => identity::policy(&command, &Config::default().data, &SCHEME),
         Command::Config => {
             print!("{MANUAL}");
             Ok(())
@@ -109,10 +119,6 @@ pub fn main(args: Vec<OsString>, sabotage: Option<Sabotage>) -> ExitCode {
 fn run(args: RunArgs, sabotage: Option<Sabotage>) -> anyhow::Result<()> {
     let flags = Flags { site: args.site, hub: args.hub, node: args.node };
     let config = Settings::load(flags.node.config.as_deref()).and_then(|s| Config::read(s, &flags))?;
-    if !config.listen.open && config.devices.is_empty() {
-        let must_be = "at least one [[device]] with its password, or --open on loopback: nobody could connect";
-        return Err(missing("device", must_be).into());
-    }
     node::start_logging("info,rumqttd=warn,rumqttc=warn,sled=warn");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
     runtime.block_on(serve(config, sabotage))
@@ -139,14 +145,20 @@ async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()>
     let (writer, handle, reader) = Writer::open(options, Epoch(node::random()?), Gateway::new(config.rules(keys)))?;
     let fork = fork::open(&config.data, &handle).await.map_err(|_| anyhow::anyhow!("the writer is gone"))?;
     let fork = fork.map(|fork| fork.reader);
-    let front = FrontConfig {
-        listen: config.listen.addr,
-        tls: config.listen.tls.clone(),
-        connections_max: config.connections_max,
-        ..FrontConfig::default()
+    let front = FrontConfig { listen: config.listen.addr, tls: config.listen.tls.clone(), ..config.caps.front() };
+    let guard = Guard::open(&config.data, &SCHEME, config.policy.as_deref())?;
+    if !config.listen.open && guard.book.now().is_empty() {
+        tracing::warn!("no device can connect yet: `device add` lets them in");
+    }
+    let guard = Arc::new(guard);
+    let policy = StorePolicy {
+        open: config.listen.open,
+        anonymous: config.anonymous,
+        guard: guard.clone(),
+        caps: config.caps.clone(),
+        device_rate: config.device_rate,
     };
-    let policy = StorePolicy { open: config.listen.open, devices: config.devices.clone() };
-    let node = Node::bind(writer, handle, reader, front, Arc::new(policy), config.listen.metrics).await?;
+    let node = Node::bind(writer, handle, reader, front, Arc::new(policy), guard, config.listen.metrics).await?;
 
     let stopping = watch::Sender::new(false);
     let (to_hub, commands) = mpsc::channel(TO_HUB_MAX);

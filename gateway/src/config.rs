@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use broker::node::accounts::{Accounts, password};
+use broker::front::Rate;
+use broker::node::caps::{self, Caps};
 use broker::node::commands::NodeFlags;
 use broker::node::listen::{self, Listen};
 use broker::node::settings::{Fault, Faults, Settings};
@@ -34,9 +35,13 @@ pub struct Config {
     pub reconnect_max: Duration,
     pub limits: broker::ledger::Limits,
     pub commit_wait: Duration,
-    pub connections_max: usize,
+    pub caps: Caps,
+    pub device_rate: Rate,
+    /// Rights beyond those that each kind has.
+    pub policy: Option<PathBuf>,
+    /// Who shows nothing may scan.
+    pub anonymous: bool,
     pub requests: Limits,
-    pub devices: Accounts,
     pub modes: HashMap<DeviceName, ScanMode>,
     /// Streams of the hub's feed besides the registers.
     pub follow: Vec<String>,
@@ -71,9 +76,11 @@ impl Default for Config {
                 evict: true,
             },
             commit_wait: Duration::ZERO,
-            connections_max: 200,
+            caps: Caps::of(200, 128, 8),
+            device_rate: Rate { messages: 1_000, bytes: 4 << 20 },
+            policy: None,
+            anonymous: false,
             requests: Limits::default(),
-            devices: Accounts::default(),
             modes: HashMap::new(),
             follow: Vec::new(),
             personal_fields: privacy::FIELDS.into(),
@@ -118,13 +125,17 @@ impl Config {
         let Digits(personal_scans) =
             settings.parsed("personal_scans", "first digits of barcodes, with commas between them").unwrap_or_default();
         let commit_wait = Duration::from_millis(settings.number("commit_wait_ms", 0, 0..=1_000));
-        let connections_max = settings.number("connections_max", 200, 1..=100_000) as usize;
+        let caps = Caps::read(&mut settings, &default.caps);
+        let device_rate = caps::rate(&mut settings, "device", default.device_rate);
+        let policy = settings.parsed("policy", "the path of a policy file");
+        let anonymous =
+            settings.parsed::<Anonymous>("anonymous", "\"none\" or \"scan\"").is_some_and(|Anonymous(may)| may);
         let requests = Limits {
             payload_bytes_max: (settings.number("payload_kib_max", 64, 1..=512) as usize) << 10,
             units_max: settings.number("units_max", 9_999, 1..=1_000_000) as i64,
             lines_max: settings.number("lines_max", 100, 1..=100) as usize,
         };
-        let (devices, modes) = devices(&mut settings, listen.open);
+        let modes = modes(&mut settings);
         settings.finish(Some(Config {
             site,
             data,
@@ -135,9 +146,11 @@ impl Config {
             reconnect_max,
             limits,
             commit_wait,
-            connections_max,
+            caps,
+            device_rate,
+            policy,
+            anonymous,
             requests,
-            devices,
             modes,
             follow,
             personal_fields,
@@ -185,24 +198,38 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-fn devices(settings: &mut Settings, open: bool) -> (Accounts, HashMap<DeviceName, ScanMode>) {
+/// What plain barcodes of each device mean.
+fn modes(settings: &mut Settings) -> HashMap<DeviceName, ScanMode> {
     let rows = settings.tables("device", |row| {
         let name = row.parsed::<DeviceName>("name", "1 to 64 of A-Z a-z 0-9 _ : -");
         if name.is_none() {
             row.fault("name", "(missing or wrong)", "the device's name, as in dev/{name}/scan");
         }
         let mode = row.parsed::<ScanMode>("mode", "\"lookup\", \"receive\" or \"sell\"").unwrap_or_default();
-        let password = password(row, !open);
-        Some((name?, mode, password))
+        row.moved("password", "`tillsync-gateway device add NAME --kind pos`");
+        Some((name?, mode))
     });
-    let (mut accounts, mut modes) = (Accounts::default(), HashMap::new());
-    for (name, mode, password) in rows {
-        let fresh = password.is_none_or(|password| accounts.add(name.as_str(), password));
-        if modes.insert(name.clone(), mode).is_some() || !fresh {
+    let mut modes = HashMap::new();
+    for (name, mode) in rows {
+        if modes.insert(name.clone(), mode).is_some() {
             settings.fault("device", &name, "listed once");
         }
     }
-    (accounts, modes)
+    modes
+}
+
+/// Whether who shows nothing is let in.
+struct Anonymous(bool);
+
+impl std::str::FromStr for Anonymous {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Anonymous, Self::Err> {
+        match text {
+            "none" => Ok(Anonymous(false)),
+            "scan" => Ok(Anonymous(true)),
+            _ => Err("there is nothing else"),
+        }
+    }
 }
 
 /// Streams of the hub's feed.
@@ -266,10 +293,18 @@ mod tests {
     }
 
     #[test]
+    fn passwords_are_no_longer_taken_from_here() {
+        let text = "[[device]]\nname = \"pos-1\"\nmode = \"sell\"\npassword = \"long enough\"\n";
+        let faults = Config::read(Settings::parse(text).unwrap(), &Flags::default()).unwrap_err().to_string();
+        assert!(faults.contains("device[0].password") && faults.contains("device add"), "{faults}");
+        assert!(!faults.contains("long enough"), "a password is not printed: {faults}");
+    }
+
+    #[test]
     fn faults_are_told_together_in_the_operators_words() {
         let text = "site = \"süd\"\nhub = \"nowhere\"\nunits_max = 0\n[[device]]\nname = \"pos-1\"\nmode = \"count\"\n";
         let faults = Config::read(Settings::parse(text).unwrap(), &Flags::default()).unwrap_err().to_string();
-        for part in ["site = ", "hub = ", "units_max = 0", "device[0].mode", "device[0].password"] {
+        for part in ["site = ", "hub = ", "units_max = 0", "device[0].mode"] {
             assert!(faults.contains(part), "{part} is not in {faults}");
         }
     }

@@ -12,8 +12,14 @@ use crate::core::{Gateway, Input};
 /// Codes of refusals that have series of their own; ours are a few dozen.
 const CODES_MAX: usize = 100;
 
-pub(crate) const FACE: Face<Gateway> =
-    Face { status: Input::Status, complete, metrics, question: |_, _| None, again: Some(Input::Again) };
+pub(crate) const FACE: Face<Gateway> = Face {
+    status: Input::Status,
+    complete,
+    metrics,
+    question: |_, _| None,
+    again: Some(Input::Again),
+    audit: Input::Audit,
+};
 
 /// How old what waits for HQ is: the ledger has the stamp.
 fn complete(status: &mut Value, reader: &Reader) {

@@ -3,7 +3,9 @@
 use crate::wire::record::Of;
 use crate::wire::{self, LossClass};
 
-/// The class that an event is evicted with; `None` for what is never evicted: movements and register writes.
+/// The class that an event is evicted with; `None` for what is never evicted: movements, register writes, and what an
+/// operator did about who belongs. What a stranger caused goes with the scans: it must not crowd out sales, and whoever
+/// fills the journal to be rid of his traces must first fill it with scans.
 pub fn class_of(event: &wire::Event) -> Option<LossClass> {
     let mut class = LossClass::Activity;
     for record in &event.records {
@@ -11,6 +13,7 @@ pub fn class_of(event: &wire::Event) -> Option<LossClass> {
             Some(Of::Refusal(_)) => {}
             Some(Of::Note(note)) if note.kind != "feedback" => {}
             Some(Of::Note(_) | Of::Lookup(_)) => class = LossClass::Scans,
+            Some(Of::Security(event)) if event.by.is_empty() => class = LossClass::Scans,
             _ => return None,
         }
     }
@@ -48,5 +51,21 @@ pub fn lose(body: &mut wire::Body, class: LossClass, records: u64) {
         _ if records == 0 => {}
         Some(loss) => loss.records += records,
         None => body.losses.push(wire::Loss { class: class.into(), records }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Event, Record, SecurityEvent};
+
+    #[test]
+    fn what_a_stranger_causes_can_go_and_what_an_operator_did_cannot() {
+        let of = |by: &str| {
+            let security = SecurityEvent { by: by.into(), ..SecurityEvent::default() };
+            Event { records: vec![Record { of: Some(Of::Security(security)) }], ..Event::default() }
+        };
+        assert_eq!(class_of(&of("")), Some(LossClass::Scans));
+        assert_eq!(class_of(&of("root")), None);
     }
 }

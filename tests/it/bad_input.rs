@@ -1,7 +1,9 @@
 //! Bad input is answered with a code and a reason, kept with its bytes, counted, and never stops its connection.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
+use broker::identity::Kind;
 use proto::wire::Refusal;
 use proto::wire::record::Of;
 use serde_json::json;
@@ -13,12 +15,10 @@ use crate::harness::{GTIN, folder};
 
 /// How much of a refused payload is kept.
 const KEPT_BYTES: usize = 4096;
-const PASSWORDS: &str = r#"
-device = [
-    { name = "pos-1", password = "correct horse" },
-    { name = "pos-2", password = "battery staple" },
-]
-"#;
+fn tills(dir: &Path) -> Spec {
+    let spec = Spec::gateway(dir, "harbour", None).closed();
+    spec.account("pos-1", Kind::Pos, "correct horse").account("pos-2", Kind::Pos, "battery staple")
+}
 
 struct Case {
     topic: &'static [u8],
@@ -75,7 +75,7 @@ fn cases() -> Vec<Case> {
 #[tokio::test]
 async fn bad_input_is_answered_kept_counted_and_survived() {
     let dir = folder();
-    let mut gateway = Spec::gateway(dir.path(), "harbour", None).closed().config(PASSWORDS).start().await;
+    let mut gateway = tills(dir.path()).start().await;
     let mut pos = Link::connect(gateway.addr, "pos-1", true, Some("correct horse")).await;
     pos.subscribe("dev/pos-1/reply").await;
     let cases = cases();
@@ -139,7 +139,7 @@ async fn bad_input_is_answered_kept_counted_and_survived() {
 #[tokio::test]
 async fn strangers_are_turned_away() {
     let dir = folder();
-    let gateway = Spec::gateway(dir.path(), "harbour", None).closed().config(PASSWORDS).start().await;
+    let gateway = tills(dir.path()).start().await;
     // Client, password, and the codes that CONNACK may give.
     let strangers = [
         ("pos-1", Some("wrong horse"), &[4, 5][..]),

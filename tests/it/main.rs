@@ -9,6 +9,7 @@ mod command_line;
 mod conflicts;
 mod counts;
 mod demo;
+mod devices;
 mod doctor;
 mod elsewhere;
 mod faults;

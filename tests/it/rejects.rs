@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Output;
 
+use broker::identity::Kind;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
@@ -10,9 +11,10 @@ use crate::harness::mqtt::Link;
 use crate::harness::node::{BINARY, Spec, path};
 use crate::harness::{GTIN, folder, ledgers};
 
-const PASSWORDS: &str = r#"
-device = [{ name = "pos-1", password = "correct horse" }, { name = "pos-2", password = "battery staple" }]
-"#;
+fn tills(dir: &Path) -> Spec {
+    let spec = Spec::gateway(dir, "harbour", None).closed();
+    spec.account("pos-1", Kind::Pos, "correct horse").account("pos-2", Kind::Pos, "battery staple")
+}
 
 async fn rejects(dir: &Path, words: &[&str]) -> Output {
     let data = path(dir);
@@ -40,7 +42,7 @@ fn seq_of(list: &Value, code: &str) -> String {
 #[tokio::test]
 async fn a_refusal_is_found_corrected_and_handed_in_once() {
     let dir = folder();
-    let spec = || Spec::gateway(dir.path(), "harbour", None).closed().config(PASSWORDS);
+    let spec = || tills(dir.path());
     let mut gateway = spec().config("units_max = 10\n").start().await;
     let home = gateway.dir().to_owned();
     let mut pos = Link::connect(gateway.addr, "pos-1", true, Some("correct horse")).await;

@@ -1,6 +1,9 @@
 //! The sync protocol spoken by hand to a real hub: what is repeated, out of order, damaged, forked or foreign changes
 //! nothing.
 
+use std::path::Path;
+
+use broker::identity::Kind;
 use prost::Message;
 use proto::PROTOCOL;
 use proto::chunk::{Position, Sealer};
@@ -18,13 +21,11 @@ use crate::harness::mqtt::{Link, Monitor};
 use crate::harness::node::{BINARY, Spec, path};
 use crate::harness::{GTIN, folder, now_ms};
 
-const ACCOUNTS: &str = r#"
-site = [
-    { name = "hand", password = "correct horse" },
-    { name = "other", password = "battery staple" },
-]
-monitor = [{ name = "monitor", password = "staple battery" }]
-"#;
+fn hub(dir: &Path) -> Spec {
+    let spec = Spec::hub(dir).closed();
+    let spec = spec.account("hand", Kind::Site, "correct horse").account("other", Kind::Site, "battery staple");
+    spec.account("monitor", Kind::Monitor, "staple battery")
+}
 
 /// A journal that this test keeps as a gateway would.
 struct Journal {
@@ -158,7 +159,7 @@ fn batch(chunks: &[&[u8]]) -> UpOf {
 #[tokio::test]
 async fn repeats_gaps_damage_and_forks_change_nothing() {
     let dir = folder();
-    let mut hub = Spec::hub(dir.path()).closed().config(ACCOUNTS).start().await;
+    let mut hub = hub(dir.path()).start().await;
     let monitor = Link::connect(hub.addr, "monitor", true, Some("staple battery")).await;
     let mut hq = Monitor::watch(monitor, "hq/#").await;
     let mut link = Link::connect(hub.addr, "hand", true, Some("correct horse")).await;
@@ -249,7 +250,7 @@ async fn repeats_gaps_damage_and_forks_change_nothing() {
 #[tokio::test]
 async fn a_poison_chunk_does_not_stop_its_site() {
     let dir = folder();
-    let mut hub = Spec::hub(dir.path()).closed().config(ACCOUNTS).start().await;
+    let mut hub = hub(dir.path()).start().await;
     let monitor = Link::connect(hub.addr, "monitor", true, Some("staple battery")).await;
     let mut hq = Monitor::watch(monitor, "hq/#").await;
     let mut link = Link::connect(hub.addr, "hand", true, Some("correct horse")).await;

@@ -11,15 +11,19 @@ use crate::mailbox::MailLimits;
 pub struct FrontConfig {
     /// Where to listen. v3.1.1 and v5 clients share the port.
     pub listen: SocketAddr,
-    /// Without it connections are in the clear. The handshake must be done within `connect_timeout`.
+    /// Without it connections are in the clear.
     pub tls: Option<Tls>,
     /// Clients connected at once. The next one gets CONNACK "server unavailable" (v5: 0x97); a takeover always fits.
     pub connections_max: usize,
     /// Sockets beyond `connections_max` that may be between accept and CONNACK. More are closed at once, unread.
     pub handshakes_max: usize,
+    /// Of these, sockets of one address (IPv6: of one /64). More are closed at once, unread.
+    pub handshakes_per_peer: usize,
     /// Bytes of one MQTT packet, header included. A longer one closes the connection (v5: 0x95) before it is read.
     pub packet_bytes_max: usize,
-    /// From accept to a complete CONNECT. A slower client is closed without a word.
+    /// From accept to the end of the TLS handshake. A slower client is closed without a word.
+    pub handshake_timeout: Duration,
+    /// From accept, or the end of the TLS handshake, to a complete CONNECT. A slower client is closed without a word.
     pub connect_timeout: Duration,
     /// How long one write may make no progress to its end. A reader that stalls longer is closed; its will is published.
     pub write_timeout: Duration,
@@ -32,6 +36,8 @@ pub struct FrontConfig {
     pub keepalive_s_max: u16,
     /// Subscriptions of one client. Further filters are refused (0x80; v5: 0x97).
     pub subscriptions_max: usize,
+    /// Subscriptions of all clients that are connected. Further filters are refused (0x80; v5: 0x97).
+    pub subscriptions_total_max: usize,
     /// Distinct filters of all clients over the life of the router, which never frees one (6 KB each, and a log of
     /// up to four `segment_bytes`). New ones beyond it are refused (0x80; v5: 0x97).
     pub filters_max: usize,
@@ -70,13 +76,16 @@ impl Default for FrontConfig {
             tls: None,
             connections_max: 1024,
             handshakes_max: 128,
+            handshakes_per_peer: 1024,
             packet_bytes_max: 1024 * 1024,
+            handshake_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(20),
             takeover_timeout: Duration::from_secs(5),
             shutdown_timeout: Duration::from_secs(5),
             keepalive_s_max: 1200,
             subscriptions_max: 64,
+            subscriptions_total_max: 65_536,
             filters_max: 4096,
             segment_bytes: 256 * 1024,
             retained_max: 100_000,

@@ -11,7 +11,9 @@ use rumqttd::protocol::Packet;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
+use super::arrivals::Arrival;
 use super::attach::next_of;
+use super::certified::Certified;
 use super::codec::{Codec, Version};
 use super::deliver::Outbound;
 use super::encode;
@@ -21,6 +23,7 @@ use super::intake::{Identity, Inbound, Intake};
 use super::live::Member;
 use super::mail::{MailDrop, mail_of};
 use super::overflow::Overflow;
+use super::ration::Share;
 use super::refused::Refused;
 use super::router::Link;
 use super::sessions::{Claim, Kick, Kicked};
@@ -44,6 +47,12 @@ pub(super) struct Connection<S, I> {
     pub(super) codec: Codec,
     pub(super) who: Arc<Identity>,
     pub(super) claim: Claim,
+    /// Its part in what its identity may take.
+    pub(super) share: Share,
+    /// Over its rate: until then nothing is read of it.
+    pub(super) paused: Option<Instant>,
+    /// Which rights its subscriptions were looked at with.
+    rights: u64,
     /// Made with the first subscription of a clean session; others need none.
     pub(super) link: Option<Link>,
     /// The router died with a link of ours.
@@ -80,13 +89,20 @@ pub(super) struct Connection<S, I> {
     will: Option<Will>,
 }
 
-/// Serves one socket, TLS or not, to its end. `certificate` is the name that TLS verified.
-pub(super) async fn serve<S, I>(mut stream: S, peer: SocketAddr, certificate: Option<String>, shared: Arc<Shared<I>>)
-where
+/// Serves one socket, TLS or not, to its end. `certificate` is what TLS verified.
+pub(super) async fn serve<S, I>(
+    mut stream: S,
+    peer: SocketAddr,
+    arrival: Arrival,
+    certificate: Option<Certified>,
+    shared: Arc<Shared<I>>,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
     I: Intake,
 {
-    let admitted = match shake_hands(&mut stream, certificate.as_deref(), &shared).await {
+    let admitted = shake_hands(&mut stream, peer, certificate.as_ref(), &shared).await;
+    drop((arrival, certificate));
+    let admitted = match admitted {
         Ok(admitted) => admitted,
         Err(refused) => {
             match refused {
@@ -145,6 +161,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
             codec: admitted.codec,
             who: admitted.who,
             claim: admitted.claim,
+            share: admitted.share,
+            paused: None,
+            rights: admitted.rights,
             link: None,
             unlinked: false,
             mail: admitted.mailbox.map(|mailbox| MailDrop::new(mailbox.attach(), admitted.receive_max)),
@@ -182,6 +201,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
             if std::mem::take(&mut self.unlinked) {
                 self.attach_again().await?;
             }
+            self.check_rights()?;
             self.take_in().await?;
             let behind = self.hand_over() | self.collect_mail().await?;
             self.replay_page();
@@ -193,8 +213,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
             {
                 self.lose_link();
             }
-            let can_decode = self.undecoded && self.pending.is_none();
-            let can_read = !self.undecoded && self.pending.is_none();
+            let ready = self.pending.is_none() && self.paused.is_none();
+            let (can_decode, can_read) = (self.undecoded && ready, !self.undecoded && ready);
             let again = can_decode || behind || self.unlinked || !self.replays.is_empty();
             if self.inbound.capacity() - self.inbound.len() < read_bytes / 2 {
                 self.inbound.reserve(read_bytes);
@@ -214,7 +234,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
                 // After reading: whoever was kept waiting by us must not be taken for silent.
                 () = alarm.as_mut(), if can_read && self.keepalive.is_some() => self.check_heard(alarm.as_mut())?,
                 () = std::future::ready(()), if again => {}
-                () = rest_of(self.full_since.filter(|_| !self.live.resting())) => {
+                () = until(self.paused) => self.resume(),
+                () = rest_of(self.full_since.filter(|_| !self.live.resting() && self.paused.is_none())) => {
                     self.live.rest();
                     self.link = None;
                 }
@@ -222,6 +243,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
                 from_router = next_of(self.link.as_mut()) => self.deliver_or_lose(from_router),
             }
         }
+    }
+
+    /// Nothing is written under rights that do not hold any more. Looked at only when there is something to do: who is
+    /// sent nothing reads nothing.
+    fn check_rights(&mut self) -> Result<(), End> {
+        let now = self.shared.changes.rights();
+        if self.rights == now {
+            return Ok(());
+        }
+        self.rights = now;
+        let policy = &self.shared.policy;
+        match self.claim.filters.keys().all(|filter| policy.may_subscribe(&self.who, filter)) {
+            true => Ok(()),
+            false => {
+                // What waits to be written may be what it must not see.
+                self.out.clear();
+                Err(End::RightsGone)
+            }
+        }
+    }
+
+    /// What it said meanwhile was not read, so it was not silent, and what it did not acknowledge it perhaps has.
+    fn resume(&mut self) {
+        self.paused = None;
+        self.heard = Instant::now();
+        self.full_since = self.full_since.map(|_| Instant::now());
     }
 
     fn check_heard(&self, alarm: std::pin::Pin<&mut Sleep>) -> Result<(), End> {
@@ -294,15 +341,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
             End::Fault(fault) => fault.count(stats),
             End::KeepAlive => stats.keepalive_timeouts.inc(),
             End::Stalled => stats.stalled.inc(),
+            End::RightsGone | End::Kicked(Kick::Revoked) => stats.revoked.inc(),
             _ => {}
         }
     }
 
     /// Leaves behind what the client asked for: its session, its will, or nothing.
     async fn finish(self, end: End) {
-        let Connection { shared, mut claim, link, live, mail, mut will, mut expiry, exactly_once, stream, .. } = self;
+        let Connection {
+            shared, mut claim, share, link, live, mail, mut will, mut expiry, exactly_once, stream, ..
+        } = self;
         drop(stream);
-        drop((link, live, mail));
+        drop((share, link, live, mail));
         if let End::Disconnected { will: wanted, expiry_s } = end {
             if !wanted {
                 will = None;
@@ -355,6 +405,14 @@ pub(super) async fn end_session<I: Intake>(claim: &mut Claim, shared: &Arc<Share
     if kept || exactly_once {
         // Fails only if the writer stopped; a clean start tells it again.
         shared.forget(&claim.client).await;
+    }
+}
+
+/// Ready at that time, never if there is none.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -28,6 +28,8 @@ pub(super) enum End {
     /// Nothing was recorded, and only a closed connection tells a v3.1.1 client so.
     NoRoom,
     RouterGone,
+    /// A subscription of it is no longer allowed.
+    RightsGone,
 }
 
 impl End {
@@ -39,6 +41,9 @@ impl End {
             End::KeepAlive => Some(0x8d),
             End::Kicked(Kick::TakenOver) => Some(0x8e),
             End::Kicked(Kick::Shutdown) => Some(0x8b),
+            // Administrative action; not authorized.
+            End::Kicked(Kick::Revoked) => Some(0x98),
+            End::RightsGone => Some(0x87),
             End::RouterGone | End::IntakeClosed => Some(0x89),
             End::NoRoom => Some(0x97),
         }
@@ -50,7 +55,11 @@ impl End {
         match self {
             End::Disconnected { .. } | End::Closed | End::Io(_) | End::Fault(_) | End::KeepAlive | End::Stalled => true,
             End::Kicked(Kick::TakenOver) => true,
-            End::Kicked(Kick::Shutdown) | End::RouterGone | End::IntakeClosed | End::NoRoom => false,
+            End::Kicked(Kick::Shutdown | Kick::Revoked)
+            | End::RightsGone
+            | End::RouterGone
+            | End::IntakeClosed
+            | End::NoRoom => false,
         }
     }
 }
@@ -67,6 +76,8 @@ impl fmt::Display for End {
             End::Stalled => f.write_str("the client did not read"),
             End::Kicked(Kick::TakenOver) => f.write_str("taken over by a new connection of the same client id"),
             End::Kicked(Kick::Shutdown) => f.write_str("the process stops"),
+            End::Kicked(Kick::Revoked) => f.write_str("an operator took away its right to be connected"),
+            End::RightsGone => f.write_str("it may no longer have one of its subscriptions"),
             End::RouterGone => f.write_str("the router died, and no other took over in time"),
             End::IntakeClosed => f.write_str("the writer has stopped"),
             End::NoRoom => f.write_str("no room for what it sent"),

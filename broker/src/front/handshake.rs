@@ -1,5 +1,6 @@
 //! From the first byte to CONNACK: which version, who it is, whether it may, and its session.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +13,12 @@ use rumqttd::protocol::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
+use super::certified::Certified;
 use super::codec::{CONNECT, Codec, Decoded, Fault, Frame, Version};
 use super::connection::seconds;
 use super::encode;
 use super::intake::{Credentials, Identity, Inbound, Intake};
+use super::ration::Share;
 use super::refused::Refused;
 use super::sessions::Claim;
 use super::shared::Shared;
@@ -23,11 +26,17 @@ use super::topic_rules;
 use super::wills::Will;
 use crate::mailbox::{Change, Mailbox};
 
+/// What client ids begin with that we give.
+pub(super) const ASSIGNED: &str = "auto-";
+
 /// A client that was let in, before anything else was said.
 pub(super) struct Admitted {
     pub(super) codec: Codec,
     pub(super) who: Arc<Identity>,
     pub(super) claim: Claim,
+    pub(super) share: Share,
+    /// Which rights its subscriptions were looked at with.
+    pub(super) rights: u64,
     /// Of a persistent session.
     pub(super) mailbox: Option<Arc<Mailbox>>,
     /// `None`: the client need not be heard from.
@@ -40,6 +49,14 @@ pub(super) struct Admitted {
     pub(super) inbound: BytesMut,
 }
 
+/// What is known of a client besides its CONNECT.
+#[derive(Clone, Copy)]
+struct Shown<'a> {
+    version: Version,
+    peer: SocketAddr,
+    certificate: Option<&'a Certified>,
+}
+
 struct Offer {
     connect: Connect,
     properties: Option<ConnectProperties>,
@@ -50,7 +67,8 @@ struct Offer {
 /// Reads CONNECT and answers it. Whatever the outcome, CONNACK is written where MQTT has one.
 pub(super) async fn shake_hands<S, I>(
     stream: &mut S,
-    certificate: Option<&str>,
+    peer: SocketAddr,
+    certificate: Option<&Certified>,
     shared: &Arc<Shared<I>>,
 ) -> Result<Admitted, Refused>
 where
@@ -60,7 +78,10 @@ where
     let mut version = Version::V311;
     let mut out = BytesMut::new();
     let admitted = match read_connect(stream, shared, &mut version).await {
-        Ok((offer, inbound)) => admit(offer, version, certificate, inbound, shared, &mut out).await,
+        Ok((offer, inbound)) => {
+            let shown = Shown { version, peer, certificate };
+            admit(offer, shown, inbound, shared, &mut out).await
+        }
         Err(refused) => Err(refused),
     };
     if let Err(refused) = &admitted {
@@ -143,32 +164,34 @@ fn peek_version(buf: &[u8], packet_bytes_max: usize) -> Result<Option<Version>, 
 /// CONNACK.
 async fn admit<I: Intake>(
     offer: Offer,
-    version: Version,
-    certificate: Option<&str>,
+    shown: Shown<'_>,
     inbound: BytesMut,
     shared: &Arc<Shared<I>>,
     out: &mut BytesMut,
 ) -> Result<Admitted, Refused> {
     let config = &shared.config;
+    let version = shown.version;
     let clean = offer.connect.clean_session;
     let assigned = offer.connect.client_id.is_empty();
-    let client = client_id(&offer.connect, version)?;
-    if let Some(properties) = &offer.properties {
-        check_properties(properties)?;
-    }
-    let name = shared.policy.connect(&credentials(&client, &offer.login, certificate)).map_err(Refused::from)?;
-    let who = Arc::new(Identity { client: client.clone(), name });
+    // Before anything is judged: what changes from here on is seen below.
+    let (accounts, rights) = (shared.changes.accounts(), shared.changes.rights());
+    let who = Arc::new(identify(&offer, shown, shared).await?);
+    let client = who.client.clone();
     let will = match offer.will {
-        Some((will, properties)) => Some(check_will(shared, &who, will, properties)?),
+        Some((will, properties)) => Some(check_will(shared, shown.peer, &who, will, properties)?),
         None => None,
     };
+    let instead = shared.sessions.is_of(&who);
+    let share = shared.rations.share(who.name.as_ref(), shared.policy.allowance(&who), instead);
+    let mut share = share.ok_or(Refused::FullName)?;
     let limits = Limits::new(&offer.connect, offer.properties.as_ref(), version, shared);
 
-    let mut claim = shared
-        .sessions
-        .claim(&client, !limits.expiry.is_zero(), config.takeover_timeout)
-        .await
-        .map_err(Refused::from)?;
+    let mut claim =
+        shared.sessions.claim(&who, !limits.expiry.is_zero(), config.takeover_timeout).await.map_err(Refused::from)?;
+    if shared.changes.accounts() != accounts {
+        // Perhaps it is this one whose right was taken away: it must prove it once more.
+        return Err(Refused::Unavailable);
+    }
     let clean = clean || !may_resume(&claim, &who, shared);
     let absent_will = claim.will.take().map(|(_, will)| will);
     // Overwritten when the connection ends as it should; this is for one that does not.
@@ -186,10 +209,13 @@ async fn admit<I: Intake>(
     }
     claim.owner = who.name.clone();
     let mailbox = open_mailbox(&mut claim, limits.expiry, shared).await?;
+    share.subscribed(claim.filters.len());
     let admitted = Admitted {
         codec: Codec { version, packet_bytes_max: config.packet_bytes_max },
         who,
         claim,
+        share,
+        rights,
         mailbox,
         keepalive: limits.keepalive,
         expiry: limits.expiry,
@@ -217,6 +243,25 @@ async fn admit<I: Intake>(
     Ok(admitted)
 }
 
+/// Who it is, and the client id that it has from here on.
+async fn identify<I: Intake>(offer: &Offer, shown: Shown<'_>, shared: &Shared<I>) -> Result<Identity, Refused> {
+    let Shown { version, peer, certificate } = shown;
+    let mut client = client_id(&offer.connect, version)
+        .inspect_err(|_| shared.policy.refused(&offer.connect.client_id, peer, "this client id cannot be used"))?;
+    if let Some(properties) = &offer.properties {
+        check_properties(properties)?;
+    }
+    let admission = shared.policy.connect(credentials(&client, offer, peer, certificate)).await?;
+    if offer.connect.client_id.is_empty()
+        && let Some(name) = &admission.name
+    {
+        // An id that only this name may come back with.
+        let own = format!("{name}.{client}");
+        client = if topic_rules::client_id(&own) { own.into() } else { client };
+    }
+    Ok(Identity { client, name: admission.name, kind: admission.kind })
+}
+
 fn client_id(connect: &Connect, version: Version) -> Result<Arc<str>, Refused> {
     match (connect.client_id.as_str(), connect.clean_session || version == Version::V5) {
         ("", true) => assigned_id().map(Arc::from).ok_or(Refused::Unavailable),
@@ -228,14 +273,20 @@ fn client_id(connect: &Connect, version: Version) -> Result<Arc<str>, Refused> {
 fn assigned_id() -> Option<String> {
     let mut random = [0; 8];
     getrandom::fill(&mut random).ok()?;
-    Some(format!("auto-{:016x}", u64::from_be_bytes(random)))
+    Some(format!("{ASSIGNED}{:016x}", u64::from_be_bytes(random)))
 }
 
-fn credentials<'a>(client: &'a str, login: &'a Option<Login>, certificate: Option<&'a str>) -> Credentials<'a> {
-    let given =
-        |of: fn(&Login) -> &String| login.as_ref().map(|login| of(login).as_str()).filter(|text| !text.is_empty());
+fn credentials<'a>(
+    client: &'a str,
+    offer: &'a Offer,
+    peer: SocketAddr,
+    certificate: Option<&'a Certified>,
+) -> Credentials<'a> {
+    let given = |of: fn(&Login) -> &String| {
+        offer.login.as_ref().map(|login| of(login).as_str()).filter(|text| !text.is_empty())
+    };
     let (username, password) = (given(|login| &login.username), given(|login| &login.password));
-    Credentials { client, username, password, certificate }
+    Credentials { client, username, password, certificate, peer }
 }
 
 fn check_properties(properties: &ConnectProperties) -> Result<(), Refused> {
@@ -251,12 +302,16 @@ fn check_properties(properties: &ConnectProperties) -> Result<(), Refused> {
 /// A will that may never be published is better told at CONNECT than found missing on the day it is needed.
 fn check_will<I: Intake>(
     shared: &Shared<I>,
+    peer: SocketAddr,
     who: &Arc<Identity>,
     will: LastWill,
     properties: Option<LastWillProperties>,
 ) -> Result<Will, Refused> {
     let topic = topic_rules::topic(&will.topic).map_err(|_| Refused::WillTopic)?;
-    shared.policy.may_publish(who, topic).map_err(|_| Refused::Will)?;
+    shared.policy.may_publish(who, topic).map_err(|_| {
+        shared.policy.refused(&who.client, peer, "its will may not be published");
+        Refused::Will
+    })?;
     Ok(Will::new(who.clone(), will, properties))
 }
 

@@ -4,11 +4,16 @@
 //! to the [`Intake`] and writes PUBACK, PUBREC or PUBCOMP only when the answer came, which is after the commit.
 
 use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::certified::Certified;
+use super::ration::Allowance;
+use crate::identity::Kind;
 use crate::mailbox::{Change, Mailboxes};
 
 /// Who is at the other end of a connection, as the [`Policy`] recognised it at CONNECT.
@@ -16,8 +21,19 @@ use crate::mailbox::{Change, Mailboxes};
 pub struct Identity {
     /// The MQTT client id, unique among live connections. Assigned by the front if the client sent none.
     pub client: Arc<str>,
-    /// The name that the policy proved: a device, a site, a monitor. `None` where the policy is open.
+    /// The name that the policy proved: a device, a site, a monitor. `None` where the policy is open or lets somebody in
+    /// who has no name.
     pub name: Option<Arc<str>>,
+    /// What stands behind the name.
+    pub kind: Option<Kind>,
+}
+
+/// A client that is let in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Admission {
+    /// `None`: anonymous, where that is allowed.
+    pub name: Option<Arc<str>>,
+    pub kind: Option<Kind>,
 }
 
 /// Why a CONNECT is refused. The front turns it into the CONNACK code of the client's protocol version.
@@ -26,6 +42,10 @@ pub enum Refusal {
     BadCredentials,
     NotAuthorized,
     ClientIdInvalid,
+    /// Too many wrong ones before: it was not looked at.
+    Throttled,
+    /// It could not be looked at in time.
+    Busy,
 }
 
 /// Why a publish is not allowed. `code` and `reason` go into the reject record and the reply.
@@ -41,14 +61,24 @@ pub struct Credentials<'a> {
     pub client: &'a str,
     pub username: Option<&'a str>,
     pub password: Option<&'a str>,
-    /// The common name in the certificate that TLS verified, if the client had to show one.
-    pub certificate: Option<&'a str>,
+    /// What TLS verified, if the client showed a certificate.
+    pub certificate: Option<&'a Certified>,
+    pub peer: SocketAddr,
 }
+
+/// A decision about a CONNECT that may take its time.
+pub type Admitting<'a> = Pin<Box<dyn Future<Output = Result<Admission, Refusal>> + Send + 'a>>;
 
 /// Decides who may connect, publish and subscribe. Asked on the connection's task: must not block.
 pub trait Policy: Send + Sync + 'static {
-    /// The proven name (`None` = anonymous, where that is allowed), or why the client is turned away.
-    fn connect(&self, offered: &Credentials<'_>) -> Result<Option<Arc<str>>, Refusal>;
+    /// Who it is, or why the client is turned away.
+    fn connect<'a>(&'a self, offered: Credentials<'a>) -> Admitting<'a>;
+    /// How much it may take of what all share.
+    fn allowance(&self, _who: &Identity) -> Allowance {
+        Allowance::UNLIMITED
+    }
+    /// A client is refused for what it says of itself, before or after `connect`: for the record.
+    fn refused(&self, _client: &str, _peer: SocketAddr, _why: &'static str) {}
     /// `topic` is a valid MQTT topic name without wildcards, not starting with `$`.
     fn may_publish(&self, who: &Identity, topic: &str) -> Result<(), Denial>;
     /// `filter` is a valid MQTT topic filter.

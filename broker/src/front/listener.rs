@@ -11,10 +11,13 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
+use super::arrivals::{Arrival, Arrivals};
 use super::config::FrontConfig;
 use super::connection::{end_session, serve};
+use super::disconnector::{Changes, Disconnector};
 use super::intake::{Intake, Policy};
 use super::publisher::{Feed, Publisher};
+use super::ration::Rations;
 use super::retained::Retained;
 use super::router::Router;
 use super::sessions::{Kick, Sessions};
@@ -53,7 +56,10 @@ impl<I: Intake> Front<I> {
         let (publisher, feed) =
             Feed::new(router.clone(), retained.clone(), stats.clone(), config.publish_queue_max, config.router_timeout);
         let stopping = watch::Sender::new(false);
-        let shared = Shared { config, policy, intake, router, sessions, retained, publisher, stats, stopping };
+        let rations = Arc::new(Rations::new(config.subscriptions_total_max, stats.clone()));
+        let changes = Changes::default();
+        let shared =
+            Shared { config, policy, intake, router, sessions, rations, changes, retained, publisher, stats, stopping };
         Ok(Front { listener, shared: Arc::new(shared), feed })
     }
 
@@ -67,6 +73,14 @@ impl<I: Intake> Front<I> {
 
     pub fn publisher(&self) -> Publisher {
         self.shared.publisher.clone()
+    }
+
+    pub fn disconnector(&self) -> Disconnector {
+        Disconnector::new(self.shared.sessions.clone(), self.shared.changes.clone())
+    }
+
+    pub fn is_tls(&self) -> bool {
+        self.shared.config.tls.is_some()
     }
 
     pub fn stats(&self) -> Arc<FrontStats> {
@@ -107,6 +121,7 @@ async fn accept<I: Intake>(
     shutdown: impl Future<Output = ()>,
 ) {
     let sockets = Arc::new(Semaphore::new(shared.config.connections_max + shared.config.handshakes_max));
+    let arrivals = Arc::new(Arrivals::new(shared.config.handshakes_per_peer));
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         tokio::select! {
@@ -114,17 +129,18 @@ async fn accept<I: Intake>(
             () = &mut shutdown => return,
             Some(ended) = connections.join_next() => log_panic(ended),
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => match sockets.clone().try_acquire_owned() {
-                    Ok(permit) => {
+                // Before the first byte there is no version to refuse it in.
+                Ok((stream, peer)) => match (sockets.clone().try_acquire_owned(), arrivals.arrive(peer.ip())) {
+                    (Ok(permit), Some(arrival)) => {
                         let shared = shared.clone();
                         connections.spawn(async move {
                             prepare(&stream);
-                            secure_and_serve(stream, peer, shared).await;
+                            secure_and_serve(stream, peer, arrival, shared).await;
                             drop(permit);
                         });
                     }
-                    // Before the first byte there is no version to refuse it in.
-                    Err(_) => shared.stats.refused_sockets.inc(),
+                    (Err(_), _) => shared.stats.refused_sockets.inc(),
+                    (_, None) => shared.stats.refused_peer.inc(),
                 },
                 Err(error) => {
                     tracing::warn!(%error, "accept failed");
@@ -135,23 +151,23 @@ async fn accept<I: Intake>(
     }
 }
 
-async fn secure_and_serve<I: Intake>(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared<I>>) {
+async fn secure_and_serve<I: Intake>(stream: TcpStream, peer: SocketAddr, arrival: Arrival, shared: Arc<Shared<I>>) {
     let Some(tls) = shared.config.tls.clone() else {
-        return serve(stream, peer, None, shared).await;
+        return serve(stream, peer, arrival, None, shared).await;
     };
     let mut stopping = shared.stopping.subscribe();
-    let handshake = tokio::time::timeout(shared.config.connect_timeout, tls.accept(stream));
+    let handshake = tokio::time::timeout(shared.config.handshake_timeout, tls.accept(stream));
     let secured = tokio::select! {
         secured = handshake => secured,
         _ = stopping.wait_for(|stopping| *stopping) => return,
     };
     match secured {
-        Ok(Ok((stream, certificate))) => serve(stream, peer, certificate, shared).await,
+        Ok(Ok((stream, certificate))) => serve(stream, peer, arrival, certificate, shared).await,
         Ok(Err(error)) => {
             shared.stats.tls_failures.inc();
             tracing::info!(%peer, %error, "the TLS handshake failed");
         }
-        Err(_) => shared.stats.connect_timeouts.inc(),
+        Err(_) => shared.stats.handshake_timeouts.inc(),
     }
 }
 

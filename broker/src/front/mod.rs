@@ -18,11 +18,14 @@
 //! Not served: shared subscriptions (refused with 0x9E), No Local and Retain As Published (not looked at), AUTH.
 //! Retained messages come at QoS 0; others at the QoS that was granted, whatever they were published with.
 
+mod arrivals;
 mod attach;
+mod certified;
 mod codec;
 mod config;
 mod connection;
 mod deliver;
+mod disconnector;
 mod encode;
 mod end;
 #[cfg(fuzzing)]
@@ -35,6 +38,7 @@ mod mail;
 mod overflow;
 mod publish;
 mod publisher;
+mod ration;
 mod refused;
 mod retained;
 mod router;
@@ -45,15 +49,20 @@ mod subscribe;
 #[cfg(test)]
 mod tests;
 mod tls;
-mod topic_rules;
+pub(crate) mod topic_rules;
 mod watchdog;
 mod wills;
 
+pub(crate) use arrivals::network_of;
+pub use certified::Certified;
 pub use config::FrontConfig;
+pub use disconnector::Disconnector;
 pub use intake::{
-    Batch, Closed, Credentials, Denial, Identity, Inbound, InboundPublish, Intake, Outcome, Policy, Refusal, Verdict,
+    Admission, Admitting, Batch, Closed, Credentials, Denial, Identity, Inbound, InboundPublish, Intake, Outcome,
+    Policy, Refusal, Verdict,
 };
 pub use listener::Front;
 pub use publisher::Publisher;
+pub use ration::{Allowance, Rate};
 pub use stats::{Counter, FrontStats};
 pub use tls::{Tls, TlsError};

@@ -54,7 +54,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
     /// Takes in what was read, at most one batch of it. Returns when the batch is durable and its acknowledgements
     /// are in `out`.
     pub(super) async fn take_in(&mut self) -> Result<(), End> {
-        if !self.undecoded || self.pending.is_some() {
+        if !self.undecoded || self.pending.is_some() || self.paused.is_some() {
             return Ok(());
         }
         let mut gathered = Gathered::default();
@@ -62,6 +62,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
         self.undecoded = !matches!(stop, Stop::NeedBytes);
         self.tell_router();
         if !gathered.items.is_empty() {
+            self.paused = self.share.spend(gathered.items.len(), gathered.bytes);
             self.commit(gathered).await?;
         }
         match stop {
@@ -90,8 +91,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
 
     fn gather(&mut self, gathered: &mut Gathered) -> Stop {
         let mut counts = [0; 3];
+        let items_max = self.share.messages(BATCH_ITEMS_MAX);
         let stop = loop {
-            if gathered.items.len() >= BATCH_ITEMS_MAX || gathered.bytes >= BATCH_BYTES {
+            if gathered.items.len() >= items_max || gathered.bytes >= BATCH_BYTES {
                 break Stop::Full;
             }
             match self.codec.decode(&mut self.inbound) {

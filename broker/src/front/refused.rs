@@ -19,6 +19,9 @@ pub(super) enum Refused {
     WillTopic,
     Will,
     Full,
+    /// As many connections of this name as there may be.
+    FullName,
+    Throttled,
     Unavailable,
 }
 
@@ -35,7 +38,8 @@ impl Refused {
             Refused::Authorization | Refused::Will => (5, 0x87),
             Refused::AuthMethod => (5, 0x8c),
             Refused::WillTopic => (5, 0x90),
-            Refused::Full => (3, 0x97),
+            Refused::Full | Refused::FullName => (3, 0x97),
+            Refused::Throttled => (3, 0x9f),
             Refused::Unavailable => (3, 0x88),
         };
         Some(if version == Version::V5 { v5 } else { v311 })
@@ -51,6 +55,8 @@ impl Refused {
             Refused::Authorization => stats.refused_authorization.inc(),
             Refused::WillTopic | Refused::Will => stats.refused_will.inc(),
             Refused::Full => stats.refused_full.inc(),
+            Refused::FullName => stats.refused_full_name.inc(),
+            Refused::Throttled => stats.refused_throttled.inc(),
             Refused::Unavailable => stats.refused_unavailable.inc(),
         }
     }
@@ -62,6 +68,8 @@ impl From<Refusal> for Refused {
             Refusal::BadCredentials => Refused::Credentials,
             Refusal::NotAuthorized => Refused::Authorization,
             Refusal::ClientIdInvalid => Refused::ClientId,
+            Refusal::Throttled => Refused::Throttled,
+            Refusal::Busy => Refused::Unavailable,
         }
     }
 }

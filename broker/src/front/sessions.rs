@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedMutexGuard, oneshot};
 use tokio::time::Instant;
 
+use super::intake::Identity;
 use super::stats::FrontStats;
 use super::wills::Will;
 use crate::mailbox::{Grant, Restored};
@@ -20,6 +21,8 @@ use crate::mailbox::{Grant, Restored};
 pub(super) enum Kick {
     TakenOver,
     Shutdown,
+    /// An operator took away its right to be here.
+    Revoked,
 }
 
 /// What a client asked for when it subscribed. Another subscription to the filter replaces it.
@@ -82,9 +85,16 @@ struct Table {
 #[derive(Default)]
 struct Entry {
     session: Arc<tokio::sync::Mutex<Session>>,
-    /// The connection that has the id, or will have it next: its serial number and how to make it go.
-    holder: Option<(u64, oneshot::Sender<Kick>)>,
+    /// The connection that has the id, or will have it next.
+    holder: Option<Holder>,
     kept: bool,
+}
+
+/// A connection: its serial number, how to make it go, and who it is.
+struct Holder {
+    serial: u64,
+    kicker: oneshot::Sender<Kick>,
+    who: Arc<Identity>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,16 +127,17 @@ impl Sessions {
         self.stats.sessions_kept.set(table.kept as u64);
     }
 
-    /// Makes `client` the caller's: kicks who has it and waits, at most `patience`, until that one let go. `keep`
+    /// Makes the client id the caller's: kicks who has it and waits, at most `patience`, until that one let go. `keep`
     /// says that the session shall outlive the connection.
     pub(super) async fn claim(
         self: &Arc<Self>,
-        client: &Arc<str>,
+        who: &Arc<Identity>,
         keep: bool,
         patience: Duration,
     ) -> Result<Claim, ClaimError> {
+        let client = &who.client;
         let (kicker, kicked) = oneshot::channel();
-        let (session, serial) = self.enter(client, keep, kicker)?;
+        let (session, serial) = self.enter(who, keep, kicker)?;
         // Made before waiting, so that giving up also leaves the table.
         let mut claim = Claim {
             client: client.clone(),
@@ -148,10 +159,11 @@ impl Sessions {
 
     fn enter(
         &self,
-        client: &Arc<str>,
+        who: &Arc<Identity>,
         keep: bool,
         kicker: oneshot::Sender<Kick>,
     ) -> Result<(Arc<tokio::sync::Mutex<Session>>, u64), ClaimError> {
+        let client = &who.client;
         let mut table = self.lock();
         let table = &mut *table;
         if table.stopping {
@@ -167,11 +179,11 @@ impl Sessions {
         }
         table.serial += 1;
         let entry = table.clients.entry(client.clone()).or_default();
-        match entry.holder.replace((table.serial, kicker)) {
-            Some((_, old)) => {
+        match entry.holder.replace(Holder { serial: table.serial, kicker, who: who.clone() }) {
+            Some(old) => {
                 self.stats.takeovers.inc();
                 // Fails only if the old one is already on its way out.
-                let _ = old.send(Kick::TakenOver);
+                let _ = old.kicker.send(Kick::TakenOver);
             }
             None => table.live += 1,
         }
@@ -184,11 +196,34 @@ impl Sessions {
         table.stopping |= kick == Kick::Shutdown;
         let table = &mut *table;
         for entry in table.clients.values_mut() {
-            if let Some((_, kicker)) = entry.holder.take() {
+            if let Some(holder) = entry.holder.take() {
                 table.live -= 1;
-                let _ = kicker.send(kick);
+                let _ = holder.kicker.send(kick);
             }
         }
+    }
+
+    /// Ends the connections of those that `these` names, and says how many.
+    pub(super) fn kick_where(&self, these: impl Fn(&Identity) -> bool) -> usize {
+        let mut table = self.lock();
+        let table = &mut *table;
+        let mut kicked = 0;
+        for entry in table.clients.values_mut() {
+            if let Some(holder) = entry.holder.take_if(|holder| these(&holder.who)) {
+                table.live -= 1;
+                kicked += 1;
+                // Fails only if it is on its way out.
+                let _ = holder.kicker.send(Kick::Revoked);
+            }
+        }
+        kicked
+    }
+
+    /// Whether a connection of the same name has this client id, so that a new one takes its place.
+    pub(super) fn is_of(&self, who: &Identity) -> bool {
+        let table = self.lock();
+        let holder = table.clients.get(&who.client).and_then(|entry| entry.holder.as_ref());
+        holder.is_some_and(|holder| holder.who.name == who.name)
     }
 
     /// The next client for whom something is due, when its time has come. Cancel-safe.
@@ -279,7 +314,7 @@ impl Drop for Claim {
         // Released under the table's lock, so nobody sees the entry between the two.
         self.session = None;
         let Some(entry) = table.clients.get_mut(&self.client) else { return };
-        if entry.holder.as_ref().is_some_and(|(serial, _)| *serial == self.serial) {
+        if entry.holder.as_ref().is_some_and(|holder| holder.serial == self.serial) {
             entry.holder = None;
             table.live -= 1;
         }

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use tokio::sync::{oneshot, watch};
 
 use super::config::FrontConfig;
+use super::disconnector::Changes;
 use super::intake::{Batch, Inbound, Intake, Policy};
 use super::publisher::Publisher;
+use super::ration::Rations;
 use super::retained::Retained;
 use super::router::Router;
 use super::sessions::Sessions;
@@ -18,6 +20,8 @@ pub(super) struct Shared<I> {
     pub(super) intake: Arc<I>,
     pub(super) router: Arc<Router>,
     pub(super) sessions: Arc<Sessions>,
+    pub(super) rations: Arc<Rations>,
+    pub(super) changes: Changes,
     pub(super) retained: Arc<Retained>,
     pub(super) publisher: Publisher,
     pub(super) stats: Arc<FrontStats>,

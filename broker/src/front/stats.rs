@@ -53,10 +53,24 @@ pub struct FrontStats {
     pub refused_will: Counter,
     /// CONNECT refused: `connections_max` or `sessions_max` reached.
     pub refused_full: Counter,
+    /// CONNECT refused: as many connections of its name as there may be.
+    pub refused_full_name: Counter,
+    /// CONNECT refused unlooked at: too many wrong ones before.
+    pub refused_throttled: Counter,
+    /// Closed at accept: as many sockets of this address as there may be had not said who they are.
+    pub refused_peer: Counter,
     /// CONNECT refused: router or writer not there, or the old connection did not let go.
     pub refused_unavailable: Counter,
+    /// Closed because an operator took away the right to be connected, or to a subscription.
+    pub revoked: Counter,
+    /// Times that a socket was left unread for a while because its identity was over its rate.
+    pub slowed: Counter,
+    /// Gauge: subscriptions of clients that are connected.
+    pub subscriptions: Counter,
     /// Closed because the TLS handshake failed.
     pub tls_failures: Counter,
+    /// The TLS handshake was not done in time.
+    pub handshake_timeouts: Counter,
     /// No complete CONNECT in time.
     pub connect_timeouts: Counter,
     pub publishes_qos0: Counter,
@@ -113,48 +127,57 @@ pub struct FrontStats {
 impl FrontStats {
     /// Every count by its name.
     pub fn to_json(&self) -> serde_json::Value {
-        serde_json::json!({
-            "connections": self.connections.get(),
-            "connections_total": self.connections_total.get(),
-            "refused_sockets": self.refused_sockets.get(),
-            "refused_version": self.refused_version.get(),
-            "refused_client_id": self.refused_client_id.get(),
-            "refused_credentials": self.refused_credentials.get(),
-            "refused_authorization": self.refused_authorization.get(),
-            "refused_will": self.refused_will.get(),
-            "refused_full": self.refused_full.get(),
-            "refused_unavailable": self.refused_unavailable.get(),
-            "tls_failures": self.tls_failures.get(),
-            "connect_timeouts": self.connect_timeouts.get(),
-            "publishes_qos0": self.publishes_qos0.get(),
-            "publishes_qos1": self.publishes_qos1.get(),
-            "publishes_qos2": self.publishes_qos2.get(),
-            "acks": self.acks.get(),
-            "denied": self.denied.get(),
-            "no_room": self.no_room.get(),
-            "subscribes_refused": self.subscribes_refused.get(),
-            "protocol_errors": self.protocol_errors.get(),
-            "codec_panics": self.codec_panics.get(),
-            "keepalive_timeouts": self.keepalive_timeouts.get(),
-            "stalled": self.stalled.get(),
-            "takeovers": self.takeovers.get(),
-            "wills": self.wills.get(),
-            "forwarded": self.forwarded.get(),
-            "delivered": self.delivered.get(),
-            "unread_bytes": self.unread_bytes.get(),
-            "oversize_dropped": self.oversize_dropped.get(),
-            "overflow_lost": self.overflow_lost.get(),
-            "replies_dropped": self.replies_dropped.get(),
-            "retained_late": self.retained_late.get(),
-            "retained_refused": self.retained_refused.get(),
-            "retained": self.retained.get(),
-            "retained_bytes": self.retained_bytes.get(),
-            "sessions_kept": self.sessions_kept.get(),
-            "sessions_expired": self.sessions_expired.get(),
-            "router_restarts": self.router_restarts.get(),
-            "unrouted": self.unrouted.get(),
-            "unread_lost": self.unread_lost.get(),
-            "mailboxes": self.mail.to_json(),
-        })
+        let counts = [
+            ("connections", &self.connections),
+            ("connections_total", &self.connections_total),
+            ("refused_sockets", &self.refused_sockets),
+            ("refused_version", &self.refused_version),
+            ("refused_client_id", &self.refused_client_id),
+            ("refused_credentials", &self.refused_credentials),
+            ("refused_authorization", &self.refused_authorization),
+            ("refused_will", &self.refused_will),
+            ("refused_full", &self.refused_full),
+            ("refused_full_name", &self.refused_full_name),
+            ("refused_throttled", &self.refused_throttled),
+            ("refused_peer", &self.refused_peer),
+            ("refused_unavailable", &self.refused_unavailable),
+            ("revoked", &self.revoked),
+            ("slowed", &self.slowed),
+            ("subscriptions", &self.subscriptions),
+            ("tls_failures", &self.tls_failures),
+            ("handshake_timeouts", &self.handshake_timeouts),
+            ("connect_timeouts", &self.connect_timeouts),
+            ("publishes_qos0", &self.publishes_qos0),
+            ("publishes_qos1", &self.publishes_qos1),
+            ("publishes_qos2", &self.publishes_qos2),
+            ("acks", &self.acks),
+            ("denied", &self.denied),
+            ("no_room", &self.no_room),
+            ("subscribes_refused", &self.subscribes_refused),
+            ("protocol_errors", &self.protocol_errors),
+            ("codec_panics", &self.codec_panics),
+            ("keepalive_timeouts", &self.keepalive_timeouts),
+            ("stalled", &self.stalled),
+            ("takeovers", &self.takeovers),
+            ("wills", &self.wills),
+            ("forwarded", &self.forwarded),
+            ("delivered", &self.delivered),
+            ("unread_bytes", &self.unread_bytes),
+            ("oversize_dropped", &self.oversize_dropped),
+            ("overflow_lost", &self.overflow_lost),
+            ("replies_dropped", &self.replies_dropped),
+            ("retained_late", &self.retained_late),
+            ("retained_refused", &self.retained_refused),
+            ("retained", &self.retained),
+            ("retained_bytes", &self.retained_bytes),
+            ("sessions_kept", &self.sessions_kept),
+            ("sessions_expired", &self.sessions_expired),
+            ("router_restarts", &self.router_restarts),
+            ("unrouted", &self.unrouted),
+            ("unread_lost", &self.unread_lost),
+        ];
+        let counts = counts.into_iter().map(|(name, count)| (name.to_owned(), count.get().into()));
+        let mailboxes = ("mailboxes".to_owned(), self.mail.to_json());
+        serde_json::Value::Object(counts.chain([mailboxes]).collect())
     }
 }

@@ -91,6 +91,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
             let asked = Subscription { qos: filter.qos as u8, id };
             codes.push(asked.qos);
             let before = self.claim.filters.insert(filter.path.clone(), asked);
+            self.share.subscribed(self.claim.filters.len());
             if replays_on(&filter.retain_forward_rule, before.is_none()) {
                 pending.replays.push(Replay { filter: filter.path.clone(), subscription: id, after: None });
             }
@@ -146,6 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
                 None => codes.push(NO_SUBSCRIPTION_EXISTED),
             }
         }
+        self.share.subscribed(self.claim.filters.len());
         let mut reply = BytesMut::new();
         encode::unsuback(self.codec.version, unsubscribe.pkid, &codes, &mut reply);
         let (reply, replays) = (reply.freeze(), Vec::new());
@@ -184,7 +186,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
             return Err(Refused::NotAuthorized);
         }
         let filters = &self.claim.filters;
-        let full = filters.len() >= self.shared.config.subscriptions_max && !filters.contains_key(filter);
+        let room = filters.len() < self.shared.config.subscriptions_max && self.share.has_room();
+        let full = !room && !filters.contains_key(filter);
         if full || !self.shared.router.admit(filter) { Err(Refused::QuotaExceeded) } else { Ok(()) }
     }
 

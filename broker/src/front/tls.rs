@@ -12,6 +12,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::certified::Certified;
+use crate::identity::Fingerprint;
 use crate::node::pem;
 
 /// How connections are encrypted, and whose client certificates are believed.
@@ -58,11 +60,11 @@ impl Tls {
         Ok(Tls { acceptor: TlsAcceptor::from(Arc::new(config)) })
     }
 
-    /// The handshake, and the common name in the client's certificate if it showed one.
-    pub(super) async fn accept(&self, stream: TcpStream) -> std::io::Result<(TlsStream<TcpStream>, Option<String>)> {
+    /// The handshake, and who the client's certificate says it is, if it showed one.
+    pub(super) async fn accept(&self, stream: TcpStream) -> std::io::Result<(TlsStream<TcpStream>, Option<Certified>)> {
         let stream = self.acceptor.accept(stream).await?;
-        let name = stream.get_ref().1.peer_certificates().and_then(|chain| common_name(chain.first()?));
-        Ok((stream, name))
+        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| certified(chain.first()?));
+        Ok((stream, shown))
     }
 }
 
@@ -72,7 +74,11 @@ impl fmt::Debug for Tls {
     }
 }
 
-fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
+/// Of a certificate that was verified.
+fn certified(certificate: &CertificateDer<'_>) -> Option<Certified> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    parsed.subject().iter_common_name().next().and_then(|name| name.as_str().ok()).map(str::to_owned)
+    let name = parsed.subject().iter_common_name().next().and_then(|name| name.as_str().ok())?.to_owned();
+    let key = Fingerprint::of_public_key(parsed.public_key().raw);
+    let serial_hex = parsed.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect();
+    Some(Certified { name, key, serial_hex })
 }

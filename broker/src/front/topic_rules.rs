@@ -44,7 +44,7 @@ pub(super) fn topic(bytes: &[u8]) -> Result<&str, TopicFault> {
 }
 
 /// Whether a subscription to it is possible. `$` filters name nothing here, and `$share` is not served.
-pub(super) fn filter(filter: &str) -> bool {
+pub(crate) fn filter(filter: &str) -> bool {
     let first_ok = filter.bytes().next().is_some_and(|b| b.is_ascii() && b != b'$');
     if !first_ok || filter.len() > TOPIC_BYTES_MAX || filter.contains('\0') {
         return false;
@@ -63,7 +63,7 @@ pub(super) fn filter(filter: &str) -> bool {
 }
 
 /// Whether a topic that passed [`topic`] is one that a filter which passed [`filter`] asks for.
-pub(super) fn matches(filter: &str, topic: &str) -> bool {
+pub(crate) fn matches(filter: &str, topic: &str) -> bool {
     let mut levels = topic.split('/');
     for wanted in filter.split('/') {
         match (wanted, levels.next()) {

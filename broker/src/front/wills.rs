@@ -39,6 +39,9 @@ impl Will {
     /// Makes it durable, then fans it out.
     pub(super) async fn publish<I: Intake>(self, shared: &Shared<I>) {
         shared.stats.wills.inc();
+        // Rights may have changed since its client connected.
+        let denied = topic(&self.topic).and_then(|topic| shared.policy.may_publish(&self.who, topic).err());
+        let forward = denied.is_none();
         let publish = InboundPublish {
             who: self.who.clone(),
             topic: self.topic.clone(),
@@ -46,13 +49,13 @@ impl Will {
             properties: self.properties.as_deref().map(encode::properties).unwrap_or_default(),
             exactly_once: None,
             will: true,
-            denied: None,
+            denied,
         };
         let (answer, heard) = oneshot::channel();
         let batch = Batch { items: vec![Inbound::Publish(publish)], answer };
         let submitted = shared.intake.submit(batch).await.is_ok();
         match heard.await.ok().and_then(|verdicts| verdicts.first().copied()) {
-            Some(verdict) if verdict.forward => {
+            Some(verdict) if verdict.forward && forward => {
                 let message = Message { topic: self.topic, payload: self.payload, properties: self.properties };
                 shared.publisher.forward(message).await;
             }
@@ -60,6 +63,10 @@ impl Will {
             _ => tracing::warn!(client = %self.who.client, submitted, "will lost: the writer did not record it"),
         }
     }
+}
+
+fn topic(bytes: &Bytes) -> Option<&str> {
+    std::str::from_utf8(bytes).ok()
 }
 
 /// `None` if there is nothing in them for a subscriber.

@@ -14,7 +14,7 @@ use proto::wire::Event;
 use proto::wire::record::Of;
 use serde_json::{Value, json};
 
-use self::rows::{Anchors, Row, rows_of};
+use self::rows::{Anchors, Row, own_rows, rows_of};
 use crate::ledger::{LedgerError, Reader, read_stopped};
 use crate::node::admin::ask_if_running;
 use crate::node::process::LookUp;
@@ -27,7 +27,7 @@ const LOOK_BACK_EVENTS: u64 = 500_000;
 
 #[derive(Debug, Args)]
 pub(crate) struct HistoryArgs {
-    /// The site.
+    /// The site; `hub` for the hub's own security events.
     site: SiteName,
     /// Only what is about this item.
     #[arg(long, value_name = "GTIN")]
@@ -101,8 +101,12 @@ pub(crate) fn run(args: HistoryArgs, default: &Path) -> anyhow::Result<()> {
 /// Of a running hub: from its newest record back.
 fn of_running(reader: &Reader, wanted: &Wanted) -> Result<Value, LedgerError> {
     let (mut rows, mut anchors, mut looked) = (VecDeque::new(), Anchors::default(), 0);
-    reader.events_back(&mut |_, _, event| {
+    let own = Some(reader.replica()).filter(|ours| ours.site == wanted.site && wanted.item.is_none());
+    reader.events_back(&mut |first, stamp, event| {
         looked += 1;
+        if let Some(ours) = &own {
+            rows.extend(own_rows(ours.epoch, first, stamp.ms().0, event).into_iter().rev());
+        }
         for chunk in chunks_in(event, &wanted.site).rev() {
             anchors.read(&chunk);
             rows.extend(rows_of(&chunk, wanted.item).into_iter().rev());
@@ -117,7 +121,11 @@ fn of_running(reader: &Reader, wanted: &Wanted) -> Result<Value, LedgerError> {
 fn of_stopped(dir: &Path, wanted: &Wanted) -> Result<Value, LedgerError> {
     let (mut rows, mut anchors) = (VecDeque::new(), Anchors::default());
     read_stopped(dir, &mut |ours| {
-        for (_, _, event) in ours.events() {
+        let own = ours.head.replica.site == wanted.site && wanted.item.is_none();
+        for (first, stamp, event) in ours.events() {
+            if own {
+                rows.extend(own_rows(ours.head.replica.epoch, first, stamp.ms().0, event));
+            }
             for chunk in chunks_in(event, &wanted.site) {
                 anchors.read(&chunk);
                 rows.extend(rows_of(&chunk, wanted.item));

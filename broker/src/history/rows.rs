@@ -7,7 +7,7 @@ use proto::gtin::Gtin;
 use proto::id::{Epoch, Seq};
 use proto::pseudonym;
 use proto::wire::record::Of;
-use proto::wire::{self, Event, TimeAnchor};
+use proto::wire::{self, Event, SecurityEvent, TimeAnchor};
 use serde_json::{Value, json};
 
 /// What the site's later records say of the time of earlier ones.
@@ -114,6 +114,32 @@ impl Row {
     }
 }
 
+/// Security events of the hub's own journal.
+pub(super) fn own_rows(epoch: Epoch, first: Seq, stamp_ms: u64, event: &Event) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (offset, record) in (0..).zip(&event.records) {
+        let Some(Of::Security(security)) = &record.of else { continue };
+        let (device, what) = (String::new(), self::security(security));
+        let (seq, powered_on_s) = (first.plus(offset), 0);
+        let (people, unsynced) = (people_of(event), unsynced(event));
+        rows.push(Row { epoch, seq, device, what, people, stamp_ms, unsynced, powered_on_s });
+    }
+    rows
+}
+
+fn security(event: &SecurityEvent) -> Value {
+    let at_ms = (event.at_ms > 0).then_some(event.at_ms);
+    json!({
+        "kind": event.what,
+        "who": event.who,
+        "by": event.by,
+        "peer": event.peer,
+        "detail": event.detail,
+        "count": event.count,
+        "happened_ms": at_ms,
+    })
+}
+
 /// What a record is about, and says.
 fn describe(of: &Of) -> (Option<u64>, Value) {
     match of {
@@ -133,7 +159,7 @@ fn describe(of: &Of) -> (Option<u64>, Value) {
         Of::Refusal(r) => (None, json!({ "kind": "refusal", "code": r.code })),
         Of::Note(n) => (None, json!({ "kind": n.kind, "bytes": n.payload.len() })),
         Of::TimeAnchor(a) => (None, json!({ "kind": "time_anchor", "wall_ms": a.wall_ms })),
-
+        Of::Security(e) => (None, security(e)),
         _ => (None, json!({ "kind": "other" })),
     }
 }

@@ -35,6 +35,7 @@ impl Hub {
         let merges = merge::merge(&replica, writes, stale_to, now.wall, ledger, &mut self.unfolded)?;
         let overtaken = self.overtaken(site, &chunk);
         self.note_refusals(site, &chunk, step);
+        self.note_security(site, &chunk, step);
         self.note_losses(site, &chunk, now, step);
         if let Some(view) = self.sites.get_mut(site) {
             view.applied_seq = chunk.head.last.0;

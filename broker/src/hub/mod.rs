@@ -4,7 +4,8 @@
 //! `apply.rs` takes them, `aside.rs` what cannot be read of them, `merge.rs` decides registers, `conflicts.rs` brings back
 //! what lost, `present.rs` what a site says ahead of its journal, `check.rs` whether both hold the same, `rejoin.rs` is about
 //! earlier lives of a site's ledger, `feed.rs` tells the other sites, `stock.rs` holds every site's stock in memory,
-//! `forget.rs` ends what is deleted, `views.rs` tells HQ, `fold.rs` is what the journal means.
+//! `forget.rs` ends what is deleted, `security.rs` shows who was refused and who let in, `views.rs` tells HQ, `fold.rs` is
+//! what the journal means.
 
 mod apply;
 mod aside;
@@ -17,6 +18,7 @@ mod lean;
 mod merge;
 mod present;
 mod rejoin;
+mod security;
 mod session;
 mod speak;
 mod stock;
@@ -38,7 +40,7 @@ use proto::clock::{Clock, Stamp};
 use proto::id::{Epoch, ReplicaId, Seq, SiteName};
 use proto::register::Register;
 use proto::topic::Outbound;
-use proto::wire::{CounterTotal, Down, LostCell, SiteCell};
+use proto::wire::{CounterTotal, Down, LostCell, SecurityEvent, SiteCell};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -47,6 +49,7 @@ pub use self::conflicts::{Ask, Kept, LIST_MAX, Wanted};
 use self::feed::FeedIndex;
 use self::forget::Forgetting;
 pub use self::rejoin::Question;
+use self::security::SecurityCounts;
 use self::session::Session;
 use self::tables::{CONFLICT, HUB, HUB_INCARNATION, LOST, RESTORED, SITE, decode, site_of_lost};
 use self::views::SiteView;
@@ -73,6 +76,8 @@ pub enum Input {
     Conflicts(Ask, oneshot::Sender<Value>),
     /// All totals of a site, and the record up to which they are.
     Totals(SiteName, oneshot::Sender<Value>),
+    /// What happened to who belongs here; answered when it is in the journal.
+    Audit(Vec<SecurityEvent>, oneshot::Sender<Value>),
 }
 
 /// What happens after a commit.
@@ -148,6 +153,8 @@ pub struct Hub {
     forgetting: Forgetting,
     /// Registers that the message at hand has merged; the ledger shows them after its step.
     unfolded: HashMap<String, Register>,
+    /// Security events of this hub since it started.
+    security: SecurityCounts,
     conflicts: VecDeque<Seq>,
     /// Sums over the registers, and the feed's head when they were made.
     register_sums: Option<(u64, Sums)>,
@@ -172,6 +179,7 @@ impl Hub {
             feed: FeedIndex::default(),
             forgetting: Forgetting::every(FORGET_EVERY),
             unfolded: HashMap::new(),
+            security: SecurityCounts::default(),
             conflicts: Default::default(),
             register_sums: None,
             quota: RejectQuota::default(),
@@ -291,6 +299,7 @@ impl Core for Hub {
             Input::Verify(site, answer) => self.verify(&site, answer),
             Input::Totals(site, answer) => Some(Effect::Answer(answer, self.totals(&site, ledger)?)),
             Input::Conflicts(ask, answer) => return self.asked(ask, answer, now, ledger),
+            Input::Audit(events, answer) => return Ok(self.audit(events, answer, now, ledger)),
         };
         Ok(Step { then: then.into_iter().collect(), ..Step::nothing() })
     }

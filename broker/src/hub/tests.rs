@@ -103,7 +103,7 @@ impl Running {
     /// Panics if the writer died of it.
     async fn raw(&self, site: &str, payload: Vec<u8>) {
         let publish = InboundPublish {
-            who: Arc::new(Identity { client: "c".into(), name: None }),
+            who: Arc::new(Identity { client: "c".into(), name: None, kind: None }),
             topic: format!("up/{site}").into(),
             payload: payload.into(),
             properties: Bytes::new(),

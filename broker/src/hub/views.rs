@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::aside::Aside;
 use super::check::Checked;
+use super::security::SecurityCounts;
 
 /// Behind by more than this, a site takes part in sharing what may be sent at once.
 const FAR_RECORDS: u64 = 2_048;
@@ -35,6 +36,8 @@ pub(super) struct SiteView {
     pub(super) losses: Losses,
     pub(super) aside: Aside,
     pub(super) checked: Checked,
+    /// In the chunks applied since the hub started.
+    pub(super) security: SecurityCounts,
 }
 
 /// Records that are gone, by class.

@@ -93,6 +93,11 @@ pub fn ask(dir: &Path, question: &str) -> io::Result<Value> {
     serde_json::from_str(&line).map_err(io::Error::other)
 }
 
+/// Whether a node has opened its socket here.
+pub fn is_listening(dir: &Path) -> bool {
+    BlockingStream::connect(socket_path(dir)).is_ok()
+}
+
 /// As [`ask`]; `None` if no node runs, an error if it answers with one.
 pub fn ask_if_running(dir: &Path, question: &str) -> anyhow::Result<Option<Value>> {
     match ask(dir, question) {

@@ -9,7 +9,8 @@ use proto::id::Seq;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::front::FrontStats;
+use crate::front::{Disconnector, FrontStats};
+use crate::identity::{Change, Guard, SecurityEvent, invite};
 use crate::ledger::{Core, Handle, LedgerError, Reader};
 use crate::node::admin::Question;
 use crate::node::disk::Meter;
@@ -27,6 +28,10 @@ pub(super) struct Answers<C: Core> {
     pub(super) writer: Handle<C>,
     pub(super) reader: Reader,
     pub(super) front: Arc<FrontStats>,
+    pub(super) guard: Arc<Guard>,
+    pub(super) disconnector: Disconnector,
+    pub(super) listening: SocketAddr,
+    pub(super) tls: bool,
     pub(super) face: Face<C>,
     pub(super) meter: Meter,
     /// Where `/metrics` is.
@@ -58,6 +63,8 @@ impl<C: Core> Answers<C> {
                 },
                 ["rejects", "retry", seq] => self.retry(seq, None).await,
                 ["rejects", "retry", seq, payload] => self.retry(seq, Some(payload)).await,
+                ["accounts", verb, name, by, ref rest @ ..] => self.change(verb, name, by, rest).await,
+                ["policy", "reload", by] => self.reload(by).await,
                 _ => match self.own_question(&words) {
                     Ok((input, answered)) => {
                         self.hand_in_apart(input, answered, answer);
@@ -86,6 +93,38 @@ impl<C: Core> Answers<C> {
             // The asker may have left.
             let _ = answer.send(found);
         });
+    }
+
+    /// On disk and for everybody who connects, then in the journal, then answered.
+    async fn change(&self, verb: &str, name: &str, by: &str, rest: &[&str]) -> Value {
+        let Some(change) = Change::of_words(verb, rest) else { return error("what is to be done with the account?") };
+        let (guard, disconnector) = (self.guard.clone(), self.disconnector.clone());
+        let (name, by) = (name.to_owned(), by.to_owned());
+        let changed = tokio::task::spawn_blocking(move || guard.change(&name, &change, &by, &disconnector)).await;
+        let (event, closed) = match changed {
+            Ok(Ok(done)) => done,
+            Ok(Err(why)) => return error(why.to_string()),
+            Err(died) => return error(died.to_string()),
+        };
+        self.journal(event).await;
+        json!({ "running": true, "closed": closed, "at": invite::address(self.listening), "tls": self.tls })
+    }
+
+    async fn reload(&self, by: &str) -> Value {
+        let (guard, disconnector, by) = (self.guard.clone(), self.disconnector.clone(), by.to_owned());
+        match tokio::task::spawn_blocking(move || guard.reload(&by, &disconnector)).await {
+            Ok(Ok(event)) => {
+                let policy = event.detail.clone();
+                self.journal(event).await;
+                json!({ "policy": policy })
+            }
+            Ok(Err(faults)) => error(format!("the policy stays as it was: {faults}")),
+            Err(died) => error(died.to_string()),
+        }
+    }
+
+    async fn journal(&self, event: SecurityEvent) {
+        self.ask(|answer| (self.face.audit)(vec![event.to_wire(1)], answer)).await;
     }
 
     /// In line with all other questions, so that of two the second sees what the first has done.
@@ -125,7 +164,8 @@ impl<C: Core> Answers<C> {
             Some(OwnQuestion::Look(look)) => Err(Answer::Look(look)),
             None => {
                 let asked: String = words.join(" ").chars().take(60).collect();
-                let known = "status, rejects list N, rejects show SEQ, rejects retry SEQ [HEX]";
+                let known =
+                    "status, rejects list N, rejects show SEQ, rejects retry SEQ [HEX], accounts, policy reload";
                 let why = format!("unknown question {asked:?}; known: {known}, and what the commands ask");
                 Err(Answer::Now(error(why)))
             }
@@ -183,6 +223,7 @@ impl<C: Core> Answers<C> {
         status["disk"] = self.meter.read(&self.dir, &stats);
         status["recovery"] = serde_json::to_value(self.reader.recovery()).unwrap_or_default();
         status["front"] = self.front.to_json();
+        status["identity"] = self.guard.status();
         status["metrics"] = self.metrics.map(|addr| addr.to_string()).into();
         (self.face.complete)(&mut status, &self.reader);
         status

@@ -1,8 +1,9 @@
 //! What every node process needs around its core: settings, the admin socket, logging, signals.
 
-pub mod accounts;
 pub mod admin;
 mod answers;
+mod audit;
+pub mod caps;
 pub mod commands;
 pub mod disk;
 pub mod doctor;
@@ -85,6 +86,12 @@ pub fn doctor_exit(outcome: anyhow::Result<bool>) -> ExitCode {
         Ok(false) => ExitCode::from(doctor::EXIT_DATA),
         other => exit(other.map(drop)),
     }
+}
+
+/// What the box's clock shows, milliseconds since 1970.
+pub fn wall_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
 }
 
 /// 64 random bits from the operating system: epochs, session nonces, jitter.

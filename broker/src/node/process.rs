@@ -6,13 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use proto::wire::SecurityEvent;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::front::{Front, FrontConfig, Policy, Publisher};
+use crate::identity::Guard;
 use crate::ledger::{Core, Handle, LedgerError, Perform, Reader, Writer};
 use crate::node::answers::Answers;
+use crate::node::audit::Audit;
 use crate::node::disk::Meter;
 use crate::node::metrics::{self, Exposition};
 use crate::node::rejects::Again;
@@ -33,6 +36,8 @@ pub struct Face<C: Core> {
     pub question: fn(&[&str], oneshot::Sender<Value>) -> Option<OwnQuestion<C>>,
     /// Makes the core's input for a refused request that is handed in again, if this node has requests.
     pub again: Option<fn(Again) -> C::Input>,
+    /// Makes the core's input for security events to be journalled; answered when they are.
+    pub audit: fn(Vec<SecurityEvent>, oneshot::Sender<Value>) -> C::Input,
 }
 
 /// A question that one kind of node answers.
@@ -62,6 +67,7 @@ pub struct Node<C: Core> {
     handle: Handle<C>,
     reader: Reader,
     front: Front<Handle<C>>,
+    guard: Arc<Guard>,
     metrics: Option<TcpListener>,
     meter: Meter,
 }
@@ -73,6 +79,7 @@ impl<C: Core> Node<C> {
         reader: Reader,
         config: FrontConfig,
         policy: Arc<dyn Policy>,
+        guard: Arc<Guard>,
         metrics: Option<SocketAddr>,
     ) -> anyhow::Result<Node<C>> {
         let meter = Meter::start();
@@ -88,7 +95,7 @@ impl<C: Core> Node<C> {
                     .with_context(|| format!("listen on {addr} for metrics: is another program using that port?"))?,
             ),
         };
-        Ok(Node { writer, handle, reader, front, metrics, meter })
+        Ok(Node { writer, handle, reader, front, guard, metrics, meter })
     }
 
     pub fn publisher(&self) -> Publisher {
@@ -112,9 +119,11 @@ impl<C: Core> Node<C> {
         stopping: watch::Sender<bool>,
         stop: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
-        let Node { writer, handle, reader, front, metrics, meter } = self;
+        let Node { writer, handle, reader, front, guard, metrics, meter } = self;
         let listening = front.local_addr().context("read the listener's address")?;
         let questions = admin::listen(dir).with_context(|| format!("open {}", admin::socket_path(dir).display()))?;
+        // A command that saw no socket has written to the files; one that comes now asks.
+        guard.look_again().context("read the accounts")?;
         let (asked, asking) = mpsc::channel(8);
         let stats = front.stats();
         let mut stopped = writer.spawn(perform).context("start the writer's thread")?;
@@ -125,6 +134,8 @@ impl<C: Core> Node<C> {
             // An error means that the writer failed: what waits on `stopped` tells why.
             let _ = is_restored.await;
         }
+        let audit = Audit { guard: guard.clone(), writer: handle.clone(), reader: reader.clone(), input: face.audit };
+        audit.left_behind().await.context("journal what commands did while the node was stopped")?;
         let metrics = metrics.map(|listener| Ok::<_, std::io::Error>((listener.local_addr()?, listener))).transpose();
         let metrics = metrics.context("read the metrics listener's address")?;
         let answers = Answers {
@@ -132,6 +143,10 @@ impl<C: Core> Node<C> {
             writer: handle.clone(),
             reader,
             front: stats,
+            guard: guard.clone(),
+            disconnector: front.disconnector(),
+            listening,
+            tls: front.is_tls(),
             face,
             meter,
             metrics: metrics.as_ref().map(|(addr, _)| *addr),
@@ -142,6 +157,8 @@ impl<C: Core> Node<C> {
         });
         tokio::spawn(admin::serve(questions, asked));
         tokio::spawn(answers.run(asking));
+        let telling = tokio::spawn(audit.clone().run());
+        tokio::spawn(audit.clone().reload_at_signal(front.disconnector()));
 
         let mut front_stopping = stopping.subscribe();
         let serving = tokio::spawn(front.run(async move {
@@ -159,6 +176,8 @@ impl<C: Core> Node<C> {
         }
         stopping.send_replace(true);
         serving.await.context("stop the front")?;
+        telling.abort();
+        audit.rest().await;
         let outcome = match failed {
             Some(outcome) => outcome,
             None => {

@@ -95,6 +95,13 @@ impl Settings {
         None
     }
 
+    /// A key that is no longer read, and the command that does instead. Its value may be a secret: it is not shown.
+    pub fn moved(&mut self, key: &str, command: &str) {
+        if self.take(key).is_some() {
+            self.fault(key, "(given)", format!("left out: no credentials stand in the configuration; use {command}"));
+        }
+    }
+
     pub fn number(&mut self, key: &str, default: u64, range: RangeInclusive<u64>) -> u64 {
         let Some(value) = self.take(key) else { return default };
         let number = value.as_integer().and_then(|n| u64::try_from(n).ok()).filter(|n| range.contains(n));

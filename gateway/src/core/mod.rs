@@ -37,8 +37,9 @@ use bytes::Bytes;
 use proto::chunk::Position;
 use proto::clock::{Clock, Stamp};
 use proto::id::{DeviceName, Seq};
+use proto::wire::record::Of;
 use proto::wire::up::Of as UpOf;
-use proto::wire::{Beat, CounterTotal, Past, Present};
+use proto::wire::{Beat, CounterTotal, Event, Past, Present, Record, SecurityEvent};
 
 use self::check::CheckTimer;
 pub use self::fold::{line_refusals, outcome_of};
@@ -89,6 +90,8 @@ pub enum Input {
     Status(tokio::sync::oneshot::Sender<serde_json::Value>),
     /// A refused request, once more.
     Again(Again),
+    /// What happened to who belongs here; answered when it is in the journal.
+    Audit(Vec<SecurityEvent>, tokio::sync::oneshot::Sender<serde_json::Value>),
 }
 
 /// What happens after a commit.
@@ -201,6 +204,12 @@ impl Core for Gateway {
         let mut step = match input {
             Input::FromHub(message) => self.heard(message, &now, ledger)?,
             Input::Again(again) => self.again(again, &now, ledger)?,
+            Input::Audit(events, answer) => {
+                let records = events.into_iter().map(|event| Record { of: Some(Of::Security(event)) }).collect();
+                let draft = self.draft(Event { records, ..Event::default() }, &now);
+                let then = vec![Effect::Answer(answer, serde_json::Value::Null)];
+                Step { events: vec![draft], then, ..Step::nothing() }
+            }
             Input::Link(state) => self.link_changed(state),
             Input::Past { past, common } => {
                 self.hub.heard_mono_ms = Some(now.mono_ms);

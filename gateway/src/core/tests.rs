@@ -88,7 +88,7 @@ impl Store {
     /// Publishes and returns the reply.
     fn ask(&mut self, kind: &str, payload: Value) -> Value {
         let publish = InboundPublish {
-            who: Arc::new(Identity { client: "c".into(), name: None }),
+            who: Arc::new(Identity { client: "c".into(), name: None, kind: None }),
             topic: format!("dev/pos-1/{kind}").into(),
             payload: payload.to_string().into(),
             properties: Bytes::new(),

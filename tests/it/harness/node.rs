@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use broker::identity::{self, Account, Book, Kind};
 use firmware_sim::seam::Fault;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -82,9 +83,25 @@ impl Spec {
         self
     }
 
-    /// Only those that the configuration names may connect.
+    /// Only those that have an account may connect.
     pub(crate) fn closed(mut self) -> Spec {
         self.flags.retain(|flag| flag != "--open");
+        self
+    }
+
+    /// Lets somebody in, with a password of the test's own. The node is not running yet.
+    pub(crate) fn account(self, name: &str, kind: Kind, password: &str) -> Spec {
+        let account = Account {
+            name: name.into(),
+            kind,
+            password: Some(identity::hash(password).expect("hash a password")),
+            keys: vec![],
+            disabled: false,
+            since_ms: 1,
+            changed_ms: 1,
+        };
+        std::fs::create_dir_all(&self.dir).expect("make the node's folder");
+        Book::edit(&self.dir, |book| book.put(account)).expect("write the accounts");
         self
     }
 

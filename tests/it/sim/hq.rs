@@ -36,7 +36,7 @@ impl World {
         let present = matches!(said.of, Some(up::Of::Present(_)));
         let name = self.sites[at].name.as_str();
         let publish = InboundPublish {
-            who: Arc::new(Identity { client: name.into(), name: Some(name.into()) }),
+            who: Arc::new(Identity { client: name.into(), name: Some(name.into()), kind: None }),
             topic: format!("up/{name}").into(),
             payload,
             properties: Bytes::new(),

@@ -57,7 +57,7 @@ impl World {
         let (at_ms, wall_ms) = (self.now, self.wall(Who::Site(at)));
         let request = &self.oracle.requests[uid];
         let publish = InboundPublish {
-            who: Arc::new(Identity { client: request.device.as_str().into(), name: None }),
+            who: Arc::new(Identity { client: request.device.as_str().into(), name: None, kind: None }),
             topic: format!("dev/{}/{}", request.device, request.kind).into(),
             payload: request.payload.clone(),
             properties: Bytes::new(),

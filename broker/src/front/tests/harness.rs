@@ -19,6 +19,7 @@ pub(super) struct Rig {
     pub(super) stats: Arc<FrontStats>,
     pub(super) publisher: Publisher,
     pub(super) shared: Arc<Shared<TestIntake>>,
+    pub(super) disconnector: Disconnector,
     policy: Arc<TestPolicy>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
@@ -37,12 +38,24 @@ impl Rig {
         let (stop, stopped) = oneshot::channel::<()>();
         let (addr, stats, publisher, shared) =
             (front.local_addr().unwrap(), front.stats(), front.publisher(), front.shared.clone());
+        let disconnector = front.disconnector();
         let task = tokio::spawn(front.run(async move { drop(stopped.await) }));
-        Rig { addr, intake, stats, publisher, shared, policy, stop: Some(stop), task }
+        Rig { addr, intake, stats, publisher, shared, disconnector, policy, stop: Some(stop), task }
     }
 
     pub(super) fn certificate_names(&self) -> Vec<String> {
         self.policy.certificates.lock().unwrap().clone()
+    }
+
+    /// From now on nobody may subscribe to what begins with this.
+    pub(super) fn keep_secret(&self, prefix: &str) {
+        *self.policy.secret.lock().unwrap() = prefix.to_owned();
+        self.disconnector.rights_changed();
+    }
+
+    /// What each identity that connects from now on may take.
+    pub(super) fn allow(&self, allowance: Allowance) {
+        *self.policy.allowance.lock().unwrap() = Some(allowance);
     }
 
     /// Tells it to stop; `stopped` waits until it has.
@@ -84,21 +97,30 @@ pub(super) async fn until(what: &str, condition: impl Fn() -> bool) {
 
 /// Users `bad` and `nope` may not connect, nobody may publish below `forbidden/` or read below `secret/`.
 #[derive(Default)]
-struct TestPolicy {
+pub(super) struct TestPolicy {
     /// Names in the certificates of those who connected.
     certificates: Mutex<Vec<String>>,
+    /// Filters below this may not be subscribed to.
+    secret: Mutex<String>,
+    allowance: Mutex<Option<Allowance>>,
 }
 
 impl Policy for TestPolicy {
-    fn connect(&self, offered: &Credentials<'_>) -> Result<Option<Arc<str>>, Refusal> {
-        if let Some(name) = offered.certificate {
-            self.certificates.lock().unwrap().push(name.to_owned());
+    fn connect<'a>(&'a self, offered: Credentials<'a>) -> Admitting<'a> {
+        if let Some(shown) = offered.certificate {
+            self.certificates.lock().unwrap().push(shown.name.clone());
         }
-        match offered.username {
+        let admitted = match offered.username {
             Some("bad") => Err(Refusal::BadCredentials),
             Some("nope") => Err(Refusal::NotAuthorized),
-            name => Ok(name.map(Arc::from)),
-        }
+            Some("guesser") => Err(Refusal::Throttled),
+            name => Ok(Admission { name: name.map(Arc::from), kind: None }),
+        };
+        Box::pin(std::future::ready(admitted))
+    }
+
+    fn allowance(&self, _: &Identity) -> Allowance {
+        self.allowance.lock().unwrap().unwrap_or(Allowance::UNLIMITED)
     }
 
     fn may_publish(&self, _: &Identity, topic: &str) -> Result<(), Denial> {
@@ -109,7 +131,8 @@ impl Policy for TestPolicy {
     }
 
     fn may_subscribe(&self, _: &Identity, filter: &str) -> bool {
-        !filter.starts_with("secret/")
+        let secret = self.secret.lock().unwrap();
+        !filter.starts_with("secret/") && (secret.is_empty() || !filter.starts_with(&*secret))
     }
 }
 

@@ -31,9 +31,10 @@ impl Intake for Instantly {
 pub(super) struct Open;
 
 impl Policy for Open {
-    fn connect(&self, _: &Credentials<'_>) -> Result<Option<Arc<str>>, Refusal> {
-        Ok(None)
+    fn connect<'a>(&'a self, _: Credentials<'a>) -> Admitting<'a> {
+        Box::pin(std::future::ready(Ok(Admission::default())))
     }
+
     fn may_publish(&self, _: &Identity, _: &str) -> Result<(), Denial> {
         Ok(())
     }

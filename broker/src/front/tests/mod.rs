@@ -6,6 +6,7 @@ mod harness;
 mod load;
 mod mailboxes;
 mod publishing;
+mod revoking;
 mod router_dies;
 mod router_rows;
 mod sessions;

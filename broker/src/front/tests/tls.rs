@@ -51,7 +51,8 @@ impl Pki {
         let client_ca = clients.then(|| self.path("ca.crt"));
         let tls = Tls::load(&self.path("server.crt"), &self.path("server.key"), client_ca.as_deref()).unwrap();
         let connect_timeout = Duration::from_millis(300);
-        Rig::with(FrontConfig { tls: Some(tls), connect_timeout, ..FrontConfig::default() }).await
+        let handshake_timeout = connect_timeout;
+        Rig::with(FrontConfig { tls: Some(tls), handshake_timeout, connect_timeout, ..FrontConfig::default() }).await
     }
 
     async fn connect(&self, rig: &Rig, as_client: Option<&str>) -> std::io::Result<TlsStream<TcpStream>> {
@@ -120,7 +121,7 @@ async fn plain_bytes_and_half_a_handshake_are_closed() {
     plain.write_all(&Connect::new(V311, "till").bytes()).await.unwrap();
     until("plain MQTT is refused", || rig.stats.tls_failures.get() == 1).await;
     let silent = TcpStream::connect(rig.addr).await.unwrap();
-    until("a silent client is given up", || rig.stats.connect_timeouts.get() == 1).await;
+    until("a silent client is given up", || rig.stats.handshake_timeouts.get() == 1).await;
     drop(silent);
 }
 

@@ -202,7 +202,7 @@ impl Running {
 
     /// Without waiting for the answer.
     async fn submit(&self, topic: &str, payloads: &[String]) -> oneshot::Receiver<Vec<Verdict>> {
-        let who = Arc::new(Identity { client: "c".into(), name: None });
+        let who = Arc::new(Identity { client: "c".into(), name: None, kind: None });
         let item = |payload: &String| {
             Inbound::Publish(InboundPublish {
                 who: who.clone(),
@@ -383,7 +383,7 @@ async fn a_commit_that_waits_takes_along_what_comes_meanwhile() {
     for n in 0..20 {
         let handle = ledger.handle.clone();
         all.spawn(async move {
-            let who = Arc::new(Identity { client: "c".into(), name: None });
+            let who = Arc::new(Identity { client: "c".into(), name: None, kind: None });
             let payload = Bytes::from(format!("w{n}"));
             let publish = InboundPublish {
                 who,

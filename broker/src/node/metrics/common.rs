@@ -10,6 +10,7 @@ pub fn common(status: &Value, out: &mut Exposition) {
     disk(&status["disk"], out);
     recovery(&status["recovery"], out);
     front(&status["front"], out);
+    identity(&status["identity"], out);
     mailboxes(&status["front"]["mailboxes"], out);
 }
 
@@ -69,7 +70,8 @@ fn recovery(recovery: &Value, out: &mut Exposition) {
 }
 
 /// Numbers of the front that also fall.
-const FRONT_GAUGES: [&str; 5] = ["connections", "retained", "retained_bytes", "sessions_kept", "unread_bytes"];
+const FRONT_GAUGES: [&str; 6] =
+    ["connections", "retained", "retained_bytes", "sessions_kept", "subscriptions", "unread_bytes"];
 
 /// All of the front's counts, by their own names; a new one is shown from the day it is counted.
 fn front(front: &Value, out: &mut Exposition) {
@@ -83,6 +85,19 @@ fn front(front: &Value, out: &mut Exposition) {
             }
         }
     }
+}
+
+fn identity(identity: &Value, out: &mut Exposition) {
+    out.gauge("tillsync_accounts", "Accounts, disabled ones included.", &identity["accounts"]);
+    out.gauge("tillsync_accounts_disabled", "Accounts that are disabled.", &identity["disabled"]);
+    let help = "Passwords that were looked at with argon2id since the start.";
+    out.counter("tillsync_passwords_hashed_total", help, &identity["door"]["hashed"]);
+    let help = "CONNECTs that were not looked at since the start: too many wrong passwords before.";
+    out.counter("tillsync_passwords_throttled_total", help, &identity["door"]["throttled"]);
+    let help = "Security events that were journalled since the start.";
+    out.counter("tillsync_security_events_total", help, &identity["audit"]["told"]);
+    let help = "Security events that were only counted since the start.";
+    out.counter("tillsync_security_events_lost_total", help, &identity["audit"]["lost"]);
 }
 
 fn mailboxes(mail: &Value, out: &mut Exposition) {
@@ -111,6 +126,9 @@ fn front_help(key: &str) -> String {
         "refused_version" => "CONNECT of an unknown MQTT version",
         "refused_credentials" => "CONNECT with wrong credentials",
         "refused_full" => "CONNECT refused: as many as may be are connected",
+        "revoked" => "connections closed because an operator took a right away",
+        "slowed" => "times that a socket was left unread because its account was over its rate",
+        "subscriptions" => "subscriptions of clients that are connected",
         "denied" => "publishes that may not be made; each is recorded",
         "no_room" => "publishes refused because the ledger is full",
         "acks" => "PUBACK, PUBREC and PUBCOMP written, each after its commit",
