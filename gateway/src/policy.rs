@@ -58,7 +58,13 @@ mod tests {
         let mut devices = Accounts::default();
         devices.add("pos-1", "long enough".into());
         let policy = StorePolicy { open: false, devices };
-        let offered = |username, password| Credentials { client: "x", username, password, certificate: None };
+        let offered = |username, password| Credentials {
+            client: "x",
+            username,
+            password,
+            certificate: None,
+            peer: ([127, 0, 0, 1], 9).into(),
+        };
         assert_eq!(policy.connect(&offered(Some("pos-1"), Some("long enough"))).unwrap().as_deref(), Some("pos-1"));
         for (username, password) in [(None, None), (Some("pos-1"), Some("wrong")), (Some("pos-2"), Some("long enough"))]
         {

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use super::attach::next_of;
+use super::certified::Certified;
 use super::codec::{Codec, Version};
 use super::deliver::Outbound;
 use super::encode;
@@ -80,13 +81,13 @@ pub(super) struct Connection<S, I> {
     will: Option<Will>,
 }
 
-/// Serves one socket, TLS or not, to its end. `certificate` is the name that TLS verified.
-pub(super) async fn serve<S, I>(mut stream: S, peer: SocketAddr, certificate: Option<String>, shared: Arc<Shared<I>>)
+/// Serves one socket, TLS or not, to its end. `certificate` is what TLS verified.
+pub(super) async fn serve<S, I>(mut stream: S, peer: SocketAddr, certificate: Option<Certified>, shared: Arc<Shared<I>>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
     I: Intake,
 {
-    let admitted = match shake_hands(&mut stream, certificate.as_deref(), &shared).await {
+    let admitted = match shake_hands(&mut stream, certificate.as_ref(), peer, &shared).await {
         Ok(admitted) => admitted,
         Err(refused) => {
             match refused {

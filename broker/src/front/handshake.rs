@@ -1,5 +1,6 @@
 //! From the first byte to CONNACK: which version, who it is, whether it may, and its session.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use rumqttd::protocol::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
+use super::certified::Certified;
 use super::codec::{CONNECT, Codec, Decoded, Fault, Frame, Version};
 use super::connection::seconds;
 use super::encode;
@@ -50,7 +52,8 @@ struct Offer {
 /// Reads CONNECT and answers it. Whatever the outcome, CONNACK is written where MQTT has one.
 pub(super) async fn shake_hands<S, I>(
     stream: &mut S,
-    certificate: Option<&str>,
+    certificate: Option<&Certified>,
+    peer: SocketAddr,
     shared: &Arc<Shared<I>>,
 ) -> Result<Admitted, Refused>
 where
@@ -60,7 +63,7 @@ where
     let mut version = Version::V311;
     let mut out = BytesMut::new();
     let admitted = match read_connect(stream, shared, &mut version).await {
-        Ok((offer, inbound)) => admit(offer, version, certificate, inbound, shared, &mut out).await,
+        Ok((offer, inbound)) => admit(offer, version, (certificate, peer), inbound, shared, &mut out).await,
         Err(refused) => Err(refused),
     };
     if let Err(refused) = &admitted {
@@ -144,7 +147,7 @@ fn peek_version(buf: &[u8], packet_bytes_max: usize) -> Result<Option<Version>, 
 async fn admit<I: Intake>(
     offer: Offer,
     version: Version,
-    certificate: Option<&str>,
+    (certificate, peer): (Option<&Certified>, SocketAddr),
     inbound: BytesMut,
     shared: &Arc<Shared<I>>,
     out: &mut BytesMut,
@@ -156,7 +159,7 @@ async fn admit<I: Intake>(
     if let Some(properties) = &offer.properties {
         check_properties(properties)?;
     }
-    let name = shared.policy.connect(&credentials(&client, &offer.login, certificate)).map_err(Refused::from)?;
+    let name = shared.policy.connect(&credentials(&client, &offer.login, certificate, peer)).map_err(Refused::from)?;
     let who = Arc::new(Identity { client: client.clone(), name });
     let will = match offer.will {
         Some((will, properties)) => Some(check_will(shared, &who, will, properties)?),
@@ -231,11 +234,16 @@ fn assigned_id() -> Option<String> {
     Some(format!("auto-{:016x}", u64::from_be_bytes(random)))
 }
 
-fn credentials<'a>(client: &'a str, login: &'a Option<Login>, certificate: Option<&'a str>) -> Credentials<'a> {
+fn credentials<'a>(
+    client: &'a str,
+    login: &'a Option<Login>,
+    certificate: Option<&'a Certified>,
+    peer: SocketAddr,
+) -> Credentials<'a> {
     let given =
         |of: fn(&Login) -> &String| login.as_ref().map(|login| of(login).as_str()).filter(|text| !text.is_empty());
     let (username, password) = (given(|login| &login.username), given(|login| &login.password));
-    Credentials { client, username, password, certificate }
+    Credentials { client, username, password, certificate, peer }
 }
 
 fn check_properties(properties: &ConnectProperties) -> Result<(), Refused> {

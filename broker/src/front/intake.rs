@@ -4,11 +4,13 @@
 //! to the [`Intake`] and writes PUBACK, PUBREC or PUBCOMP only when the answer came, which is after the commit.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::certified::Certified;
 use crate::mailbox::{Change, Mailboxes};
 
 /// Who is at the other end of a connection, as the [`Policy`] recognised it at CONNECT.
@@ -41,8 +43,9 @@ pub struct Credentials<'a> {
     pub client: &'a str,
     pub username: Option<&'a str>,
     pub password: Option<&'a str>,
-    /// The common name in the certificate that TLS verified, if the client had to show one.
-    pub certificate: Option<&'a str>,
+    /// What the certificate proves that TLS verified, if the client showed one.
+    pub certificate: Option<&'a Certified>,
+    pub peer: SocketAddr,
 }
 
 /// Decides who may connect, publish and subscribe. Asked on the connection's task: must not block.

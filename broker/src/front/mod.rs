@@ -19,6 +19,7 @@
 //! Retained messages come at QoS 0; others at the QoS that was granted, whatever they were published with.
 
 mod attach;
+mod certified;
 mod codec;
 mod config;
 mod connection;
@@ -47,6 +48,7 @@ mod topic_rules;
 mod watchdog;
 mod wills;
 
+pub use certified::Certified;
 pub use config::FrontConfig;
 pub use intake::{
     Batch, Closed, Credentials, Denial, Identity, Inbound, InboundPublish, Intake, Outcome, Policy, Refusal, Verdict,

@@ -33,7 +33,7 @@ impl Accounts {
     /// The name that a verified certificate carries, or else the one whose password was shown. A certificate and a
     /// user name that differ are nobody. Takes as long for a wrong password as for a right one.
     pub fn recognise(&self, offered: &Credentials<'_>) -> Result<Arc<str>, Refusal> {
-        if let Some(certified) = offered.certificate {
+        if let Some(certified) = offered.certificate.map(|certified| certified.name.as_str()) {
             if offered.username.is_some_and(|username| username != certified) {
                 return Err(Refusal::NotAuthorized);
             }

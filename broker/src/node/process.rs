@@ -13,10 +13,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::front::{Front, FrontConfig, Policy, Publisher};
 use crate::ledger::{Core, Handle, LedgerError, Perform, Reader, Writer};
 use crate::node::answers::Answers;
+use crate::node::beside::Beside;
 use crate::node::disk::Meter;
 use crate::node::metrics::{self, Exposition};
 use crate::node::rejects::Again;
-use crate::node::{admin, announce_metrics};
+use crate::node::{admin, announce_line, announce_metrics};
 
 /// What is left to the writer to finish in when the process stops.
 const LEAVE: Duration = Duration::from_secs(20);
@@ -64,6 +65,8 @@ pub struct Node<C: Core> {
     front: Front<Handle<C>>,
     metrics: Option<TcpListener>,
     meter: Meter,
+    beside: Vec<Arc<dyn Beside>>,
+    lines: Vec<String>,
 }
 
 impl<C: Core> Node<C> {
@@ -88,7 +91,25 @@ impl<C: Core> Node<C> {
                     .with_context(|| format!("listen on {addr} for metrics: is another program using that port?"))?,
             ),
         };
-        Ok(Node { writer, handle, reader, front, metrics, meter })
+        Ok(Node { writer, handle, reader, front, metrics, meter, beside: Vec::new(), lines: Vec::new() })
+    }
+
+    /// A part of the process that answers questions and adds to the status.
+    pub fn beside(&mut self, part: Arc<dyn Beside>) {
+        self.beside.push(part);
+    }
+
+    /// A line that is announced once the node listens, after where.
+    pub fn announce(&mut self, line: String) {
+        self.lines.push(line);
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// Those of `getsockname`.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.front.local_addr()
     }
 
     pub fn publisher(&self) -> Publisher {
@@ -112,7 +133,7 @@ impl<C: Core> Node<C> {
         stopping: watch::Sender<bool>,
         stop: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
-        let Node { writer, handle, reader, front, metrics, meter } = self;
+        let Node { writer, handle, reader, front, metrics, meter, beside, lines } = self;
         let listening = front.local_addr().context("read the listener's address")?;
         let questions = admin::listen(dir).with_context(|| format!("open {}", admin::socket_path(dir).display()))?;
         let (asked, asking) = mpsc::channel(8);
@@ -135,6 +156,7 @@ impl<C: Core> Node<C> {
             face,
             meter,
             metrics: metrics.as_ref().map(|(addr, _)| *addr),
+            beside,
         };
         let metrics = metrics.map(|(addr, listener)| {
             tokio::spawn(metrics::serve(listener, asked.clone(), face.metrics));
@@ -152,6 +174,7 @@ impl<C: Core> Node<C> {
         if let Some(addr) = metrics {
             announce_metrics(addr);
         }
+        lines.iter().for_each(|line| announce_line(line));
         let mut failed = None;
         tokio::select! {
             () = stop => tracing::info!("stopping"),

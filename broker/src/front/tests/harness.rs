@@ -92,7 +92,7 @@ struct TestPolicy {
 impl Policy for TestPolicy {
     fn connect(&self, offered: &Credentials<'_>) -> Result<Option<Arc<str>>, Refusal> {
         if let Some(name) = offered.certificate {
-            self.certificates.lock().unwrap().push(name.to_owned());
+            self.certificates.lock().unwrap().push(name.name.clone());
         }
         match offered.username {
             Some("bad") => Err(Refusal::BadCredentials),

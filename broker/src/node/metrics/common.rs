@@ -11,6 +11,15 @@ pub fn common(status: &Value, out: &mut Exposition) {
     recovery(&status["recovery"], out);
     front(&status["front"], out);
     mailboxes(&status["front"]["mailboxes"], out);
+    certificates(&status["certificates"], out);
+}
+
+fn certificates(certificates: &Value, out: &mut Exposition) {
+    let help = "Days until a certificate of this node ends; it is renewed long before.";
+    let mut days = out.gauges("tillsync_certificate_days_left", help);
+    for (of, certificate) in certificates.as_object().into_iter().flatten() {
+        days.sample(&[("of", of)], &certificate["days_left"]);
+    }
 }
 
 fn ledger(ledger: &Value, out: &mut Exposition) {
