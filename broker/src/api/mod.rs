@@ -7,6 +7,8 @@
 mod join;
 mod problem;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -21,7 +21,7 @@ pub struct Facts {
     /// DNS names and addresses that it is for.
     pub hosts: Vec<String>,
     pub is_ca: bool,
-    pub is_self_signed: bool,
+    pub is_self_issued: bool,
 }
 
 impl Facts {
@@ -42,7 +42,7 @@ impl Facts {
             key: Fingerprint::of_public_key(parsed.public_key().raw),
             hosts: hosts(&parsed),
             is_ca: parsed.is_ca(),
-            is_self_signed: parsed.verify_signature(None).is_ok(),
+            is_self_issued: parsed.subject().as_raw() == parsed.issuer().as_raw(),
         })
     }
 
@@ -63,7 +63,7 @@ impl Facts {
 
     /// Whether others can be believed by it, or it by itself.
     pub fn is_anchor(&self) -> bool {
-        self.is_ca || self.is_self_signed
+        self.is_ca || self.is_self_issued
     }
 
     /// How long it is valid in all.

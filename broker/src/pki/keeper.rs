@@ -13,7 +13,7 @@ use crate::front::Tls;
 use crate::node::beside::{Answering, Beside};
 use crate::node::show;
 
-/// Between two looks; each costs three `stat`s.
+/// Between two looks; each costs a few `stat`s and reading one small file.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// The certificate that the listeners show, and what goes wrong with it.

@@ -115,15 +115,15 @@ impl Own {
         Facts::of_pem(&text(&self.paths.server)?).map_err(|why| PkiError::content(&self.paths.server, why))
     }
 
-    /// A new server certificate if the one that is there is due, gone or damaged, or lacks one of `hosts`. Its own hosts
-    /// stay. True if there is a new one.
+    /// A new server certificate if the one that is there is due, gone or damaged, is good for longer than it now may be, or
+    /// lacks one of `hosts`. Its own hosts stay. True if there is a new one.
     ///
     /// # Errors
     /// The disk's, or of the CA, which may have expired.
     pub fn renew_server(&self, hosts: &[String], now_ms: u64, valid_ms: u64) -> Result<bool, PkiError> {
         let (mut all, due) = match self.server() {
             // No jitter: nobody else is asked.
-            Ok(facts) => (facts.hosts.clone(), due_ms(&facts, 0) <= now_ms),
+            Ok(facts) => (facts.hosts.clone(), due_ms(&facts, 0) <= now_ms || is_too_long(&facts, valid_ms)),
             Err(PkiError::File { path, why }) => return Err(PkiError::File { path, why }),
             Err(_) => (Vec::new(), true),
         };
@@ -135,6 +135,11 @@ impl Own {
         write_server(&self.paths, &self.authority.server(&all, now_ms, valid_ms)?)?;
         Ok(true)
     }
+}
+
+/// The validity was made shorter since. Some certificates begin a little before they were made.
+fn is_too_long(facts: &Facts, valid_ms: u64) -> bool {
+    facts.valid_ms() > valid_ms.saturating_add(valid_ms / 10)
 }
 
 /// A key whose certificate is not there is what a cut attempt left, or was put there by hand: it is kept.
@@ -203,6 +208,8 @@ mod tests {
         assert_eq!(own.server().unwrap().hosts, ["hub.example", "10.0.0.7"]);
         std::fs::write(&own.paths.server, "torn").unwrap();
         assert!(renew(&["hub.example"], NOW + 252 * DAY_MS));
+        let shorter = |valid_ms| own.renew_server(&[], NOW + 252 * DAY_MS, valid_ms).unwrap();
+        assert!(shorter(90 * DAY_MS) && !shorter(90 * DAY_MS) && !shorter(60_000_000 * DAY_MS));
         assert_eq!(own.server().unwrap().hosts, ["hub.example"]);
     }
 }
