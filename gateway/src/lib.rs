@@ -9,6 +9,7 @@ mod face;
 mod fork;
 pub mod hub_tls;
 mod membership;
+mod our_chain;
 pub mod policy;
 mod rejoin;
 pub mod reply;

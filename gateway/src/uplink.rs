@@ -8,19 +8,19 @@ use std::time::{Duration, Instant};
 use broker::front::Closed;
 use broker::ledger::{Handle, LedgerError, Reader, Standing};
 use broker::node;
-use bytes::Bytes;
 use prost::Message;
 use proto::backoff::Backoff;
-use proto::chunk::{self, Head, Position};
-use proto::id::{Seq, SiteName, WallMs};
+use proto::chunk::{self, Position};
+use proto::id::{SiteName, WallMs};
 use proto::topic::{self, Outbound};
 use proto::wire::up::Of as UpOf;
 use proto::wire::{Beat, Bye, Down, FeedAck, Past, Present, Up};
 use tokio::sync::{mpsc, watch};
 
 use crate::core::{Gateway, Input, LinkState};
+use crate::our_chain::OurChain;
 use crate::source::HubSource;
-use crate::sync::{Ack, Chain, Cursors, FromHub, Heard, PresentAsk, Session};
+use crate::sync::{Ack, Cursors, FromHub, Heard, PresentAsk, Session};
 use crate::wire::{HubAddress, Said, Testament, Wire};
 
 const TICK: Duration = Duration::from_millis(500);
@@ -392,27 +392,5 @@ impl Live {
         };
         // Whoever does not take it in time hears it from the broker, as our will.
         let _ = tokio::time::timeout(Duration::from_millis(500), farewell).await;
-    }
-}
-
-struct OurChain<'a>(&'a Reader);
-
-impl Chain for OurChain<'_> {
-    type Error = LedgerError;
-
-    fn end(&self) -> Position {
-        self.0.stats().durable
-    }
-
-    fn beginning(&self) -> Result<Position, LedgerError> {
-        self.0.beginning()
-    }
-
-    fn standing_at(&self, seq: Seq) -> Result<Standing, LedgerError> {
-        self.0.standing_at(seq)
-    }
-
-    fn chunks(&self, first: Seq, last: Seq, bytes_max: usize) -> Result<Vec<(Head, Bytes)>, LedgerError> {
-        self.0.chunks(first, last, bytes_max)
     }
 }

@@ -34,7 +34,8 @@ impl Throttle {
             }
         }
         let clear_at = self.clear_at_ms.entry(source).or_insert(now_ms);
-        *clear_at = now_ms + ahead_ms(*clear_at, now_ms) + BACK_MS;
+        // Several may fail at once that were all let try: no more is taken from a source than it has.
+        *clear_at = now_ms + (ahead_ms(*clear_at, now_ms) + BACK_MS).min(FREE * BACK_MS);
     }
 }
 
