@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use crate::backup::{self, BackupArgs, RestoreArgs};
 use crate::config::{Config, MANUAL};
 use crate::conflicts::{self, Conflicts};
+use crate::doors;
 use crate::face;
 use crate::front::{FrontConfig, Publisher};
 use crate::history::{self, HistoryArgs};
@@ -26,8 +27,10 @@ use crate::node::doctor::{self, DoctorArgs};
 use crate::node::process::Node;
 use crate::node::settings::Settings;
 use crate::node::{self, rejects, show};
+use crate::pki::{self, InitArgs};
 use crate::policy::{HubPolicy, SCHEME};
 use crate::recall::Recalls;
+use crate::sites::{self, Site};
 use crate::verify::{self, VerifyArgs};
 
 /// The central broker of tillsync: takes what gateways send, once and in order, merges it, and shows HQ the truth.
@@ -61,6 +64,10 @@ enum Command {
     History(HistoryArgs),
     /// Compare the stock that this hub holds of a site with what the site holds, key by key, and set right what differs.
     Verify(VerifyArgs),
+    /// Invite sites, and see, disable and remove those that joined; of a running or a stopped hub.
+    #[command(subcommand)]
+    Site(Site),
+    Init(InitArgs),
     Backup(BackupArgs),
     Restore(RestoreArgs),
     /// Look at the ledger of a stopped hub and say what is in it and what is wrong with it.
@@ -88,6 +95,8 @@ pub fn main(args: Vec<OsString>, sabotage: Option<Sabotage>) -> ExitCode {
         Command::Conflicts(command) => conflicts::run(command, &Config::default().data),
         Command::History(args) => history::run(args, &Config::default().data),
         Command::Verify(args) => verify::run(&args, &Config::default().data),
+        Command::Site(command) => sites::run(command, &Config::default().data),
+        Command::Init(args) => pki::init(&args, &Config::default().data),
         Command::Backup(args) => backup::backup(&args, &Config::default().data),
         Command::Restore(args) => backup::restore(&args),
         Command::Doctor(args) => return node::doctor_exit(doctor::doctor(&args, |_| Value::Null)),
@@ -110,6 +119,7 @@ fn run(flags: NodeFlags, sabotage: Option<Sabotage>) -> anyhow::Result<()> {
 
 async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()> {
     let stop = node::stop_signal().context("listen for signals")?;
+    let (tls, own) = doors::secure(&config)?;
     let site: SiteName = "hub".parse().context("name the hub's own ledger")?;
     let options = Options {
         dir: config.data.clone(),
@@ -128,7 +138,7 @@ async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()>
     let (writer, handle, reader) = Writer::open(options, Epoch(node::random()?), hub)?;
     let front = FrontConfig {
         listen: config.listen.addr,
-        tls: config.listen.tls.clone(),
+        tls: tls.clone(),
         retained_max: 2_000_000,
         retained_bytes_max: 512 << 20,
         publish_queue_max: 65_536,
@@ -142,16 +152,20 @@ async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()>
     let policy = HubPolicy {
         open: config.listen.open,
         guard: guard.clone(),
-        caps: config.caps,
+        caps: config.caps.clone(),
         site_rate: config.site_rate,
         account_rate: config.account_rate,
     };
     let dir = config.data.clone();
     let metrics = config.listen.metrics;
-    let node = Node::bind(writer, handle, reader, front, Arc::new(policy), guard, metrics).await?;
+    let mut node = Node::bind(writer, handle, reader, front, Arc::new(policy), guard, metrics).await?;
+    let stopping = watch::Sender::new(false);
+    if let Some(tls) = tls {
+        doors::open(&config, tls, own, &mut node, &stopping).await?;
+    }
     let recalls = Recalls::start(node.reader(), node.publisher()).context("start a thread")?;
     let perform = perform(node.publisher(), recalls, dir.clone());
-    node.run(&dir, perform, face::FACE, watch::Sender::new(false), stop).await
+    node.run(&dir, perform, face::FACE, stopping, stop).await
 }
 
 fn perform(publisher: Publisher, recalls: Recalls, dir: PathBuf) -> Perform<Effect> {

@@ -1,14 +1,23 @@
 //! The hub's configuration. `broker.toml` beside the sources is its manual and its defaults.
 
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::api;
 use crate::front::Rate;
 use crate::hub::FORGET_EVERY;
 use crate::node::caps::{self, Caps};
 use crate::node::commands::NodeFlags;
-use crate::node::listen::{self, Listen};
+use crate::node::host::Host;
+use crate::node::listen::{self, Encryption, Listen, OwnCa};
 use crate::node::settings::{Faults, Settings};
+use crate::pki::{DAY_MS, OwnPaths, SERVER_VALID_MS, SITE_VALID_MS};
+
+const DAY: Duration = Duration::from_millis(DAY_MS);
+/// Shorter than hours is for tests.
+const VALID: RangeInclusive<Duration> = Duration::from_secs(2)..=DAY.saturating_mul(3_650);
 
 /// What the `config` command prints; equal to [`Config::default`] by test.
 pub const MANUAL: &str = include_str!("../broker.toml");
@@ -17,6 +26,13 @@ pub const MANUAL: &str = include_str!("../broker.toml");
 pub struct Config {
     pub data: PathBuf,
     pub listen: Listen,
+    /// Where the HTTPS listener is, if anywhere.
+    pub api: Option<SocketAddr>,
+    /// Where gateways are told that MQTT is; without it at the host that they joined at.
+    pub advertise: Option<(String, u16)>,
+    pub site_cert_valid: Duration,
+    pub server_cert_valid: Duration,
+    pub renew_grace: Duration,
     pub disk_reserve_bytes: u64,
     pub commit_wait: Duration,
     pub forget_every: Duration,
@@ -32,6 +48,11 @@ impl Default for Config {
         Config {
             data: PathBuf::from("/var/lib/tillsync-broker"),
             listen: Listen::default(),
+            api: None,
+            advertise: None,
+            site_cert_valid: Duration::from_millis(SITE_VALID_MS),
+            server_cert_valid: Duration::from_millis(SERVER_VALID_MS),
+            renew_grace: 180 * DAY,
             disk_reserve_bytes: 64 << 20,
             commit_wait: Duration::ZERO,
             forget_every: FORGET_EVERY,
@@ -49,7 +70,15 @@ impl Config {
         flags.apply(&mut settings);
         let default = Config::default();
         let data = settings.parsed("data", "a folder").unwrap_or(default.data);
-        let listen = listen::read(&mut settings);
+        let own = OwnPaths::of(&data);
+        let own = if own.exist() { OwnCa::Always(own.ca) } else { OwnCa::Absent };
+        let listen = listen::read(&mut settings, &own);
+        let api = api(&mut settings, &listen, &own);
+        let must_be = "host and port such as hub.example:8883";
+        let advertise = settings.parsed::<Host>("advertise", must_be).map(|Host(host, port)| (host, port));
+        let site_cert_valid = settings.span("site_cert_valid", default.site_cert_valid, VALID);
+        let server_cert_valid = settings.span("server_cert_valid", default.server_cert_valid, VALID);
+        let renew_grace = DAY * settings.number("renew_grace_days", 180, 0..=3_650) as u32;
         let disk_reserve_bytes = settings.number("disk_reserve_mib", 64, 1..=1 << 20) << 20;
         let commit_wait = Duration::from_millis(settings.number("commit_wait_ms", 0, 0..=1_000));
         let forget_every = Duration::from_secs(settings.number("forget_every_s", FORGET_EVERY.as_secs(), 1..=86_400));
@@ -62,6 +91,11 @@ impl Config {
         settings.finish(Some(Config {
             data,
             listen,
+            api,
+            advertise,
+            site_cert_valid,
+            server_cert_valid,
+            renew_grace,
             disk_reserve_bytes,
             commit_wait,
             forget_every,
@@ -70,6 +104,34 @@ impl Config {
             account_rate,
             policy,
         }))
+    }
+}
+
+/// Where the HTTPS listener is: on loopback if nothing is said and there are certificates for it.
+fn api(settings: &mut Settings, listen: &Listen, own: &OwnCa) -> Option<SocketAddr> {
+    let encrypted = !matches!(listen.encryption, Encryption::Plain);
+    match settings.parsed::<ApiAt>("api", "\"off\", or an address and port such as 127.0.0.1:8443") {
+        Some(ApiAt::Off) => None,
+        Some(ApiAt::Addr(addr)) if !encrypted => {
+            let must_be =
+                "left out, or encrypted: `tillsync-broker init` makes certificates, `tls_cert` and `tls_key` are yours";
+            settings.fault("api", addr, must_be);
+            None
+        }
+        Some(ApiAt::Addr(addr)) => Some(addr),
+        None => matches!(own, OwnCa::Always(_)).then_some(api::DEFAULT_ADDR),
+    }
+}
+
+enum ApiAt {
+    Off,
+    Addr(SocketAddr),
+}
+
+impl std::str::FromStr for ApiAt {
+    type Err = std::net::AddrParseError;
+    fn from_str(text: &str) -> Result<ApiAt, Self::Err> {
+        if text == "off" { Ok(ApiAt::Off) } else { text.parse().map(ApiAt::Addr) }
     }
 }
 

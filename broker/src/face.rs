@@ -105,6 +105,7 @@ pub(crate) fn lines(status: &Value) -> Vec<(String, String)> {
             ),
         ),
         ("disk".to_owned(), show::disk(&status["disk"])),
+        ("certificates".to_owned(), show::certificates(&status["certificates"])),
         ("connections".to_owned(), show::number(&status["front"]["connections"])),
         ("conflicts kept".to_owned(), show::number(&status["conflicts"]["kept"])),
     ];

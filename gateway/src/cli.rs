@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use broker::front::{FrontConfig, Publisher};
+use broker::front::{FrontConfig, Publisher, Tls};
 use broker::identity::Guard;
 use broker::identity::commands::{self as identity, Accounts, Policy};
 use broker::ledger::{Options, Perform, Sabotage, Writer};
@@ -15,6 +15,7 @@ use broker::node::doctor::{self, DoctorArgs};
 use broker::node::process::Node;
 use broker::node::settings::{Fault, Faults, Settings};
 use broker::node::{self, rejects, show};
+use broker::pki::{Keeper, Own, SERVER_VALID_MS};
 use clap::{Args, Parser, Subcommand};
 use proto::id::Epoch;
 use tokio::sync::{mpsc, watch};
@@ -23,9 +24,11 @@ use crate::config::{Config, Flags, MANUAL};
 use crate::core::{Effect, Gateway};
 use crate::face;
 use crate::fork::{self, Ask};
+use crate::membership::{self, JoinArgs, Membership, Renewal};
 use crate::policy::{SCHEME, StorePolicy};
 use crate::privacy::{self, Keys};
 use crate::rejoin::{self, RejoinArgs};
+use crate::secure;
 use crate::uplink::{Command as ToHub, Uplink};
 
 /// Acks and beats waiting for the uplink. What does not fit is dropped: the next of its kind says more.
@@ -58,6 +61,7 @@ enum Command {
     Rejects(Rejects),
     /// Look at the ledger of a stopped gateway and say what is in it and what is wrong with it.
     Doctor(DoctorArgs),
+    Join(JoinArgs),
     Rejoin(RejoinArgs),
     /// Show, change and share the key under which people have pseudonyms outside the store.
     #[command(subcommand)]
@@ -104,6 +108,7 @@ pub fn main(args: Vec<OsString>, sabotage: Option<Sabotage>) -> ExitCode {
         Command::Rejects(Rejects::Look(look)) => rejects::look(look, &Config::default().data),
         Command::Rejects(Rejects::Retry(args)) => rejects::retry(args, &Config::default().data),
         Command::Doctor(args) => return node::doctor_exit(doctor::doctor(&args, crate::core::applied_on_disk)),
+        Command::Join(args) => membership::join(&args),
         Command::Rejoin(args) => rejoin::rejoin(&args),
         Command::Privacy(command) => privacy::run(command, &Config::default().data),
         Command::Device(command) => identity::accounts(&command, &Config::default().data, &SCHEME),
@@ -130,22 +135,29 @@ fn missing(key: &str, must_be: &str) -> Faults {
 
 async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()> {
     let stop = node::stop_signal().context("listen for signals")?;
-    let site = config.site.clone().ok_or_else(|| missing("site", "this store's name: give --site or the key"))?;
-    let hub = config.hub_address()?;
+    let site = config
+        .site
+        .clone()
+        .ok_or_else(|| missing("site", "this store's name: give --site or the key, or join a hub, which knows it"))?;
+    let membership = Membership::load(&config.data)?;
+    let has_hub = config.hub.is_some() || membership.is_some();
     let options = Options {
         dir: config.data.clone(),
-        site,
+        site: site.clone(),
         limits: config.limits,
         commit_wait: config.commit_wait,
         // The hub has what is not here any more. Without one there is only what is left.
-        begin_anew: hub.is_some(),
+        begin_anew: has_hub,
         sabotage,
     };
     let keys = Keys::load_or_draw(&config.data)?;
     let (writer, handle, reader) = Writer::open(options, Epoch(node::random()?), Gateway::new(config.rules(keys)))?;
     let fork = fork::open(&config.data, &handle).await.map_err(|_| anyhow::anyhow!("the writer is gone"))?;
     let fork = fork.map(|fork| fork.reader);
-    let front = FrontConfig { listen: config.listen.addr, tls: config.listen.tls.clone(), ..config.caps.front() };
+    let (tls, own) = secure::secure(&config)?;
+    let joined = Membership::watch(&config.data, &site, membership);
+    let hub = config.hub_source(joined.clone())?;
+    let front = FrontConfig { listen: config.listen.addr, tls: tls.clone(), ..config.caps.front() };
     let guard = Guard::open(&config.data, &SCHEME, config.policy.as_deref())?;
     if !config.listen.open && guard.book.now().is_empty() {
         tracing::warn!("no device can connect yet: `device add` lets them in");
@@ -158,26 +170,40 @@ async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()>
         caps: config.caps.clone(),
         device_rate: config.device_rate,
     };
-    let node = Node::bind(writer, handle, reader, front, Arc::new(policy), guard, config.listen.metrics).await?;
+    let mut node = Node::bind(writer, handle, reader, front, Arc::new(policy), guard, config.listen.metrics).await?;
 
     let stopping = watch::Sender::new(false);
+    if let Some(tls) = tls {
+        keep(tls, own, &mut node, &stopping);
+    }
+    let renewal = Arc::new(Renewal::new(config.data.clone(), joined));
+    tokio::spawn(renewal.clone().run(stopping.subscribe()));
+    node.beside(renewal);
     let (to_hub, commands) = mpsc::channel(TO_HUB_MAX);
-    let uplink = hub.map(|hub| {
-        let (reader, writer, stopping) = (node.reader(), node.handle(), stopping.subscribe());
-        let follow = config.follow.clone();
-        let uplink = Uplink { hub, reader, fork: fork.clone(), writer, commands, stopping, follow };
-        tokio::spawn(uplink.run())
-    });
+    let (reader, writer) = (node.reader(), node.handle());
+    let (follow, stops) = (config.follow.clone(), stopping.subscribe());
+    let uplink = Uplink { hub, reader, fork: fork.clone(), writer, commands, stopping: stops, follow };
+    let uplink = tokio::spawn(uplink.run());
     let (to_fork, asks) = mpsc::channel(fork::ASKS_MAX);
     let dir = config.data.clone();
     tokio::spawn(fork::Task { dir, fork, asks, writer: node.handle(), reader: node.reader() }.run());
     let perform = perform(node.publisher(), to_hub, to_fork);
     let outcome = node.run(&config.data, perform, face::FACE, stopping, stop).await;
-    if let Some(uplink) = uplink {
-        // It was told with everybody else; it only has a farewell left to say.
-        let _ = tokio::time::timeout(Duration::from_secs(2), uplink).await;
-    }
+    // It was told with everybody else; it only has a farewell left to say.
+    let _ = tokio::time::timeout(Duration::from_secs(2), uplink).await;
     outcome
+}
+
+/// Looks after the certificate that devices see, and says what they need to believe it.
+fn keep(tls: Tls, own: Option<Own>, node: &mut Node<Gateway>, stopping: &watch::Sender<bool>) {
+    if let Some(own) = &own {
+        let (ca, key) = (own.paths.ca.display(), own.authority.facts().key);
+        tracing::info!("devices need {ca} to connect; its key is {key}");
+        node.announce(format!("ca {ca} {key}"));
+    }
+    let keeper = Arc::new(Keeper::new(tls, own, SERVER_VALID_MS));
+    tokio::spawn(keeper.clone().run(stopping.subscribe()));
+    node.beside(keeper);
 }
 
 fn perform(publisher: Publisher, to_hub: mpsc::Sender<ToHub>, to_fork: mpsc::Sender<Ask>) -> Perform<Effect> {

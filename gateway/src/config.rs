@@ -2,21 +2,26 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use broker::front::Rate;
 use broker::node::caps::{self, Caps};
 use broker::node::commands::NodeFlags;
-use broker::node::listen::{self, Listen};
+use broker::node::host::Host;
+use broker::node::listen::{self, Listen, OwnCa};
 use broker::node::settings::{Fault, Faults, Settings};
+use broker::pki::OwnPaths;
 use proto::id::{DeviceName, SiteName};
+use rustls::pki_types::ServerName;
+use tokio::sync::watch;
 
 use crate::core::Rules;
 use crate::decode::{Limits, ScanMode};
 use crate::hub_tls::HubTls;
+use crate::membership::{Joined, Membership};
 use crate::privacy::{self, Keys, Personal};
-use crate::wire::HubAddress;
+use crate::source::HubSource;
 
 const DAY_S: u64 = 24 * 3600;
 /// What the `config` command prints; equal to [`Config::default`] by test.
@@ -28,6 +33,10 @@ pub struct Config {
     pub site: Option<SiteName>,
     pub data: PathBuf,
     pub listen: Listen,
+    /// Names and addresses of this box, for its own certificate.
+    pub tls_names: Vec<String>,
+    /// The box has joined a hub, which is where the uplink goes unless `hub` says otherwise.
+    pub joined: bool,
     /// Without one the store works for itself.
     pub hub: Option<(String, u16)>,
     pub hub_password: Option<String>,
@@ -64,6 +73,8 @@ impl Default for Config {
             site: None,
             data: PathBuf::from("/var/lib/tillsync-gateway"),
             listen: Listen::default(),
+            tls_names: Vec::new(),
+            joined: false,
             hub: None,
             hub_password: None,
             hub_tls: None,
@@ -95,19 +106,24 @@ impl Config {
         settings.flag("site", flags.site.clone());
         settings.flag("hub", flags.hub.clone());
         let default = Config::default();
-        let site = settings.parsed("site", "the site's name: 1 to 64 of A-Z a-z 0-9 _ : -");
+        let site = settings.parsed::<SiteName>("site", "the site's name: 1 to 64 of A-Z a-z 0-9 _ : -");
         let data = settings.parsed("data", "a folder").unwrap_or(default.data);
-        let listen = listen::read(&mut settings);
+        let listen = listen::read(&mut settings, &OwnCa::BeyondLoopback(OwnPaths::of(&data).ca));
+        let tls_names = tls_names(&mut settings);
+        let membership = membership(&mut settings, &data);
+        let joined = membership.is_some();
+        let site = site_of(&mut settings, site, membership);
         let hub = settings.parsed::<Host>("hub", "host and port such as hub.example:1883").map(|Host(h, p)| (h, p));
         let hub_password = settings.parsed("hub_password", "the site's password at the hub");
         let hub_tls = hub_tls(&mut settings);
         if let Some((host, port)) = &hub
             && hub_tls.is_none()
+            && !joined
             && !is_loopback(host)
             && !settings.switch("allow_plain", false)
         {
-            let must_be = "on loopback, or encrypted with `hub_tls_ca`, or `allow_plain = true`: this site's password \
-                           would cross the network in the clear";
+            let must_be = "on loopback, or encrypted (`tillsync-gateway join`, or `hub_tls_ca`), or `allow_plain = \
+                           true`: this site's password would cross the network in the clear";
             settings.fault("hub", format!("{host}:{port}"), must_be);
         }
         let reconnect_max = Duration::from_millis(settings.number("reconnect_max_ms", 5_000, 200..=600_000));
@@ -140,6 +156,8 @@ impl Config {
             site,
             data,
             listen,
+            tls_names,
+            joined,
             hub,
             hub_password,
             hub_tls,
@@ -162,22 +180,53 @@ impl Config {
         Rules {
             limits: self.requests,
             modes: self.modes.clone(),
-            has_hub: self.hub.is_some(),
+            has_hub: self.hub.is_some() || self.joined,
             follow: self.follow.clone(),
             personal: Personal::new(&self.personal_fields, &self.personal_scans, keys),
         }
     }
 
-    /// Where the uplink goes, if anywhere. Reads the TLS files.
-    pub fn hub_address(&self) -> Result<Option<HubAddress>, Faults> {
-        let Some((host, port)) = self.hub.clone() else { return Ok(None) };
+    /// Where the uplink goes, as far as it is said here: the membership says the rest. Reads the TLS files.
+    ///
+    /// # Errors
+    /// One of the files cannot be used.
+    pub(crate) fn hub_source(&self, joined: watch::Receiver<Joined>) -> Result<HubSource, Faults> {
         let tls = self.hub_tls.as_ref().map(HubTls::load).transpose().map_err(|found| {
             let must_be = "PEM files that can be read and belong together".into();
             Faults(vec![Fault { key: "hub_tls_ca".into(), found, must_be }])
         })?;
-        let (password, reconnect_max) = (self.hub_password.clone(), self.reconnect_max);
-        Ok(Some(HubAddress { host, port, password, tls, reconnect_max }))
+        let (address, password, reconnect_max) = (self.hub.clone(), self.hub_password.clone(), self.reconnect_max);
+        Ok(HubSource { address, password, tls, reconnect_max, joined })
     }
+}
+
+/// Names for our own certificate.
+fn tls_names(settings: &mut Settings) -> Vec<String> {
+    let names: String =
+        settings.parsed("tls_names", "names and addresses with commas between them").unwrap_or_default();
+    let names: Vec<_> = names.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    for name in names.iter().filter(|name| ServerName::try_from(name.as_str()).is_err()) {
+        settings.fault("tls_names", name, "a DNS name or an address");
+    }
+    names
+}
+
+fn membership(settings: &mut Settings, data: &Path) -> Option<Membership> {
+    Membership::load(data).unwrap_or_else(|why| {
+        settings.fault("data", why, "a folder whose pki/membership.json can be used");
+        None
+    })
+}
+
+/// The site that is said here, or the one that the box joined as; they must not contradict each other.
+fn site_of(settings: &mut Settings, said: Option<SiteName>, membership: Option<Membership>) -> Option<SiteName> {
+    let joined: Option<SiteName> = membership.and_then(|membership| membership.site.parse().ok());
+    if let (Some(said), Some(joined)) = (&said, &joined)
+        && said != joined
+    {
+        settings.fault("site", said, format!("left out, or {joined}: that is what this box joined as"));
+    }
+    said.or(joined)
 }
 
 fn hub_tls(settings: &mut Settings) -> Option<HubTls> {
@@ -260,19 +309,6 @@ impl std::str::FromStr for Digits {
     fn from_str(text: &str) -> Result<Digits, Self::Err> {
         let good = text.split(',').all(|part| part.trim().bytes().all(|b| b.is_ascii_digit()));
         if good { Ok(Digits(text.to_owned())) } else { Err("not digits") }
-    }
-}
-
-/// `host:port`; the host may be a name, an IPv4 address or an IPv6 address in brackets.
-struct Host(String, u16);
-
-impl std::str::FromStr for Host {
-    type Err = &'static str;
-    fn from_str(text: &str) -> Result<Host, Self::Err> {
-        let (host, port) = text.rsplit_once(':').ok_or("the port is missing")?;
-        let port = port.parse().ok().filter(|port| *port > 0).ok_or("the port is not a number from 1 to 65535")?;
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        if host.is_empty() { Err("the host is missing") } else { Ok(Host(host.to_owned(), port)) }
     }
 }
 

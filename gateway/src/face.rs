@@ -118,6 +118,7 @@ pub(crate) fn lines(status: &Value) -> Vec<(String, String)> {
             ),
         ),
         ("refused".into(), if refused.is_empty() { "nothing".into() } else { refused.join(", ") }),
+        ("certificates".into(), show::certificates(&status["certificates"])),
         ("devices".into(), show::number(&status["front"]["connections"])),
         (
             "clock".into(),

@@ -8,18 +8,19 @@ use std::time::{Duration, Instant};
 use broker::front::Closed;
 use broker::ledger::{Handle, LedgerError, Reader, Standing};
 use broker::node;
-use bytes::Bytes;
 use prost::Message;
 use proto::backoff::Backoff;
-use proto::chunk::{self, Head, Position};
-use proto::id::{Seq, SiteName, WallMs};
+use proto::chunk::{self, Position};
+use proto::id::{SiteName, WallMs};
 use proto::topic::{self, Outbound};
 use proto::wire::up::Of as UpOf;
 use proto::wire::{Beat, Bye, Down, FeedAck, Past, Present, Up};
 use tokio::sync::{mpsc, watch};
 
 use crate::core::{Gateway, Input, LinkState};
-use crate::sync::{Ack, Chain, Cursors, FromHub, Heard, PresentAsk, Session};
+use crate::our_chain::OurChain;
+use crate::source::HubSource;
+use crate::sync::{Ack, Cursors, FromHub, Heard, PresentAsk, Session};
 use crate::wire::{HubAddress, Said, Testament, Wire};
 
 const TICK: Duration = Duration::from_millis(500);
@@ -41,7 +42,7 @@ pub enum Command {
 
 /// The uplink's task.
 pub struct Uplink {
-    pub hub: HubAddress,
+    pub(crate) hub: HubSource,
     pub reader: Reader,
     /// The journal of the life before this one, while it is not taken over.
     pub fork: Option<Reader>,
@@ -81,7 +82,20 @@ impl Uplink {
         let mut backoff = Backoff::new(Duration::from_millis(200), self.hub.reconnect_max);
         let mut cursors = Cursors::following(&self.follow);
         loop {
-            let ended = match self.connection(&mut cursors, &mut backoff).await {
+            let hub = match self.hub.now() {
+                Ok(Some(hub)) => hub,
+                none => {
+                    if let Err(why) = none {
+                        tracing::error!(%why, "the hub cannot be reached as this site");
+                    }
+                    // Until it joins, the store works for itself.
+                    match self.rest(Duration::MAX, &mut cursors).await {
+                        true => continue,
+                        false => return,
+                    }
+                }
+            };
+            let ended = match self.connection(&hub, &mut cursors, &mut backoff).await {
                 Ok(()) => return,
                 Err(ended) => ended,
             };
@@ -98,7 +112,7 @@ impl Uplink {
                     TURNED_WAIT
                 }
                 Ended::Lost(why) => {
-                    tracing::info!(hub = %self.hub.host, port = self.hub.port, %why, "the hub is away");
+                    tracing::info!(hub = %hub.host, port = hub.port, %why, "the hub is away");
                     if self.writer.input(Input::Link(LinkState::Away)).await.is_err() {
                         return;
                     }
@@ -111,13 +125,14 @@ impl Uplink {
         }
     }
 
-    /// Waits between two connections; false if the process is stopping.
+    /// Waits between two connections, or until the hub may be another; false if the process is stopping.
     async fn rest(&mut self, wait: Duration, cursors: &mut Cursors) -> bool {
         let over = tokio::time::sleep(wait);
         tokio::pin!(over);
         loop {
             tokio::select! {
                 () = &mut over => return true,
+                () = self.hub.changed() => return true,
                 _ = self.stopping.changed() => return false,
                 command = self.commands.recv() => match command {
                     Some(Command::FeedAck(ack)) => cursors.set(&ack),
@@ -128,12 +143,17 @@ impl Uplink {
         }
     }
 
-    async fn connection(&mut self, cursors: &mut Cursors, backoff: &mut Backoff) -> Result<(), Ended> {
+    async fn connection(
+        &mut self,
+        hub: &HubAddress,
+        cursors: &mut Cursors,
+        backoff: &mut Backoff,
+    ) -> Result<(), Ended> {
         let nonce = node::random().map_err(|e| Ended::Lost(e.to_string()))?;
         let site = self.reader.replica().site.clone();
         let bye = Up { session: nonce, of: Some(UpOf::Bye(Bye {})) }.encode_to_vec();
         let testament = Testament { topic: topic::up(&site), payload: bye };
-        let wire = Wire::open(&self.hub, site.as_str(), testament);
+        let wire = Wire::open(hub, site.as_str(), testament);
         let mut live = Live {
             session: Session::new(self.reader.replica().clone(), nonce, 0),
             wire,
@@ -152,6 +172,12 @@ impl Uplink {
                     Some(command) => live.on_command(command, cursors)?,
                     None => return Err(Ended::Stop),
                 },
+                () = self.hub.changed() => {
+                    // A renewed certificate is shown at the next connection; only another hub ends this one.
+                    if !self.hub.now().ok().flatten().is_some_and(|now| now.is_at(hub)) {
+                        return Err(Ended::Lost("this box has joined elsewhere".into()));
+                    }
+                }
                 alive = self.reader.changed() => if !alive { return Err(Ended::Stop) },
                 _ = tick.tick() => {
                     let now = live.now_ms();
@@ -366,27 +392,5 @@ impl Live {
         };
         // Whoever does not take it in time hears it from the broker, as our will.
         let _ = tokio::time::timeout(Duration::from_millis(500), farewell).await;
-    }
-}
-
-struct OurChain<'a>(&'a Reader);
-
-impl Chain for OurChain<'_> {
-    type Error = LedgerError;
-
-    fn end(&self) -> Position {
-        self.0.stats().durable
-    }
-
-    fn beginning(&self) -> Result<Position, LedgerError> {
-        self.0.beginning()
-    }
-
-    fn standing_at(&self, seq: Seq) -> Result<Standing, LedgerError> {
-        self.0.standing_at(seq)
-    }
-
-    fn chunks(&self, first: Seq, last: Seq, bytes_max: usize) -> Result<Vec<(Head, Bytes)>, LedgerError> {
-        self.0.chunks(first, last, bytes_max)
     }
 }

@@ -22,13 +22,19 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// Where the hub is and who we are to it.
 #[derive(Debug, Clone)]
-pub struct HubAddress {
-    pub host: String,
-    pub port: u16,
-    pub password: Option<String>,
+pub(crate) struct HubAddress {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) password: Option<String>,
     /// Without it the connection is in the clear.
-    pub tls: Option<Arc<rustls::ClientConfig>>,
-    pub reconnect_max: Duration,
+    pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
+}
+
+impl HubAddress {
+    /// Whether it is the same place, whatever is shown there.
+    pub(crate) fn is_at(&self, other: &HubAddress) -> bool {
+        (&self.host, self.port) == (&other.host, other.port)
+    }
 }
 
 /// What the hub's broker said.

@@ -18,6 +18,7 @@ mod forgetting;
 mod harness;
 mod hub_away;
 mod ids;
+mod join;
 mod kills;
 mod load;
 mod metrics;

@@ -166,6 +166,17 @@ impl SharedBook {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Takes what is on disk now. Whoever changes the file says so by this, and then the latest change is what is seen,
+    /// in whatever order they come.
+    ///
+    /// # Errors
+    /// As [`Book::load`]; what was seen before stays.
+    pub fn reload(&self, dir: &Path) -> Result<(), BookError> {
+        let mut seen = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        *seen = Arc::new(Book::load(dir)?);
+        Ok(())
+    }
+
     pub fn replace(&self, book: Book) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(book);
     }

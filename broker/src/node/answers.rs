@@ -13,6 +13,7 @@ use crate::front::{Disconnector, FrontStats};
 use crate::identity::{Change, Guard, SecurityEvent, invite};
 use crate::ledger::{Core, Handle, LedgerError, Reader};
 use crate::node::admin::Question;
+use crate::node::beside::Beside;
 use crate::node::disk::Meter;
 use crate::node::process::{Face, LookUp, OwnQuestion};
 use crate::node::rejects::{self, Again, hex};
@@ -36,6 +37,7 @@ pub(super) struct Answers<C: Core> {
     pub(super) meter: Meter,
     /// Where `/metrics` is.
     pub(super) metrics: Option<SocketAddr>,
+    pub(super) beside: Vec<Arc<dyn Beside>>,
 }
 
 impl<C: Core> Answers<C> {
@@ -44,6 +46,11 @@ impl<C: Core> Answers<C> {
     pub(super) async fn run(self, mut questions: mpsc::Receiver<Question>) {
         while let Some(Question { text, answer }) = questions.recv().await {
             let words: Vec<&str> = text.split_whitespace().collect();
+            if let Some(answering) = self.beside.iter().find_map(|part| part.question(&words)) {
+                // The asker may have left.
+                tokio::task::spawn_blocking(move || answer.send(answering()));
+                continue;
+            }
             let value = match words[..] {
                 ["status"] => self.status().await,
                 ["inventory"] => serde_json::to_value(self.reader.inventory()).unwrap_or_else(|e| error(e.to_string())),
@@ -225,6 +232,7 @@ impl<C: Core> Answers<C> {
         status["front"] = self.front.to_json();
         status["identity"] = self.guard.status();
         status["metrics"] = self.metrics.map(|addr| addr.to_string()).into();
+        self.beside.iter().for_each(|part| part.status(&mut status));
         (self.face.complete)(&mut status, &self.reader);
         status
     }

@@ -3,10 +3,12 @@
 pub mod admin;
 mod answers;
 mod audit;
+pub mod beside;
 pub mod caps;
 pub mod commands;
 pub mod disk;
 pub mod doctor;
+pub mod host;
 pub mod listen;
 pub mod metrics;
 pub mod pem;
@@ -14,6 +16,7 @@ pub mod process;
 pub mod rejects;
 pub mod settings;
 pub mod show;
+pub mod span;
 
 use std::future::Future;
 use std::io::Write;
@@ -46,9 +49,14 @@ pub fn announce(listening: SocketAddr) {
 /// The same for `/metrics`.
 pub fn announce_metrics(serving: SocketAddr) {
     tracing::info!("metrics at http://{serving}/metrics");
+    announce_line(&format!("metrics {serving}"));
+}
+
+/// Says one thing more to whoever started the node.
+pub fn announce_line(line: &str) {
     let mut out = std::io::stdout();
     // A closed stdout is no reason to stop.
-    let _ = writeln!(out, "metrics {serving}").and_then(|()| out.flush());
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
 /// Resolves at SIGTERM or SIGINT.

@@ -13,6 +13,16 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String>
     if all.is_empty() { Err(at(path, "holds no certificate")) } else { Ok(all) }
 }
 
+/// The text of the last certificate in a file, if it holds any.
+pub fn last_certificate(path: &Path) -> Option<String> {
+    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+    const END: &str = "-----END CERTIFICATE-----";
+    let text = std::fs::read_to_string(path).ok()?;
+    let from = text.rfind(BEGIN)?;
+    let to = from + text[from..].find(END)? + END.len();
+    Some(format!("{}\n", &text[from..to]))
+}
+
 pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_file(path).map_err(|e| at(path, e))
 }

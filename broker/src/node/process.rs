@@ -11,15 +11,16 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::front::{Front, FrontConfig, Policy, Publisher};
+use crate::front::{Disconnector, Front, FrontConfig, Policy, Publisher};
 use crate::identity::Guard;
 use crate::ledger::{Core, Handle, LedgerError, Perform, Reader, Writer};
 use crate::node::answers::Answers;
 use crate::node::audit::Audit;
+use crate::node::beside::Beside;
 use crate::node::disk::Meter;
 use crate::node::metrics::{self, Exposition};
 use crate::node::rejects::Again;
-use crate::node::{admin, announce_metrics};
+use crate::node::{admin, announce_line, announce_metrics};
 
 /// What is left to the writer to finish in when the process stops.
 const LEAVE: Duration = Duration::from_secs(20);
@@ -70,6 +71,8 @@ pub struct Node<C: Core> {
     guard: Arc<Guard>,
     metrics: Option<TcpListener>,
     meter: Meter,
+    beside: Vec<Arc<dyn Beside>>,
+    lines: Vec<String>,
 }
 
 impl<C: Core> Node<C> {
@@ -95,11 +98,39 @@ impl<C: Core> Node<C> {
                     .with_context(|| format!("listen on {addr} for metrics: is another program using that port?"))?,
             ),
         };
-        Ok(Node { writer, handle, reader, front, guard, metrics, meter })
+        let (beside, lines) = (Vec::new(), Vec::new());
+        Ok(Node { writer, handle, reader, front, guard, metrics, meter, beside, lines })
+    }
+
+    /// A part of the process that answers questions and adds to the status.
+    pub fn beside(&mut self, part: Arc<dyn Beside>) {
+        self.beside.push(part);
+    }
+
+    /// A line that is announced once the node listens, after where.
+    pub fn announce(&mut self, line: String) {
+        self.lines.push(line);
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// Those of `getsockname`.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.front.local_addr()
     }
 
     pub fn publisher(&self) -> Publisher {
         self.front.publisher()
+    }
+
+    /// Who may connect.
+    pub fn guard(&self) -> Arc<Guard> {
+        self.guard.clone()
+    }
+
+    pub fn disconnector(&self) -> Disconnector {
+        self.front.disconnector()
     }
 
     pub fn handle(&self) -> Handle<C> {
@@ -119,7 +150,7 @@ impl<C: Core> Node<C> {
         stopping: watch::Sender<bool>,
         stop: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
-        let Node { writer, handle, reader, front, guard, metrics, meter } = self;
+        let Node { writer, handle, reader, front, guard, metrics, meter, beside, lines } = self;
         let listening = front.local_addr().context("read the listener's address")?;
         let questions = admin::listen(dir).with_context(|| format!("open {}", admin::socket_path(dir).display()))?;
         // A command that saw no socket has written to the files; one that comes now asks.
@@ -150,6 +181,7 @@ impl<C: Core> Node<C> {
             face,
             meter,
             metrics: metrics.as_ref().map(|(addr, _)| *addr),
+            beside,
         };
         let metrics = metrics.map(|(addr, listener)| {
             tokio::spawn(metrics::serve(listener, asked.clone(), face.metrics));
@@ -169,6 +201,7 @@ impl<C: Core> Node<C> {
         if let Some(addr) = metrics {
             announce_metrics(addr);
         }
+        lines.iter().for_each(|line| announce_line(line));
         let mut failed = None;
         tokio::select! {
             () = stop => tracing::info!("stopping"),

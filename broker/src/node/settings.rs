@@ -6,8 +6,11 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::str::FromStr;
+use std::time::Duration;
 
 use toml::{Table, Value};
+
+use crate::node::span::Span;
 
 /// One thing that is wrong with the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +102,20 @@ impl Settings {
     pub fn moved(&mut self, key: &str, command: &str) {
         if self.take(key).is_some() {
             self.fault(key, "(given)", format!("left out: no credentials stand in the configuration; use {command}"));
+        }
+    }
+
+    /// A span of time within a range, such as "90d".
+    pub fn span(&mut self, key: &str, default: Duration, range: RangeInclusive<Duration>) -> Duration {
+        let (from, to) = (Span(*range.start()), Span(*range.end()));
+        let must_be = format!("a span from {from} to {to}, such as \"90d\" or \"12h\"");
+        match self.parsed::<Span>(key, &must_be) {
+            Some(Span(span)) if range.contains(&span) => span,
+            Some(span) => {
+                self.fault(key, span, must_be);
+                default
+            }
+            None => default,
         }
     }
 

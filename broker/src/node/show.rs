@@ -72,6 +72,20 @@ pub fn disk(disk: &Value) -> String {
     format!("{} written since the start{each}{day}; {free}", bytes(&disk["written_bytes"]))
 }
 
+/// A node's certificates, in a line.
+pub fn certificates(certificates: &Value) -> String {
+    let each = certificates.as_object().into_iter().flatten().map(|(of, certificate)| {
+        let days = certificate["days_left"].as_f64().unwrap_or(0.0);
+        let trouble = certificate["trouble"].as_str().map(|why| format!(" (NOT RENEWED: {why})")).unwrap_or_default();
+        match days {
+            ..0.0 => format!("{of} ENDED {}{trouble}", certificate["not_after"].as_str().unwrap_or_default()),
+            _ => format!("{of} for {days:.0} days{trouble}"),
+        }
+    });
+    let all: Vec<String> = each.collect();
+    if all.is_empty() { "none: not encrypted".into() } else { all.join(", ") }
+}
+
 /// Milliseconds in the unit that reads best.
 pub fn span(value: &Value) -> String {
     let Some(ms) = value.as_u64() else { return "-".into() };

@@ -154,6 +154,8 @@ impl Gateway {
     /// The link changed: what was asked over the old one is not answered any more.
     pub(super) fn link_changed(&mut self, state: LinkState) -> Step<Effect> {
         let mut step = Step::nothing();
+        // The store may have joined while it runs.
+        self.rules.has_hub = true;
         self.takeover.asked_ms = None;
         if matches!(&state, LinkState::Turned { code, .. } if code == "follows_unknown")
             && self.takeover.cell.closed.is_none()

@@ -37,6 +37,7 @@ pub(crate) struct Spec {
     under: Vec<String>,
     /// Another version's.
     binary: Option<PathBuf>,
+    listen: SocketAddr,
 }
 
 impl Spec {
@@ -58,6 +59,22 @@ impl Spec {
         self
     }
 
+    /// A box that may have joined: it knows its site and its hub by itself.
+    pub(crate) fn box_of(dir: &Path, name: &str) -> Spec {
+        Spec::new("gateway", name, dir).config("reconnect_max_ms = 200\n")
+    }
+
+    pub(crate) fn site(mut self, site: &str) -> Spec {
+        self.flags.extend(["--site".into(), site.into()]);
+        self
+    }
+
+    /// Listens there instead of on a free port of 127.0.0.1.
+    pub(crate) fn listen_at(mut self, listen: SocketAddr) -> Spec {
+        self.listen = listen;
+        self
+    }
+
     fn new(role: &'static str, name: &str, dir: &Path) -> Spec {
         let (name, dir) = (name.to_owned(), dir.join(name));
         Spec {
@@ -69,6 +86,7 @@ impl Spec {
             fault: None,
             under: Vec::new(),
             binary: None,
+            listen: ANY_PORT,
         }
     }
 
@@ -123,13 +141,13 @@ impl Spec {
     }
 
     pub(crate) async fn start(self) -> Node {
-        let (child, addr) = self.launch(ANY_PORT).await.unwrap_or_else(|why| self.failed(&why));
+        let (child, addr) = self.launch(self.listen).await.unwrap_or_else(|why| self.failed(&why));
         Node { spec: self, addr, child }
     }
 
     /// As `start`; if it does not come up, why not and what it logged.
     pub(crate) async fn try_start(self) -> Result<Node, String> {
-        match self.launch(ANY_PORT).await {
+        match self.launch(self.listen).await {
             Ok((child, addr)) => Ok(Node { spec: self, addr, child }),
             Err(why) => Err(format!("{why}\n{}", tail(&self.log()))),
         }

@@ -35,7 +35,12 @@ impl Pki {
     }
 
     fn issue(&self, name: &str, hosts: Vec<String>) {
+        self.issue_until(name, hosts, rcgen::date_time_ymd(2090, 1, 1));
+    }
+
+    fn issue_until(&self, name: &str, hosts: Vec<String>, end: time::OffsetDateTime) {
         let mut params = CertificateParams::new(hosts).unwrap();
+        params.not_after = end;
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.ca).unwrap();
@@ -49,7 +54,12 @@ impl Pki {
 
     async fn rig(&self, clients: bool) -> Rig {
         let client_ca = clients.then(|| self.path("ca.crt"));
-        let tls = Tls::load(&self.path("server.crt"), &self.path("server.key"), client_ca.as_deref()).unwrap();
+        let tls = Tls::load(
+            &self.path("server.crt"),
+            &self.path("server.key"),
+            &client_ca.as_deref().into_iter().collect::<Vec<_>>(),
+        )
+        .unwrap();
         let connect_timeout = Duration::from_millis(300);
         let handshake_timeout = connect_timeout;
         Rig::with(FrontConfig { tls: Some(tls), handshake_timeout, connect_timeout, ..FrontConfig::default() }).await
@@ -96,21 +106,58 @@ async fn the_policy_hears_the_name_in_a_verified_certificate() {
 }
 
 #[tokio::test]
-async fn no_certificate_or_a_foreign_one_gets_no_further_than_the_handshake() {
+async fn a_foreign_or_an_expired_certificate_gets_no_further_than_the_handshake() {
     let (pki, foreign) = (Pki::new(), Pki::new());
     foreign.issue("pos-1", vec![]);
     std::fs::copy(foreign.path("pos-1.crt"), pki.path("foreign.crt")).unwrap();
     std::fs::copy(foreign.path("pos-1.key"), pki.path("foreign.key")).unwrap();
+    pki.issue_until("expired", vec![], rcgen::date_time_ymd(2020, 1, 1));
     let rig = pki.rig(true).await;
-    for (n, who) in [None, Some("foreign")].into_iter().enumerate() {
+    for (n, who) in ["foreign", "expired"].into_iter().enumerate() {
         // With TLS 1.3 the client hears of its refusal at the first read.
-        if let Ok(mut stream) = pki.connect(&rig, who).await {
+        if let Ok(mut stream) = pki.connect(&rig, Some(who)).await {
             let _ = stream.write_all(&Connect::new(V311, "till").bytes()).await;
             assert!(!matches!(stream.read_u8().await, Ok(0x20)), "{who:?} was let in");
         }
         until("the failure is counted", || rig.stats.tls_failures.get() == n as u64 + 1).await;
     }
     assert_eq!(rig.stats.connections_total.get(), 0);
+}
+
+#[tokio::test]
+async fn without_a_certificate_the_policy_decides() {
+    let pki = Pki::new();
+    let rig = pki.rig(true).await;
+    let mut stream = pki.connect(&rig, None).await.unwrap();
+    stream.write_all(&Connect::new(V311, "till").bytes()).await.unwrap();
+    let mut head = [0; 4];
+    stream.read_exact(&mut head).await.unwrap();
+    assert_eq!((head[0], head[3]), (0x20, 0), "CONNACK: {head:x?}");
+    assert!(rig.certificate_names().is_empty());
+}
+
+#[tokio::test]
+async fn files_that_change_are_shown_to_whoever_connects_next() {
+    let pki = Pki::new();
+    let tls = Tls::load(&pki.path("server.crt"), &pki.path("server.key"), &[]).unwrap();
+    let rig = Rig::with(FrontConfig { tls: Some(tls.clone()), ..FrontConfig::default() }).await;
+    let serial = |stream: &TlsStream<TcpStream>| {
+        let shown = stream.get_ref().1.peer_certificates().unwrap()[0].clone();
+        crate::pki::Facts::of(&shown).unwrap().serial_hex
+    };
+    let mut first = pki.connect(&rig, None).await.unwrap();
+    assert!(!tls.refresh().unwrap());
+    // Half a change: the old pair goes on.
+    pki.issue("next", vec!["127.0.0.1".into()]);
+    std::fs::copy(pki.path("next.crt"), pki.path("server.crt")).unwrap();
+    assert!(tls.refresh().is_err());
+    assert_eq!(serial(&pki.connect(&rig, None).await.unwrap()), serial(&first));
+    std::fs::copy(pki.path("next.key"), pki.path("server.key")).unwrap();
+    assert!(tls.refresh().unwrap() && !tls.refresh().unwrap());
+    assert_ne!(serial(&pki.connect(&rig, None).await.unwrap()), serial(&first));
+    // Who was there before stays.
+    first.write_all(&Connect::new(V311, "till").bytes()).await.unwrap();
+    assert_eq!(first.read_u8().await.unwrap(), 0x20);
 }
 
 #[tokio::test]
@@ -142,7 +189,7 @@ async fn mosquitto_speaks_tls() {
 fn files_that_cannot_be_used_are_named() {
     let pki = Pki::new();
     pki.issue("other", vec![]);
-    let load = |cert: &str, key: &str| Tls::load(&pki.path(cert), &pki.path(key), None).map(|_| ());
+    let load = |cert: &str, key: &str| Tls::load(&pki.path(cert), &pki.path(key), &[]).map(|_| ());
     assert!(load("server.crt", "server.key").is_ok());
     assert!(load("none.crt", "server.key").unwrap_err().to_string().contains("none.crt"));
     assert!(matches!(load("server.key", "server.key"), Err(TlsError::File(_))));

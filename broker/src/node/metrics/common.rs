@@ -12,6 +12,15 @@ pub fn common(status: &Value, out: &mut Exposition) {
     front(&status["front"], out);
     identity(&status["identity"], out);
     mailboxes(&status["front"]["mailboxes"], out);
+    certificates(&status["certificates"], out);
+}
+
+fn certificates(certificates: &Value, out: &mut Exposition) {
+    let help = "Days until a certificate of this node ends; it is renewed long before.";
+    let mut days = out.gauges("tillsync_certificate_days_left", help);
+    for (of, certificate) in certificates.as_object().into_iter().flatten() {
+        days.sample(&[("of", of)], &certificate["days_left"]);
+    }
 }
 
 fn ledger(ledger: &Value, out: &mut Exposition) {
