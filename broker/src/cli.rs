@@ -26,6 +26,7 @@ use crate::node::settings::{Faults, Settings};
 use crate::node::{self, rejects, show};
 use crate::policy::HubPolicy;
 use crate::recall::Recalls;
+use crate::sites::{self, Site};
 use crate::verify::{self, VerifyArgs};
 
 /// The central broker of tillsync: takes what gateways send, once and in order, merges it, and shows HQ the truth.
@@ -55,6 +56,9 @@ enum Command {
     /// Show where two sites wrote the same thing without knowing of each other, and bring back what lost.
     #[command(subcommand)]
     Conflicts(Conflicts),
+    /// Say what became of a site's box.
+    #[command(subcommand)]
+    Site(Site),
     /// Show what a site recorded, with the times at which things happened, of a running or a stopped hub.
     History(HistoryArgs),
     /// Compare the stock that this hub holds of a site with what the site holds, key by key, and set right what differs.
@@ -78,6 +82,7 @@ pub fn main(args: Vec<OsString>, sabotage: Option<Sabotage>) -> ExitCode {
         Command::Status(args) => show::status(&args.data, args.json, face::lines),
         Command::Rejects(look) => rejects::look(look, &Config::default().data),
         Command::Conflicts(command) => conflicts::run(command, &Config::default().data),
+        Command::Site(command) => sites::run(command, &Config::default().data),
         Command::History(args) => history::run(args, &Config::default().data),
         Command::Verify(args) => verify::run(&args, &Config::default().data),
         Command::Backup(args) => backup::backup(&args, &Config::default().data),

@@ -17,5 +17,6 @@ pub mod mailbox;
 pub mod node;
 pub mod policy;
 pub mod quota;
-mod recall;
+pub mod recall;
+mod sites;
 mod verify;

@@ -19,6 +19,7 @@ mod hub_away;
 mod ids;
 mod kills;
 mod load;
+mod lost_site;
 mod metrics;
 mod model;
 mod movements;

@@ -3,7 +3,7 @@
 //! `sync.rs` answers gateways, `lean.rs` makes chunks of lean batches again, `apply.rs` takes them, `aside.rs` what cannot be read
 //! of them, `merge.rs` decides registers, `conflicts.rs` brings back what lost, `present.rs` what a site says ahead of its journal, `check.rs` whether
 //! both hold the same, `rejoin.rs` is about earlier lives of a site's ledger, `feed.rs` tells the other sites, `forget.rs`
-//! ends what is deleted, `views.rs` tells HQ, `fold.rs` is what the journal means.
+//! ends what is deleted, `lost.rs` waits no more for a box that is lost, `views.rs` tells HQ, `fold.rs` is what the journal means.
 
 mod apply;
 mod aside;
@@ -13,6 +13,7 @@ mod feed;
 mod fold;
 mod forget;
 mod lean;
+mod lost;
 mod merge;
 mod present;
 mod rejoin;
@@ -43,6 +44,7 @@ use self::aside::Strikes;
 pub use self::conflicts::{Ask, Kept, LIST_MAX, Wanted};
 use self::feed::FeedIndex;
 use self::forget::Forgetting;
+pub use self::lost::Lost;
 pub use self::rejoin::Question;
 use self::session::Session;
 use self::tables::{CONFLICT, HUB, HUB_INCARNATION, LOST, RESTORED, SITE, decode, site_of_lost};
@@ -70,6 +72,8 @@ pub enum Input {
     Conflicts(Ask, oneshot::Sender<Value>),
     /// All totals of a site, and the record up to which they are.
     Totals(SiteName, oneshot::Sender<Value>),
+    /// Somebody says that a site's box is lost.
+    Lost(Lost, oneshot::Sender<Value>),
 }
 
 /// What happens after a commit.
@@ -143,6 +147,8 @@ pub struct Hub {
     status_told_ms: u64,
     feed: FeedIndex,
     forgetting: Forgetting,
+    /// Lives whose box is lost: nothing waits for them.
+    lost: BTreeSet<ReplicaId>,
     /// Registers that the message at hand has merged; the ledger shows them after its step.
     unfolded: HashMap<String, Register>,
     stock: StockView,
@@ -169,6 +175,7 @@ impl Hub {
             status_told_ms: 0,
             feed: FeedIndex::default(),
             forgetting: Forgetting::every(FORGET_EVERY),
+            lost: BTreeSet::new(),
             unfolded: HashMap::new(),
             stock: StockView::default(),
             conflicts: Default::default(),
@@ -289,6 +296,7 @@ impl Core for Hub {
             Input::Status(answer) => Some(Effect::Answer(answer, self.status())),
             Input::Verify(site, answer) => self.verify(&site, answer),
             Input::Totals(site, answer) => Some(Effect::Answer(answer, self.totals(&site, ledger)?)),
+            Input::Lost(lost, answer) => return self.site_lost(lost, answer, now, ledger),
             Input::Conflicts(ask, answer) => return self.asked(ask, answer, now, ledger),
         };
         Ok(Step { then: then.into_iter().collect(), ..Step::nothing() })
@@ -318,6 +326,7 @@ impl Core for Hub {
         self.clock = Clock::resume(last);
         self.feed = FeedIndex::rebuild(ledger)?;
         self.forgetting.recover(ledger)?;
+        self.recover_lost(ledger)?;
         let mut step = Step::nothing();
         match ledger.get(HUB, HUB_INCARNATION)? {
             Some(bytes) if !self.restored => {
@@ -373,7 +382,8 @@ impl Hub {
             let applied_seq = sync::watermark(&site, Epoch(epoch), ledger)?.seq.0;
             let replica = ReplicaId { site: site.clone(), epoch: Epoch(epoch) };
             let present_seq = present::said(&replica, ledger)?.complete;
-            self.sites.insert(site, SiteView { epoch, applied_seq, present_seq, ..SiteView::default() });
+            let is_lost = self.lost.contains(&replica);
+            self.sites.insert(site, SiteView { epoch, applied_seq, present_seq, is_lost, ..SiteView::default() });
         }
         let mut damaged = None;
         ledger.scan_prefix(LOST, &[], &mut |key, value| {

@@ -35,6 +35,8 @@ struct Source {
     figures_are_its_own: bool,
     /// Where the event was.
     seq: Seq,
+    /// Epoch and seq with which it was written first.
+    origin: (u64, u64),
     /// Its id was answered in another life as well.
     is_known: bool,
 }
@@ -52,9 +54,9 @@ impl Gateway {
         let Some(fork) = self.takeover.fork.as_ref().filter(|fork| fork.at == after) else { return Ok(step) };
         let (epoch, mut at, mut records, mut bytes) = (fork.epoch, after, 0, 0);
         if chunks.is_empty() {
-            let (put, removed) = self.takeover.end();
+            let (put, then) = self.takeover.end();
             step.puts.push(put);
-            step.then.push(removed);
+            step.then.extend(then);
             return Ok(step);
         }
         'parts: for stored in chunks {
@@ -70,15 +72,21 @@ impl Gateway {
                 if records >= STEP_RECORDS || bytes >= STEP_BYTES {
                     break 'parts;
                 }
-                let is_known = is_known(event, ledger)?;
+                let end = first.plus((event.records.len() as u64).saturating_sub(1));
+                let origin = if event.origin_seq > 0 { (event.origin_epoch, event.origin_seq) } else { (epoch.0, first.0) };
+                if self.takeover.has_origin(origin.0, origin.1, ledger)? {
+                    at = end;
+                    continue;
+                }
+                let is_known = self.is_known(event, ledger)?;
                 // More than we have in common: another box went on with it, and the figures are that one's.
-                let source = Source { epoch, figures_are_its_own: common == applied, seq: first, is_known };
+                let source = Source { epoch, figures_are_its_own: common == applied, seq: first, origin, is_known };
                 if let Some(draft) = self.journalled_again(&source, stamp, event, ledger, &step)? {
                     records += draft.event.records.len();
                     bytes += draft.event.encoded_len();
                     step.events.push(draft);
                 }
-                at = first.plus((event.records.len() as u64).saturating_sub(1));
+                at = end;
             }
             at = at.max(chunk.head.last);
         }
@@ -139,7 +147,8 @@ impl Gateway {
             false => Event { retry_of: refusal_of(event, ledger)?, skipped: 0, ..event.clone() },
         };
         let run = if event.unsynced { event.run | OF_ANOTHER_LIFE } else { 0 };
-        let event = Event { records, rejoined_of: source.seq.0, run, ..again };
+        let (origin_epoch, origin_seq) = source.origin;
+        let event = Event { records, rejoined_of: source.seq.0, origin_epoch, origin_seq, run, ..again };
         // Its own moment. The clock does not follow it: it goes on after what this life did by itself.
         Ok(Some(Draft { stamp, event }))
     }
@@ -165,7 +174,26 @@ impl Gateway {
             value: newer.value.unwrap_or_default(),
             stamp: newer.stamp.0,
             seen: Some((&newer.seen).into()),
+            // Of the one that it is said behind.
+            replaces_value: false,
         }))
+    }
+
+    /// Whether another life answered the same request: the hub's copy shows it, or the device sent it again since. Another
+    /// request under its id is another request, and what only a hub had that was restored since is nowhere any more.
+    fn is_known(&self, event: &Event, ledger: &dyn Read) -> Result<bool, LedgerError> {
+        if event.request.is_empty() {
+            return Ok(false);
+        }
+        let key = [event.device.as_bytes(), b"\0", event.request.as_bytes()].concat();
+        for table in [ID, PAST_IDS] {
+            let Some(value) = ledger.get(table, &key)? else { continue };
+            let cell: IdCell = decode(table, &value)?;
+            if cell.digest == event.digest && (table == ID || self.takeover.is_told(&cell)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn fork_unreadable(&mut self, bytes: &Bytes, why: &str, now: &Now) -> Draft {
@@ -174,22 +202,6 @@ impl Gateway {
     }
 }
 
-/// Whether another life answered the same request: the hub's copy shows it, or the device sent it again since. Another
-/// request under its id is another request.
-fn is_known(event: &Event, ledger: &dyn Read) -> Result<bool, LedgerError> {
-    if event.request.is_empty() {
-        return Ok(false);
-    }
-    let key = [event.device.as_bytes(), b"\0", event.request.as_bytes()].concat();
-    for table in [ID, PAST_IDS] {
-        if let Some(value) = ledger.get(table, &key)?
-            && decode::<IdCell>(table, &value)?.digest == event.digest
-        {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
 
 /// The movement that takes back what is on hand without it: the hub had it in the life's figures, ahead of its
 /// journal, or this life counted the item before.

@@ -26,6 +26,11 @@ pub(super) const PAST_IDS: Table = Table(10);
 /// Nothing → up to where the journal of the life before is journalled again in this one. Folded.
 pub(super) const REJOINED: Table = Table(11);
 
+/// epoch ‖ seq → nothing: what an earlier life wrote there is journalled again in this one. Folded; swept at the end.
+pub(super) const ORIGIN: Table = Table(12);
+/// epoch ‖ seq → incarnation: by that hub, another life has journalled it again. Put; swept at the end.
+pub(super) const PAST_ORIGIN: Table = Table(13);
+
 pub(super) const SYNC_TAKEOVER: &[u8] = b"takeover";
 pub(super) const SYNC_APPLIED: &[u8] = b"applied";
 pub(super) const SYNC_UNANCHORED: &[u8] = b"unanchored";
@@ -37,6 +42,11 @@ pub(super) fn cursor_key(stream: &str) -> Vec<u8> {
 
 pub(super) fn past_key(gtin: Gtin, epoch: Epoch) -> Vec<u8> {
     [gtin.number().to_be_bytes(), epoch.0.to_be_bytes()].concat()
+}
+
+/// Where a record that is journalled again was written first.
+pub(super) fn origin_key(epoch: u64, seq: u64) -> Vec<u8> {
+    [epoch.to_be_bytes(), seq.to_be_bytes()].concat()
 }
 
 pub(super) fn elsewhere_prefix(site: &SiteName, gtin: Gtin) -> Vec<u8> {

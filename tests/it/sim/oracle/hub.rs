@@ -1,7 +1,7 @@
 //! What the hub's journal says, followed record by record: each life's chunks in one chain, counters that only go forward,
 //! registers decided once more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use prost::Message;
 use proto::chunk::{self, Chunk, Position};
@@ -21,15 +21,20 @@ const REGISTER: u8 = 4;
 #[derive(Debug, Clone, Default)]
 pub(in super::super) struct Held {
     pub(in super::super) at: Position,
-    /// First seqs of the events that it has.
-    events: BTreeSet<u64>,
+    /// The events that it has by their first seq, with the request that each answers.
+    events: BTreeMap<u64, Option<usize>>,
     /// Spans of which records are gone.
     pub(in super::super) remnants: Vec<(u64, u64)>,
 }
 
 impl Held {
     pub(in super::super) fn has(&self, first: u64) -> bool {
-        self.events.contains(&first)
+        self.events.contains_key(&first)
+    }
+
+    /// The requests that its events answer; more than once if more than one event does.
+    pub(in super::super) fn requests(&self) -> impl Iterator<Item = usize> {
+        self.events.values().filter_map(|uid| *uid)
     }
 
     pub(in super::super) fn lacks(&self, seq: u64) -> bool {
@@ -70,6 +75,10 @@ impl HubModel {
                     self.registers.too_late(found);
                 }
                 Some(Of::Conflict(found)) => conflict = Some(found),
+                Some(Of::SiteFollows(follows)) if follows.lacks > 0 => {
+                    let held = self.held.entry((follows.site.clone(), follows.retired)).or_default();
+                    held.remnants.push((follows.lacks_to - follows.lacks + 1, follows.lacks_to));
+                }
                 Some(Of::Forgotten(forgotten)) => self.registers.forget(&forgotten.key),
                 Some(Of::Merged(merged)) => {
                     self.registers.merged(merged, conflict.take(), &decided.moment, lives, &self.held)
@@ -92,9 +101,12 @@ impl HubModel {
         assert!(head.before() == held.at || covers, "{head:?} does not continue {:?} of {of:?}", held.at);
         assert!(head.last > held.at.seq, "applied twice: {head:?} of {of:?}, which is at {:?}", held.at);
         assert!(life.was_at(head.after()), "{:?} was never durable at {of:?}", head.after());
+        let journal = life.between(held.at, head.after());
+        let journal = journal.unwrap_or_else(|| panic!("{head:?} joins {:?} of {of:?} to another fork of it", held.at));
         for (first, _, event) in chunk.events() {
             assert!(life.wrote_event(first.0, event), "{of:?} never wrote {event:?} at {first}");
-            let news = held.events.insert(first.0);
+            let uid = journal.get(&first.0).copied().flatten();
+            let news = held.events.insert(first.0, uid).is_none();
             assert!(news || covers, "{first} of {of:?} was applied twice");
         }
         if head.remnant {
@@ -131,7 +143,10 @@ impl HubModel {
     /// The hub's tables are what its journal means.
     pub(in super::super) fn check(&self, disk: &Disk) {
         for (of, held) in &self.held {
-            let Some(cell) = disk.cell(WATERMARK, &replica_key(of)) else { panic!("no watermark of {of:?}") };
+            let Some(cell) = disk.cell(WATERMARK, &replica_key(of)) else {
+                assert_eq!(held.at, Position::default(), "no watermark of {of:?}");
+                continue;
+            };
             let mark = Watermark::decode(cell).expect("a cell of the hub");
             assert_eq!((mark.seq, &mark.hash[..]), (held.at.seq.0, &held.at.hash.0[..]), "the watermark of {of:?}");
         }

@@ -57,6 +57,13 @@ impl Registers {
         if conflict.is_some_and(|conflict| !self.conflicts.insert(loser(conflict))) {
             panic!("the same conflict twice: {conflict:?}");
         }
+        let name = (merged.key.clone(), of.clone(), to);
+        if conflict.is_none() && state.deleted && self.conflicts.contains(&name) {
+            // It came after its key was forgotten and is kept as a loser: the deletion stands under its name.
+            register.arrived.insert((state.stamp, of, to));
+            (register.value, register.seen) = (None, seen_of(state.seen.as_ref()));
+            return;
+        }
         if life.ambiguous(to) {
             // Which of two records with this name it was cannot be told; that both never arrive is checked elsewhere.
             let (of, seq) = dot_of(state.dot.as_ref());
