@@ -5,14 +5,15 @@ use proto::chunk;
 use proto::id::{Epoch, ReplicaId, Seq};
 use proto::wire::record::Of;
 use proto::wire::{
-    Conflict, ConflictCell, ConflictRestored, CounterCell, Loss, LossClass, LostCell, PresentCell, RegisterCell, RegisterMerged,
-    RestoredCell, RetiredCell, SetAside, SiteCell, SiteChunk, SiteFollows, SiteJoined, SitePresent, Watermark,
+    Conflict, ConflictCell, ConflictRestored, CounterCell, Loss, LossClass, LostCell, PresentCell, RegisterCell,
+    RegisterMerged, RestoredCell, RetiredCell, SetAside, SiteCell, SiteChunk, SiteFollows, SiteJoined, SitePresent,
+    Watermark,
 };
 
 use super::aside;
 use super::tables::{
-    ASIDE, CONFLICT, COUNTER, EPOCH, LOST, PRESENT, REGISTER, RESTORED, RETIRED, SITE, SITE_LOST, WATERMARK, counter_key,
-    lost_key, replica_key,
+    ASIDE, CONFLICT, COUNTER, EPOCH, LOST, PRESENT, REGISTER, RESTORED, RETIRED, SITE, SITE_LOST, WATERMARK,
+    counter_key, lost_key, replica_key,
 };
 use crate::ledger::{Placed, Put};
 

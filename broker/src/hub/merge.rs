@@ -15,7 +15,7 @@ use proto::wire::{Conflict, LostCell, RegisterCell, RegisterMerged, RegisterStat
 use super::aside::{self, Fault, LeftOut};
 use super::forget;
 use super::sync::watermark;
-use super::tables::{ASIDE, HUB, HUB_INCARNATION, LOST, REGISTER, decode, replica_key, seq_of};
+use super::tables::{ASIDE, HUB, HUB_FORGOTTEN, HUB_INCARNATION, LOST, REGISTER, decode, replica_key, seq_of};
 use crate::ledger::{LedgerError, Read};
 
 /// The most bytes of a register's state: its value, its writer and what it has seen. A write that would pass it is left
@@ -163,10 +163,10 @@ fn decide(current: Option<Register>, mut written: Register, now: WallMs) -> (Reg
 
 /// A write of a value over another one, in a register that is not here though all that the write had seen is applied: it
 /// was deleted and that forgotten, and the site did not know. It comes so late if an earlier life wrote it, or if we were
-/// restored.
+/// restored. If we and a box were, two records may have one name, and a write may be taken for one by mistake: it is kept.
 fn was_here(write: &RegisterWrite, written: &Register, ledger: &dyn Read) -> Result<bool, LedgerError> {
     let (mut seen, own) = (0, &written.dot.replica);
-    if write.deleted || !write.replaces_value {
+    if write.deleted || !write.replaces_value || ledger.get(HUB, HUB_FORGOTTEN)?.is_none() {
         return Ok(false);
     }
     for (replica, seq) in written.seen.iter().filter(|(replica, _)| *replica != own) {
@@ -208,12 +208,7 @@ fn has_applied(replica: &ReplicaId, seq: Seq, ledger: &dyn Read) -> Result<bool,
 }
 
 /// The deletion stands, under the write's own dot, so that its site hears of it; the write is a conflict.
-fn stays_deleted(
-    key: String,
-    written: Register,
-    now: WallMs,
-    unfolded: &mut HashMap<String, Register>,
-) -> MergedWrite {
+fn stays_deleted(key: String, written: Register, now: WallMs, unfolded: &mut HashMap<String, Register>) -> MergedWrite {
     let loser = Some((&written).into());
     let (register, _) = decide(None, Register { value: None, ..written }, now);
     let state = Some(RegisterState::from(&register));

@@ -13,10 +13,10 @@ use proto::wire::{Batch, Chunks, Down, Event, Hello, Record, Refusal, SiteJoined
 
 use super::aside::{ASIDE_BYTES_MAX, Fault};
 use super::feed::Stream;
+use super::rejoin::LINEAGE_MAX;
 use super::session::{Followed, Session};
 use super::tables::{EPOCH, WATERMARK, decode, replica_key};
 use super::views::SiteView;
-use super::rejoin::LINEAGE_MAX;
 use super::{Effect, Hub, lost, present, rejoin, views};
 use crate::front::{Denial, InboundPublish, Outcome, Verdict};
 use crate::ledger::{Draft, LedgerError, Now, Read, Step};

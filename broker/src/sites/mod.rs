@@ -118,8 +118,7 @@ mod tests {
 
     #[test]
     fn what_is_said_arrives_as_it_was_meant() {
-        let lost =
-            |by: &str, why: &str| Lost { site: "hill".parse().unwrap(), by: by.into(), why: why.into() };
+        let lost = |by: &str, why: &str| Lost { site: "hill".parse().unwrap(), by: by.into(), why: why.into() };
         for said in [lost("", ""), lost("Anna K.", "a fire,\nthe box is gone")] {
             let words = to_words(&said);
             assert_eq!(of_words(&words.split_whitespace().collect::<Vec<_>>()), Some(said), "{words}");

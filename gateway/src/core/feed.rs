@@ -236,7 +236,10 @@ mod tests {
             cursors.snapshot_to()
         };
         assert_eq!((second.snapshot_of, third.snapshot_of, anew(&third, 7).snapshot_of), (7, 7, 0));
-        assert_eq!([first, second, third].map(|cursor| (cursor.snapshot_to, told(cursor))), [(30, 30), (30, 0), (30, 0)]);
+        assert_eq!(
+            [first, second, third].map(|cursor| (cursor.snapshot_to, told(cursor))),
+            [(30, 30), (30, 0), (30, 0)]
+        );
         assert_eq!(third.position, 0);
     }
 }

@@ -27,7 +27,7 @@ pub(super) fn event(placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
     }
     if event.rejoined_of > 0 {
         put(Put::set(REJOINED, [], event.rejoined_of.to_be_bytes()));
-        put(Put::set(ORIGIN, origin_key(event.origin_epoch, event.origin_seq), []));
+        put(Put::set(ORIGIN, origin_key(event), []));
     }
     if !event.request.is_empty() {
         let cell = IdCell {

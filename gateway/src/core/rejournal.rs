@@ -35,8 +35,6 @@ struct Source {
     figures_are_its_own: bool,
     /// Where the event was.
     seq: Seq,
-    /// Epoch and seq with which it was written first.
-    origin: (u64, u64),
     /// Its id was answered in another life as well.
     is_known: bool,
 }
@@ -73,14 +71,14 @@ impl Gateway {
                     break 'parts;
                 }
                 let end = first.plus((event.records.len() as u64).saturating_sub(1));
-                let origin = if event.origin_seq > 0 { (event.origin_epoch, event.origin_seq) } else { (epoch.0, first.0) };
-                if self.takeover.has_origin(origin.0, origin.1, ledger)? {
+                let event = &with_origin(event, epoch, first, stamp);
+                if self.takeover.has_origin(event, ledger)? {
                     at = end;
                     continue;
                 }
                 let is_known = self.is_known(event, ledger)?;
                 // More than we have in common: another box went on with it, and the figures are that one's.
-                let source = Source { epoch, figures_are_its_own: common == applied, seq: first, origin, is_known };
+                let source = Source { epoch, figures_are_its_own: common == applied, seq: first, is_known };
                 if let Some(draft) = self.journalled_again(&source, stamp, event, ledger, &step)? {
                     records += draft.event.records.len();
                     bytes += draft.event.encoded_len();
@@ -147,8 +145,8 @@ impl Gateway {
             false => Event { retry_of: refusal_of(event, ledger)?, skipped: 0, ..event.clone() },
         };
         let run = if event.unsynced { event.run | OF_ANOTHER_LIFE } else { 0 };
-        let (origin_epoch, origin_seq) = source.origin;
-        let event = Event { records, rejoined_of: source.seq.0, origin_epoch, origin_seq, run, ..again };
+        let Event { origin_epoch, origin_seq, origin_hash, .. } = *event;
+        let event = Event { records, rejoined_of: source.seq.0, origin_epoch, origin_seq, origin_hash, run, ..again };
         // Its own moment. The clock does not follow it: it goes on after what this life did by itself.
         Ok(Some(Draft { stamp, event }))
     }
@@ -202,6 +200,20 @@ impl Gateway {
     }
 }
 
+/// An event of the fork with where it was first: there, or in a life before that.
+fn with_origin(event: &Event, epoch: Epoch, first: Seq, stamp: Stamp) -> Event {
+    if event.origin_seq > 0 {
+        return event.clone();
+    }
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let parts = [stamp.0.to_be_bytes().to_vec(), event.device.clone().into(), event.request.clone().into()];
+    let records = event.records.iter().map(Message::encode_to_vec);
+    // FNV-1a (Fowler, Noll, Vo): it tells two things of one name apart, nobody has a reason to make them alike.
+    for byte in parts.into_iter().chain(records).flatten() {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    Event { origin_epoch: epoch.0, origin_seq: first.0, origin_hash: hash, ..event.clone() }
+}
 
 /// The movement that takes back what is on hand without it: the hub had it in the life's figures, ahead of its
 /// journal, or this life counted the item before.

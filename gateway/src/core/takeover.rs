@@ -18,7 +18,8 @@ use proto::id::{Epoch, Seq, Units};
 use proto::wire::record::Of;
 use proto::wire::up::Of as UpOf;
 use proto::wire::{
-    Ancestor, Closed, Event, Followed, Follows, IdCell, Movement, MovementKind, Past, Recall, Record, TakeoverCell, Watermark,
+    Ancestor, Closed, Event, Followed, Follows, IdCell, Movement, MovementKind, Past, Recall, Record, TakeoverCell,
+    Watermark,
 };
 use serde_json::{Value, json};
 
@@ -173,9 +174,10 @@ impl Takeover {
         }
     }
 
-    /// Whether an event is journalled again already: here, or by what the hub has of another life.
-    pub(super) fn has_origin(&self, epoch: u64, seq: u64, ledger: &dyn Read) -> Result<bool, LedgerError> {
-        let key = origin_key(epoch, seq);
+    /// Whether an event that says where it was first is journalled again already: here, or by what the hub has of
+    /// another life.
+    pub(super) fn has_origin(&self, event: &Event, ledger: &dyn Read) -> Result<bool, LedgerError> {
+        let key = origin_key(event);
         if ledger.get(ORIGIN, &key)?.is_some() {
             return Ok(true);
         }
@@ -314,13 +316,7 @@ impl Gateway {
         Ok(step)
     }
 
-    fn ids_in(
-        &self,
-        bytes: &[u8],
-        now: &Now,
-        ledger: &dyn Read,
-        shown: &mut Shown,
-    ) -> Result<(), LedgerError> {
+    fn ids_in(&self, bytes: &[u8], now: &Now, ledger: &dyn Read, shown: &mut Shown) -> Result<(), LedgerError> {
         // What the hub could not read either it has set aside.
         let Ok(chunk) = chunk::open(bytes) else { return Ok(()) };
         if chunk.head.replica.site != ledger.replica().site || chunk.head.replica == *ledger.replica() {
@@ -328,7 +324,7 @@ impl Gateway {
         }
         for (first, _, event) in chunk.events() {
             if event.origin_seq > 0 && self.takeover.fork.is_some() {
-                shown.origins.push(origin_key(event.origin_epoch, event.origin_seq));
+                shown.origins.push(origin_key(event));
             }
             if event.request.is_empty() {
                 continue;

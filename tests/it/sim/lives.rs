@@ -47,13 +47,20 @@ impl World {
         for (first, (uid, event)) in &fork.events {
             let Some(uid) = uid else { continue };
             let evicted = self.plan.evictions && loss::class_of(event).is_some();
-            let told_lost = held.lacks(*first) || evicted;
+            let told_lost = held.lacks(*first) || evicted || self.lost_later(&fork.of.0, *uid);
             assert!(
                 times.contains_key(uid) || told_lost || self.same_as_another(*uid, times),
                 "request {uid}, {first} of the fork {:?}, is neither at the hub nor told lost: {event:?}",
                 fork.of
             );
         }
+    }
+
+    /// A later life had it, and a hub that was restored lacks that.
+    fn lost_later(&self, site: &str, uid: usize) -> bool {
+        let lives = self.oracle.lives.iter().filter(|((of, _), _)| of == site);
+        let mut held = lives.filter_map(|(of, life)| Some((self.hq.model.held.get(of)?, life)));
+        held.any(|(held, life)| life.current().any(|(first, of, _)| of == Some(uid) && held.lacks(first)))
     }
 
     /// The same bytes under the same id are the same request.
@@ -84,9 +91,11 @@ impl World {
         let mut unclear = counted;
         for ((gtin, of), cell) in self.hq.model.counters.iter().filter(|((_, of), _)| of.0 == site) {
             *found.entry(*gtin).or_default() += cell.1;
-            let held = self.hq.model.held.get(of).map_or(0, |held| held.at.seq.0);
-            match self.oracle.lives[of].movers(*gtin, *cell).filter(|_| cell.0 <= held) {
-                Some(of_it) => movers.entry(*gtin).or_default().extend(of_it.iter().map(|uid| self.first_of(*uid))),
+            match self.hq.model.held.get(of).filter(|held| cell.0 <= held.at.seq.0) {
+                Some(held) => {
+                    let moved = held.requests_to(cell.0).map(|uid| self.first_of(uid));
+                    movers.entry(*gtin).or_default().extend(moved);
+                }
                 None => drop(unclear.insert(*gtin)),
             }
         }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use broker::front::{Identity, Inbound, InboundPublish};
-use bytes::Bytes;
 use broker::ledger::Core;
+use bytes::Bytes;
 use gateway::core::{Effect, Gateway, Input};
 use gateway::sync::FromHub;
 use gateway::uplink::Command;

@@ -319,7 +319,8 @@ impl World {
                 site.inbox.clear();
                 if let Some(fork) = &site.fork {
                     let (epoch, end) = (fork.replica.epoch, fork.last().seq);
-                    let says = ForkSays::Here { epoch, why: "turned away".into(), begins_after: fork.oldest().seq, end };
+                    let says =
+                        ForkSays::Here { epoch, why: "turned away".into(), begins_after: fork.oldest().seq, end };
                     site.inbox.push_back(Work::Input(Input::Fork(says)));
                     self.due(who);
                 }

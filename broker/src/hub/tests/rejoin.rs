@@ -93,7 +93,9 @@ async fn a_new_life_gets_the_chunks_of_earlier_ones_newest_first_in_parts() {
         let (mut found, mut below, mut parts) = (Vec::new(), 0, 0);
         loop {
             let question = heard.recall("hill", Recall { below, epoch: 0 }).await.expect("it had a life before");
-            let past = look_back(heard.hub.reader.chunks_below(question.from_below()), &question, answer_bytes, read_bytes).unwrap();
+            let past =
+                look_back(heard.hub.reader.chunks_below(question.from_below()), &question, answer_bytes, read_bytes)
+                    .unwrap();
             assert_eq!(past.below, below);
             assert!(past.next_below == 0 || below == 0 || past.next_below < below, "it goes back: {past:?}");
             found.extend(past.chunk);
@@ -108,7 +110,10 @@ async fn a_new_life_gets_the_chunks_of_earlier_ones_newest_first_in_parts() {
     // What is too old does not matter, unless a position in common is looked for.
     let question = heard.recall("hill", Recall::default()).await.unwrap();
     let late = Question { since_ms: u64::MAX, ..question };
-    assert_eq!(look_back(heard.hub.reader.chunks_below(late.from_below()), &late, 1 << 20, 1 << 20).unwrap(), Past::default());
+    assert_eq!(
+        look_back(heard.hub.reader.chunks_below(late.from_below()), &late, 1 << 20, 1 << 20).unwrap(),
+        Past::default()
+    );
     assert_eq!(heard.recall("hill", Recall { below: 0, epoch: 1 }).await.unwrap().since_ms, 0);
 }
 
@@ -121,7 +126,12 @@ async fn a_life_is_closed_once_and_for_good() {
     let at = old.at;
     old.send(&heard.hub, note("two")).await;
     heard.hello("hill", 2).await;
-    let named = |epoch, Position { seq, hash }: Position| Follows { epoch, seq: seq.0, hash: hash.0.to_vec().into(), begins_after: 0 };
+    let named = |epoch, Position { seq, hash }: Position| Follows {
+        epoch,
+        seq: seq.0,
+        hash: hash.0.to_vec().into(),
+        begins_after: 0,
+    };
     let beyond = Position { seq: Seq(3), ..old.at };
     let differs = Position { hash: at.hash, ..old.at };
     for wrong in [named(1, beyond), named(1, differs), named(2, Position::default()), named(77, at)] {
@@ -192,7 +202,8 @@ async fn a_hello_names_lives_that_are_over_and_what_is_lacked_of_them_is_counted
 #[tokio::test]
 async fn the_farewell_of_a_connection_ends_whatever_session_it_has() {
     let heard = Heard::open().await;
-    let hello = Hello { protocol: 2, site: "hill".into(), epoch: 1, journal_from: 1, connection: 40, ..Hello::default() };
+    let hello =
+        Hello { protocol: 2, site: "hill".into(), epoch: 1, journal_from: 1, connection: 40, ..Hello::default() };
     let say = async |session, of| heard.hub.raw("hill", Up { session, of: Some(of) }.encode_to_vec()).await;
     say(41, UpOf::Hello(hello)).await;
     say(39, UpOf::Bye(proto::wire::Bye {})).await;

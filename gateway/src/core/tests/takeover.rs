@@ -94,7 +94,12 @@ impl Store {
     }
 
     fn here(&mut self, end: Position) -> Vec<Effect> {
-        self.takes_in(Input::Fork(ForkSays::Here { epoch: OLD, why: "test".into(), begins_after: Seq::ZERO, end: end.seq }))
+        self.takes_in(Input::Fork(ForkSays::Here {
+            epoch: OLD,
+            why: "test".into(),
+            begins_after: Seq::ZERO,
+            end: end.seq,
+        }))
     }
 
     /// What the hub holds of the old life's component, by the stream `own`.
@@ -407,10 +412,12 @@ fn what_an_earlier_rejoin_brought_is_not_brought_again() {
 
 #[test]
 fn every_hello_names_the_lives_that_led_to_this_one() {
-    let named = |effects: &[Effect]| effects.iter().find_map(|effect| match effect {
-        Effect::Lineage(lineage) => Some(lineage.iter().map(|life| (life.epoch, life.seq)).collect::<Vec<_>>()),
-        _ => None,
-    });
+    let named = |effects: &[Effect]| {
+        effects.iter().find_map(|effect| match effect {
+            Effect::Lineage(lineage) => Some(lineage.iter().map(|life| (life.epoch, life.seq)).collect::<Vec<_>>()),
+            _ => None,
+        })
+    };
     let (mut store, mut old) = (Store::with_hub(), Old::new());
     let common = old.chunk(vec![sold("s1")]);
     store.here(old.at);

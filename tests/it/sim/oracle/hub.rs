@@ -37,6 +37,11 @@ impl Held {
         self.events.values().filter_map(|uid| *uid)
     }
 
+    /// Those of events that begin at or before a seq.
+    pub(in super::super) fn requests_to(&self, seq: u64) -> impl Iterator<Item = usize> {
+        self.events.range(..=seq).filter_map(|(_, uid)| *uid)
+    }
+
     pub(in super::super) fn lacks(&self, seq: u64) -> bool {
         self.remnants.iter().any(|(from, to)| (*from..=*to).contains(&seq))
     }
@@ -72,7 +77,7 @@ impl HubModel {
                 Some(Of::SiteChunk(site_chunk)) => self.applied(site_chunk, lives),
                 Some(Of::SitePresent(present)) => self.present(present, lives),
                 Some(Of::Conflict(found)) if found.winner.as_ref().is_none_or(|winner| winner.dot.is_none()) => {
-                    self.registers.too_late(found);
+                    self.registers.too_late(found, lives);
                 }
                 Some(Of::Conflict(found)) => conflict = Some(found),
                 Some(Of::SiteFollows(follows)) if follows.lacks > 0 => {

@@ -27,8 +27,8 @@ pub(in super::super) struct Life {
     events: BTreeMap<u64, Vec<Event>>,
     /// Which of them are on the disk, or were until they were trimmed, with the request that each answers.
     current: BTreeMap<u64, Option<usize>>,
-    /// Per item the units after each movement, by its seq, with the request that moved it.
-    counters: BTreeMap<u64, BTreeMap<u64, (i64, Option<usize>)>>,
+    /// Per item the units after each movement, by its seq.
+    counters: BTreeMap<u64, BTreeMap<u64, i64>>,
     /// The same of what a restored disk lost.
     abandoned: BTreeSet<(u64, u64, i64)>,
     /// The earlier life that it goes on from.
@@ -126,8 +126,8 @@ impl Life {
             match &record.of {
                 Some(Of::Movement(movement)) => {
                     let cells = self.counters.entry(movement.gtin).or_default();
-                    let before = cells.last_key_value().map_or(0, |(_, (units, _))| *units);
-                    cells.insert(seq, (before + movement.units, uid));
+                    let before = cells.last_key_value().map_or(0, |(_, units)| *units);
+                    cells.insert(seq, before + movement.units);
                     if movement.kind() == MovementKind::Count {
                         self.counted.insert(movement.gtin);
                     }
@@ -169,7 +169,9 @@ impl Life {
             event.records.iter().any(|record| matches!(&record.of, Some(Of::Refusal(refusal)) if refusal.line == 0));
         if refused_whole {
             // By another request of this life or, as it was told, of an earlier one.
-            let same_id = |(n, other): (usize, &Request)| n != uid && (&other.device, &other.id) == (&request.device, &request.id);
+            let same_id = |(n, other): (usize, &Request)| {
+                n != uid && (&other.device, &other.id) == (&request.device, &request.id)
+            };
             let other = request.id.is_some() && requests.iter().enumerate().any(same_id);
             let may = request.bad || request.by_the_clock || other;
             assert!(may, "refused for no reason: {request:?} as {event:?}");
@@ -205,7 +207,7 @@ impl Life {
         self.again.retain(|_, first| *first <= seq);
         for (gtin, cells) in &mut self.counters {
             let gone = cells.split_off(&(seq + 1));
-            self.abandoned.extend(gone.into_iter().map(|(seq, (units, _))| (*gtin, seq, units)));
+            self.abandoned.extend(gone.into_iter().map(|(seq, units)| (*gtin, seq, units)));
         }
     }
 
@@ -240,19 +242,13 @@ impl Life {
     /// This item stood at so many units after the movement `seq`.
     pub(in super::super) fn stood_at(&self, gtin: u64, seq: u64, units: i64) -> bool {
         let now = self.counters.get(&gtin).and_then(|cells| cells.get(&seq));
-        now.is_some_and(|(now, _)| *now == units) || self.abandoned.contains(&(gtin, seq, units))
-    }
-
-    /// The requests that moved an item up to the movement `seq`, if that is on its disk, or was until it was trimmed.
-    pub(in super::super) fn movers(&self, gtin: u64, (seq, units): (u64, i64)) -> Option<BTreeSet<usize>> {
-        let cells = self.counters.get(&gtin)?;
-        (cells.get(&seq)?.0 == units).then(|| cells.range(..=seq).filter_map(|(_, (_, uid))| *uid).collect())
+        now == Some(&units) || self.abandoned.contains(&(gtin, seq, units))
     }
 
     /// Units of each item up to `seq`, with the seq of the last movement.
     pub(in super::super) fn counted_to(&self, seq: u64) -> BTreeMap<u64, (u64, i64)> {
-        let upto = |(gtin, cells): (&u64, &BTreeMap<u64, (i64, Option<usize>)>)| {
-            let (at, (units, _)) = cells.range(..=seq).next_back()?;
+        let upto = |(gtin, cells): (&u64, &BTreeMap<u64, i64>)| {
+            let (at, units) = cells.range(..=seq).next_back()?;
             Some((*gtin, (*at, *units)))
         };
         self.counters.iter().filter_map(upto).collect()
