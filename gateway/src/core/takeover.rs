@@ -6,8 +6,9 @@
 //! life, and what the fork has after that position is journalled again (`rejournal.rs`). How far all this is stands in the
 //! ledger, so a crash or a lost link only interrupts it.
 
+mod told;
+
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 
 use broker::ledger::{Draft, LedgerError, Now, Put, Read, Step};
 use bytes::Bytes;
@@ -27,7 +28,7 @@ use super::fold::outcome_of;
 use super::hub::LinkState;
 use super::ids::IDS_MAX;
 use super::tables::{
-    COUNTED, ID, ORIGIN, PAST_IDS, PAST_ORIGIN, REJOINED, SYNC, SYNC_TAKEOVER, counter_key, decode, origin_key,
+    COUNTED, ID, PAST_IDS, PAST_ORIGIN, REJOINED, SYNC, SYNC_TAKEOVER, counter_key, decode, origin_key,
 };
 use super::{Effect, Gateway};
 use crate::sync::OWN_PAST;
@@ -40,8 +41,6 @@ const TAKEN_BACK_MAX: usize = 500;
 /// Earlier lives that every Hello names. Of older ones a restored hub hears nothing: it takes more of their journals, if
 /// somebody has them, and does not say what it lacks of them.
 const LINEAGE_MAX: usize = 16;
-/// Cells of origins that one tick removes.
-const SWEEP_CELLS: usize = 256;
 
 /// What whoever reads the fork says.
 #[derive(Debug)]
@@ -138,73 +137,6 @@ impl Takeover {
     fn end_if_all_is_done(&mut self) {
         let nothing_else = self.fork.is_none() && self.unreadable.is_none();
         self.cell.done |= self.cell.recalled && nothing_else;
-    }
-
-    /// Who tells all this. What a hub said that was restored since is looked for anew: it may lack what it had of the fork,
-    /// and while the fork is here nothing of that is lost.
-    pub(super) fn told_by(&mut self, incarnation: u64) -> Option<Put> {
-        if self.cell.done || self.cell.incarnation == incarnation {
-            return None;
-        }
-        if self.cell.incarnation != 0 {
-            self.begin_anew();
-        }
-        self.cell.incarnation = incarnation;
-        Some(self.put())
-    }
-
-    fn begin_anew(&mut self) {
-        let TakeoverCell { ids, incarnation, lineage, .. } = std::mem::take(&mut self.cell);
-        self.cell = TakeoverCell { ids, incarnation, lineage, anew: true, ..TakeoverCell::default() };
-        self.asked_ms = None;
-    }
-
-    /// For every Hello, if there is anything to say.
-    pub(super) fn lineage(&self) -> Option<Effect> {
-        (!self.cell.lineage.is_empty()).then(|| Effect::Lineage(self.cell.lineage.clone()))
-    }
-
-    /// Lives that the hub knows to be over. Those that it named before it was restored stay.
-    fn of_lineage(&mut self, told: &[Ancestor], own: Epoch) {
-        for ancestor in told.iter().filter(|ancestor| ancestor.epoch != own.0) {
-            let known = self.cell.lineage.iter().any(|known| known.epoch == ancestor.epoch);
-            if !known && self.cell.lineage.len() < LINEAGE_MAX {
-                self.cell.lineage.push(ancestor.clone());
-            }
-        }
-    }
-
-    /// Whether an event that says where it was first is journalled again already: here, or by what the hub has of
-    /// another life.
-    pub(super) fn has_origin(&self, event: &Event, ledger: &dyn Read) -> Result<bool, LedgerError> {
-        let key = origin_key(event);
-        if ledger.get(ORIGIN, &key)?.is_some() {
-            return Ok(true);
-        }
-        // Of a hub that was restored since it may be gone.
-        Ok(ledger.get(PAST_ORIGIN, &key)?.is_some_and(|value| value == self.cell.incarnation.to_be_bytes()))
-    }
-
-    /// Whether the hub that is there now has shown what an earlier life answered.
-    pub(super) fn is_told(&self, cell: &IdCell) -> bool {
-        // Software before this one did not say whom it heard it from.
-        cell.incarnation == self.cell.incarnation || (cell.incarnation == 0 && !self.cell.anew)
-    }
-
-    /// Nobody asks for origins once all is taken over.
-    pub(super) fn sweep(&mut self, ledger: &dyn Read) -> Result<Vec<Put>, LedgerError> {
-        let mut gone = Vec::new();
-        if !self.cell.done || self.swept {
-            return Ok(gone);
-        }
-        for table in [ORIGIN, PAST_ORIGIN] {
-            ledger.scan(table, &[], &mut |key, _| {
-                gone.push(Put::delete(table, key));
-                if gone.len() < SWEEP_CELLS { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            })?;
-        }
-        self.swept = gone.is_empty();
-        Ok(gone)
     }
 
     /// Up to where the hub had the fork's journal when it was closed, if it was.

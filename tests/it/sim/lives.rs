@@ -93,7 +93,7 @@ impl World {
             *found.entry(*gtin).or_default() += cell.1;
             match self.hq.model.held.get(of).filter(|held| cell.0 <= held.at.seq.0) {
                 Some(held) => {
-                    let moved = held.requests_to(cell.0).map(|uid| self.first_of(uid));
+                    let moved = held.movers_to(*gtin, cell.0).map(|uid| self.first_of(uid));
                     movers.entry(*gtin).or_default().extend(moved);
                 }
                 None => drop(unclear.insert(*gtin)),

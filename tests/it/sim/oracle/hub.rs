@@ -23,6 +23,8 @@ pub(in super::super) struct Held {
     pub(in super::super) at: Position,
     /// The events that it has by their first seq, with the request that each answers.
     events: BTreeMap<u64, Option<usize>>,
+    /// Per item the requests that moved it, by their event's first seq.
+    movers: BTreeMap<u64, BTreeMap<u64, usize>>,
     /// Spans of which records are gone.
     pub(in super::super) remnants: Vec<(u64, u64)>,
 }
@@ -37,9 +39,10 @@ impl Held {
         self.events.values().filter_map(|uid| *uid)
     }
 
-    /// Those of events that begin at or before a seq.
-    pub(in super::super) fn requests_to(&self, seq: u64) -> impl Iterator<Item = usize> {
-        self.events.range(..=seq).filter_map(|(_, uid)| *uid)
+    /// Those of events that moved an item and begin at or before a seq.
+    pub(in super::super) fn movers_to(&self, gtin: u64, seq: u64) -> impl Iterator<Item = usize> {
+        let movers = self.movers.get(&gtin).into_iter();
+        movers.flat_map(move |movers| movers.range(..=seq).map(|(_, uid)| *uid))
     }
 
     pub(in super::super) fn lacks(&self, seq: u64) -> bool {
@@ -111,6 +114,10 @@ impl HubModel {
         for (first, _, event) in chunk.events() {
             assert!(life.wrote_event(first.0, event), "{of:?} never wrote {event:?} at {first}");
             let uid = journal.get(&first.0).copied().flatten();
+            for record in uid.iter().flat_map(|_| &event.records) {
+                let Some(Of::Movement(movement)) = &record.of else { continue };
+                held.movers.entry(movement.gtin).or_default().extend(uid.map(|uid| (first.0, uid)));
+            }
             let news = held.events.insert(first.0, uid).is_none();
             assert!(news || covers, "{first} of {of:?} was applied twice");
         }
