@@ -64,7 +64,7 @@ enum Command {
     History(HistoryArgs),
     /// Compare the stock that this hub holds of a site with what the site holds, key by key, and set right what differs.
     Verify(VerifyArgs),
-    /// Invite sites, and see, disable and remove those that joined; of a running or a stopped hub.
+    /// Invite sites, and see, disable and remove those that joined, of a running or a stopped hub; say whose box is lost.
     #[command(subcommand)]
     Site(Site),
     Init(InitArgs),

@@ -6,7 +6,7 @@ use crate::hub::{Ask, Hub, Input};
 use crate::node::metrics::{self, Exposition, seconds};
 use crate::node::process::{Face, OwnQuestion};
 use crate::node::show;
-use crate::{conflicts, history, verify};
+use crate::{conflicts, history, sites, verify};
 
 /// Sites that have series of their own. The totals are of all.
 const SITES_MAX: usize = 2_000;
@@ -23,6 +23,9 @@ pub(crate) const FACE: Face<Hub> = Face {
             let site = site.parse().ok()?;
             let input = if words[0] == "verify" { Input::Verify(site, answer) } else { Input::Totals(site, answer) };
             return Some(OwnQuestion::Ask(input));
+        }
+        if let Some(lost) = sites::of_words(words) {
+            return Some(OwnQuestion::Write(Input::Lost(lost, answer)));
         }
         let ask = conflicts::of_words(words)?;
         let writes = matches!(ask, Ask::Restore { .. });

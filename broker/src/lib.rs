@@ -22,6 +22,6 @@ pub mod node;
 pub mod pki;
 pub mod policy;
 pub mod quota;
-mod recall;
+pub mod recall;
 mod sites;
 mod verify;

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use proto::chunk;
-use proto::id::Seq;
+use bytes::Bytes;
+use proto::chunk::{self, Head};
 use proto::wire::Past;
 use proto::wire::record::Of;
 
@@ -55,7 +55,7 @@ fn answer_all(asking: &Receiver<Question>, reader: &Reader, publisher: &Publishe
             }
         }
         let Some(question) = waiting.pop_front() else { continue };
-        match look_back(reader, &question, ANSWER_BYTES, READ_BYTES) {
+        match look_back(reader.chunks_below(question.from_below()), &question, ANSWER_BYTES, READ_BYTES) {
             Ok(past) => {
                 if let Effect::Publish { topic, payload, retain } = question.answer(past) {
                     publisher.publish(&topic, payload, retain);
@@ -66,17 +66,21 @@ fn answer_all(asking: &Receiver<Question>, reader: &Reader, publisher: &Publishe
     }
 }
 
-/// Chunks of the site's other lives, from the question's place back.
-pub(crate) fn look_back(
-    reader: &Reader,
+/// Chunks of the site's other lives, out of our own chunks from the question's place back ([`Question::from_below`]),
+/// newest first.
+///
+/// # Errors
+/// Our journal cannot be read there.
+pub fn look_back(
+    chunks: impl Iterator<Item = Result<(Head, Bytes), LedgerError>>,
     question: &Question,
     answer_bytes: usize,
     read_bytes: usize,
 ) -> Result<Past, LedgerError> {
-    let below = if question.below == Seq::ZERO { Seq(u64::MAX) } else { question.below };
+    let below = question.from_below();
     let mut past = Past { below: question.below.0, ..Past::default() };
     let (mut read, mut taken) = (0, 0);
-    for found in reader.chunks_below(below) {
+    for found in chunks {
         let (head, bytes) = found?;
         if head.last < question.from {
             return Ok(past);

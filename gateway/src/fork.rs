@@ -31,7 +31,8 @@ pub(crate) async fn open(dir: &std::path::Path, writer: &Handle<Gateway>) -> Res
         Ok(Some(fork)) => {
             let (epoch, end) = (fork.reader.replica().epoch, fork.reader.stats().durable.seq);
             tracing::warn!(ledger = %epoch, %end, why = %fork.why, "an earlier ledger is being taken over");
-            let says = ForkSays::Here { epoch, why: fork.why.clone(), end };
+            let begins_after = fork.reader.beginning().map_or(Seq::ZERO, |position| position.seq);
+            let says = ForkSays::Here { epoch, why: fork.why.clone(), begins_after, end };
             (Some(fork), says)
         }
         Ok(None) => (None, ForkSays::Unreadable("nothing in the folder fork/ is a journal".into())),

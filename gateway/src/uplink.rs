@@ -6,21 +6,21 @@
 use std::time::{Duration, Instant};
 
 use broker::front::Closed;
-use broker::ledger::{Handle, LedgerError, Reader, Standing};
+use broker::ledger::{Handle, LedgerError, Reader};
 use broker::node;
 use prost::Message;
 use proto::backoff::Backoff;
-use proto::chunk::{self, Position};
+use proto::chunk::Position;
 use proto::id::{SiteName, WallMs};
 use proto::topic::{self, Outbound};
 use proto::wire::up::Of as UpOf;
-use proto::wire::{Beat, Bye, Down, FeedAck, Past, Present, Up};
+use proto::wire::{Ancestor, Beat, Bye, Down, FeedAck, Past, Present, Up};
 use tokio::sync::{mpsc, watch};
 
 use crate::core::{Gateway, Input, LinkState};
 use crate::our_chain::OurChain;
 use crate::source::HubSource;
-use crate::sync::{Ack, Cursors, FromHub, Heard, PresentAsk, Session};
+use crate::sync::{Ack, Cursors, FromHub, Heard, PresentAsk, Session, in_common};
 use crate::wire::{HubAddress, Said, Testament, Wire};
 
 const TICK: Duration = Duration::from_millis(500);
@@ -31,6 +31,8 @@ const TURNED_WAIT: Duration = Duration::from_secs(30);
 pub enum Command {
     FeedAck(Ack),
     Beat(Beat),
+    /// Which earlier lives led to this ledger, for every Hello.
+    Lineage(Vec<Ancestor>),
     /// The answer to [`Input::Present`].
     Present {
         parts: Vec<Present>,
@@ -136,6 +138,7 @@ impl Uplink {
                 _ = self.stopping.changed() => return false,
                 command = self.commands.recv() => match command {
                     Some(Command::FeedAck(ack)) => cursors.set(&ack),
+                    Some(Command::Lineage(lineage)) => cursors.follows(lineage),
                     Some(Command::Beat(_) | Command::Present { .. } | Command::Say(_)) => {}
                     None => return false,
                 },
@@ -256,18 +259,7 @@ impl Uplink {
 impl Uplink {
     /// The newest position in this part of the hub's copy that the journal of the life before has too.
     fn in_common(&self, past: &Past) -> Result<Option<Position>, LedgerError> {
-        let Some(fork) = &self.fork else { return Ok(None) };
-        let heads = past.chunk.iter().filter_map(|bytes| chunk::head(bytes).ok());
-        for head in heads.filter(|head| head.replica == *fork.replica()) {
-            let after = head.after();
-            match fork.standing_at(after.seq)? {
-                Standing::At(ours) if ours == after => return Ok(Some(after)),
-                // As at every Hello: of that span only its ends are known.
-                Standing::Bridged => return Ok(Some(after)),
-                _ => {}
-            }
-        }
-        Ok(None)
+        self.fork.as_ref().map_or(Ok(None), |fork| in_common(past, fork.replica(), &OurChain(fork)))
     }
 }
 
@@ -321,6 +313,10 @@ impl Live {
                     snapshot_to: ack.cursor.snapshot_to,
                     taken: ack.taken,
                 }))
+            }
+            Command::Lineage(lineage) => {
+                cursors.follows(lineage);
+                Ok(())
             }
             Command::Beat(beat) => {
                 let beat = self.with_backlog(beat)?;

@@ -142,6 +142,7 @@ impl From<&Register> for wire::RegisterState {
             dot: Some((&register.dot).into()),
             seen: Some((&register.seen).into()),
             writer: register.writer.clone(),
+            replaces_value: false,
         }
     }
 }

@@ -43,6 +43,10 @@ impl VersionVector {
         self.0.retain(|replica, seq| keep(replica, *seq));
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = (&ReplicaId, Seq)> {
+        self.0.iter().map(|(replica, seq)| (replica, *seq))
+    }
+
     pub fn len(&self) -> usize {
         self.0.len()
     }

@@ -21,6 +21,7 @@ mod ids;
 mod join;
 mod kills;
 mod load;
+mod lost_site;
 mod metrics;
 mod model;
 mod movements;

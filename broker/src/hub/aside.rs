@@ -77,9 +77,17 @@ pub(super) struct Aside {
     pub(super) count: u64,
     epoch: u64,
     last: u64,
+    /// Where those begin that this one continues.
+    run_first: u64,
 }
 
 impl Aside {
+    /// Where a run begins that goes on with this.
+    fn run_first(&self, epoch: Epoch, first: u64) -> u64 {
+        let goes_on = (self.epoch, self.last.saturating_add(1)) == (epoch.0, first) && self.run_first > 0;
+        if goes_on { self.run_first } else { first }
+    }
+
     /// True for what is recorded already: records are looked at in their order.
     fn holds(&self, epoch: Epoch, seq: Seq) -> bool {
         self.epoch == epoch.0 && seq.0 <= self.last
@@ -205,12 +213,15 @@ impl Hub {
     fn set_aside(&mut self, site: &SiteName, replica: &ReplicaId, aside: SetAside, now: &Now, step: &mut Step<Effect>) {
         self.tally.set_aside += 1;
         let view = self.sites.entry(site.clone()).or_default();
-        view.aside = Aside { count: view.aside.count + 1, epoch: replica.epoch.0, last: aside.last };
+        // One record of a chunk that is applied moves nothing.
+        let run_first = if aside.hash.is_empty() { 0 } else { view.aside.run_first(replica.epoch, aside.first) };
+        view.aside = Aside { count: view.aside.count + 1, epoch: replica.epoch.0, last: aside.last, run_first };
         let aside = SetAside {
             site: site.to_string(),
             epoch: replica.epoch.0,
             received_ms: now.wall.0,
             of_site: view.aside.count,
+            run_first,
             ..aside
         };
         tracing::error!(%site, first = aside.first, last = aside.last, code = aside.code, "set aside: {}", aside.reason);
@@ -227,7 +238,7 @@ impl Hub {
         for (site, view) in &mut self.sites {
             let Some(value) = ledger.get(ASIDE, site.as_str().as_bytes())? else { continue };
             let cell: SetAsideCell = decode(ASIDE, &value)?;
-            view.aside = Aside { count: cell.count, epoch: cell.epoch, last: cell.last };
+            view.aside = Aside { count: cell.count, epoch: cell.epoch, last: cell.last, run_first: cell.run_first };
             alerts.push(Effect::restore(told(site, &cell)));
         }
         Ok(alerts)
@@ -243,6 +254,7 @@ pub(super) fn cell(aside: &SetAside) -> SetAsideCell {
         code: aside.code.clone(),
         reason: aside.reason.clone(),
         received_ms: aside.received_ms,
+        run_first: aside.run_first,
     }
 }
 

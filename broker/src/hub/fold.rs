@@ -5,14 +5,15 @@ use proto::chunk;
 use proto::id::{Epoch, ReplicaId, Seq};
 use proto::wire::record::Of;
 use proto::wire::{
-    Conflict, ConflictCell, ConflictRestored, CounterCell, LostCell, PresentCell, RegisterCell, RegisterMerged,
-    RestoredCell, RetiredCell, SetAside, SiteCell, SiteChunk, SiteFollows, SiteJoined, SitePresent, Watermark,
+    Conflict, ConflictCell, ConflictRestored, CounterCell, Loss, LossClass, LostCell, PresentCell, RegisterCell,
+    RegisterMerged, RestoredCell, RetiredCell, SetAside, SiteCell, SiteChunk, SiteFollows, SiteJoined, SitePresent,
+    Watermark,
 };
 
 use super::aside;
 use super::tables::{
-    ASIDE, CONFLICT, COUNTER, EPOCH, LOST, PRESENT, REGISTER, RESTORED, RETIRED, SITE, WATERMARK, counter_key,
-    lost_key, replica_key,
+    ASIDE, CONFLICT, COUNTER, EPOCH, LOST, PRESENT, REGISTER, RESTORED, RETIRED, SITE, SITE_LOST, WATERMARK,
+    counter_key, lost_key, replica_key,
 };
 use crate::ledger::{Placed, Put};
 
@@ -27,7 +28,11 @@ pub(super) fn event(placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
             Some(Of::ConflictRestored(restored)) => self::restored(restored, seq, placed.stamp.ms().0, put),
             Some(Of::SiteJoined(joined)) => site_joined(joined, seq, put),
             Some(Of::SetAside(aside)) => set_aside(aside, put),
-            Some(Of::SiteFollows(follows)) => site_follows(follows, put),
+            Some(Of::SiteFollows(follows)) => site_follows(follows, placed.stamp.ms().0, put),
+            Some(Of::SiteLost(lost)) => {
+                let key = replica_key(&lost.site, Epoch(lost.epoch));
+                put(Put::set(SITE_LOST, key, seq.0.to_be_bytes()));
+            }
             Some(Of::Forgotten(forgotten)) => put(Put::delete(REGISTER, forgotten.key.as_str())),
             _ => {}
         }
@@ -92,7 +97,16 @@ fn site_joined(joined: &SiteJoined, seq: Seq, put: &mut dyn FnMut(Put)) {
     put(Put::set(EPOCH, replica_key(&joined.site, Epoch(joined.epoch)), seq.0.to_be_bytes()));
 }
 
-fn site_follows(follows: &SiteFollows, put: &mut dyn FnMut(Put)) {
+fn site_follows(follows: &SiteFollows, at_ms: u64, put: &mut dyn FnMut(Put)) {
+    if let Ok(site) = follows.site.parse()
+        && follows.lacks > 0
+    {
+        let replica = ReplicaId { site, epoch: Epoch(follows.retired) };
+        let losses = vec![Loss { class: LossClass::Trimmed.into(), records: follows.lacks }];
+        let cell = LostCell { last: follows.lacks_to, losses, told_ms: at_ms };
+        let first = Seq(follows.lacks_to.saturating_sub(follows.lacks)).next();
+        put(Put::set(LOST, lost_key(&replica, first), cell.encode_to_vec()));
+    }
     let cell = RetiredCell { followed_by: follows.epoch, seq: follows.seq, hash: follows.hash.clone() };
     put(Put::set(RETIRED, replica_key(&follows.site, Epoch(follows.retired)), cell.encode_to_vec()));
 }

@@ -28,6 +28,7 @@ use serde_json::{Value, json};
 use super::feed::{BYTES_MAX, ENTRIES_MAX, Stream};
 use super::session::Session;
 use super::tables::{CONFLICT, HUB, HUB_FORGOTTEN, REGISTER, SETTLED, decode, replica_key, replica_of};
+use super::views::SiteView;
 use super::{Effect, Hub, sync};
 use crate::ledger::{LedgerError, Now, Put, Read, Step};
 
@@ -225,7 +226,12 @@ impl Hub {
 
     /// No write is still to come from a site that had not seen what is up to here.
     fn horizon(&self) -> u64 {
-        self.sites.iter().map(|(site, view)| self.settled(site, view.epoch)).min().unwrap_or(0)
+        self.awaited().map(|(site, view)| self.settled(site, view.epoch)).min().unwrap_or(0)
+    }
+
+    /// Sites whose box is not lost.
+    fn awaited(&self) -> impl Iterator<Item = (&SiteName, &SiteView)> {
+        self.sites.iter().filter(|(_, view)| !view.is_lost)
     }
 
     fn settled(&self, site: &SiteName, epoch: u64) -> u64 {
@@ -236,7 +242,7 @@ impl Hub {
 
     /// For the status: whoever holds the horizon is named, as it keeps what is deleted from being forgotten.
     pub(super) fn forgetting_status(&self) -> Value {
-        let held_by = self.sites.iter().min_by_key(|(site, view)| self.settled(site, view.epoch));
+        let held_by = self.awaited().min_by_key(|(site, view)| self.settled(site, view.epoch));
         json!({
             "forgotten_upto": self.feed.forgotten,
             "horizon": self.horizon(),

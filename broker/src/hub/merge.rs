@@ -1,6 +1,7 @@
 //! Merging the register writes of a site's chunk: the hub is the arbiter, and journals what it decided.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 
 use prost::Message;
 use proto::chunk::Chunk;
@@ -9,11 +10,12 @@ use proto::id::{Dot, NAME_LEN_MAX, ReplicaId, Seq, WallMs};
 use proto::register::{Register, RegisterKey, VALUE_BYTES_MAX};
 use proto::version::VersionVector;
 use proto::wire::record::Of;
-use proto::wire::{Conflict, RegisterCell, RegisterMerged, RegisterState, RegisterWrite};
+use proto::wire::{Conflict, LostCell, RegisterCell, RegisterMerged, RegisterState, RegisterWrite, SetAsideCell};
 
 use super::aside::{self, Fault, LeftOut};
 use super::forget;
-use super::tables::{REGISTER, decode};
+use super::sync::watermark;
+use super::tables::{ASIDE, HUB, HUB_FORGOTTEN, HUB_INCARNATION, LOST, REGISTER, decode, replica_key, seq_of};
 use crate::ledger::{LedgerError, Read};
 
 /// The most bytes of a register's state: its value, its writer and what it has seen. A write that would pass it is left
@@ -102,6 +104,12 @@ pub(super) fn merge(
             }
             continue;
         }
+        if current.is_none() && was_here(write, &written, ledger)? {
+            let key = write.key.clone();
+            outcome_of.insert(key.clone(), merges.outcomes.len());
+            merges.outcomes.push(stays_deleted(key, written, now, unfolded));
+            continue;
+        }
         merges.ahead_ms = merges.ahead_ms.max(written.stamp.ms().0.saturating_sub(now.0));
         let (register, loser) = decide(current, written, now);
         let state = RegisterState::from(&register);
@@ -151,6 +159,63 @@ fn decide(current: Option<Register>, mut written: Register, now: WallMs) -> (Reg
     written.stamp = effective(written.stamp, replaced, now);
     let merged = current.merge(written);
     (merged.register, merged.conflict)
+}
+
+/// A write of a value over another one, in a register that is not here though all that the write had seen is applied: it
+/// was deleted and that forgotten, and the site did not know. It comes so late if an earlier life wrote it, or if we were
+/// restored. If we and a box were, two records may have one name, and a write may be taken for one by mistake: it is kept.
+fn was_here(write: &RegisterWrite, written: &Register, ledger: &dyn Read) -> Result<bool, LedgerError> {
+    let (mut seen, own) = (0, &written.dot.replica);
+    if write.deleted || !write.replaces_value || ledger.get(HUB, HUB_FORGOTTEN)?.is_none() {
+        return Ok(false);
+    }
+    for (replica, seq) in written.seen.iter().filter(|(replica, _)| *replica != own) {
+        let applied = if replica.site == ledger.replica().site {
+            let incarnation = ledger.get(HUB, HUB_INCARNATION)?;
+            incarnation.is_some_and(|bytes| bytes == replica.epoch.0.to_be_bytes())
+        } else {
+            has_applied(replica, seq, ledger)?
+        };
+        // Of the life before it may be its own name there, which never came.
+        if !applied && replica.site != own.site {
+            return Ok(false);
+        }
+        seen += u32::from(applied);
+    }
+    Ok(seen > 0)
+}
+
+/// The record is in the journal, and not in a span of which records are gone or could not be read.
+fn has_applied(replica: &ReplicaId, seq: Seq, ledger: &dyn Read) -> Result<bool, LedgerError> {
+    if watermark(&replica.site, replica.epoch, ledger)?.seq < seq {
+        return Ok(false);
+    }
+    if let Some(value) = ledger.get(ASIDE, replica.site.as_str().as_bytes())?
+        && decode::<SetAsideCell>(ASIDE, &value)?.last >= seq.0
+    {
+        return Ok(false);
+    }
+    let (mut lost, mut damaged) = (false, None);
+    ledger.scan_prefix(LOST, &replica_key(replica.site.as_str(), replica.epoch), &mut |key, value| {
+        let first = key.len().checked_sub(8).and_then(|at| seq_of(&key[at..]));
+        match decode::<LostCell>(LOST, value) {
+            Ok(cell) => lost |= first.is_some_and(|first| first <= seq) && seq.0 <= cell.last,
+            Err(error) => damaged = Some(error),
+        }
+        ControlFlow::Continue(())
+    })?;
+    damaged.map_or(Ok(!lost), Err)
+}
+
+/// The deletion stands, under the write's own dot, so that its site hears of it; the write is a conflict.
+fn stays_deleted(key: String, written: Register, now: WallMs, unfolded: &mut HashMap<String, Register>) -> MergedWrite {
+    let loser = Some((&written).into());
+    let (register, _) = decide(None, Register { value: None, ..written }, now);
+    let state = Some(RegisterState::from(&register));
+    unfolded.insert(key.clone(), register);
+    let winner = Some(RegisterState { deleted: true, ..RegisterState::default() });
+    let conflict = Some(Conflict { key: key.clone(), winner, loser });
+    MergedWrite { merged: RegisterMerged { key, state }, conflict }
 }
 
 pub(super) fn stored(key: &str, ledger: &dyn Read) -> Result<Option<Register>, LedgerError> {

@@ -15,6 +15,7 @@ mod feed;
 mod fold;
 mod forget;
 mod lean;
+mod lost;
 mod merge;
 mod present;
 mod rejoin;
@@ -48,6 +49,7 @@ use self::aside::Strikes;
 pub use self::conflicts::{Ask, Kept, LIST_MAX, Wanted};
 use self::feed::FeedIndex;
 use self::forget::Forgetting;
+pub use self::lost::Lost;
 pub use self::rejoin::Question;
 use self::security::SecurityCounts;
 use self::session::Session;
@@ -78,6 +80,8 @@ pub enum Input {
     Totals(SiteName, oneshot::Sender<Value>),
     /// What happened to who belongs here; answered when it is in the journal.
     Audit(Vec<SecurityEvent>, oneshot::Sender<Value>),
+    /// Somebody says that a site's box is lost.
+    Lost(Lost, oneshot::Sender<Value>),
 }
 
 /// What happens after a commit.
@@ -151,6 +155,8 @@ pub struct Hub {
     status_told_ms: u64,
     feed: FeedIndex,
     forgetting: Forgetting,
+    /// Lives whose box is lost: nothing waits for them.
+    lost: BTreeSet<ReplicaId>,
     /// Registers that the message at hand has merged; the ledger shows them after its step.
     unfolded: HashMap<String, Register>,
     /// Security events of this hub since it started.
@@ -178,6 +184,7 @@ impl Hub {
             status_told_ms: 0,
             feed: FeedIndex::default(),
             forgetting: Forgetting::every(FORGET_EVERY),
+            lost: BTreeSet::new(),
             unfolded: HashMap::new(),
             security: SecurityCounts::default(),
             conflicts: Default::default(),
@@ -298,6 +305,7 @@ impl Core for Hub {
             Input::Status(answer) => Some(Effect::Answer(answer, self.status())),
             Input::Verify(site, answer) => self.verify(&site, answer),
             Input::Totals(site, answer) => Some(Effect::Answer(answer, self.totals(&site, ledger)?)),
+            Input::Lost(lost, answer) => return self.site_lost(lost, answer, now, ledger),
             Input::Conflicts(ask, answer) => return self.asked(ask, answer, now, ledger),
             Input::Audit(events, answer) => return Ok(self.audit(events, answer, now, ledger)),
         };
@@ -328,6 +336,7 @@ impl Core for Hub {
         self.clock = Clock::resume(last);
         self.feed = FeedIndex::rebuild(ledger)?;
         self.forgetting.recover(ledger)?;
+        self.recover_lost(ledger)?;
         let mut step = Step::nothing();
         match ledger.get(HUB, HUB_INCARNATION)? {
             Some(bytes) if !self.restored => {
@@ -383,7 +392,8 @@ impl Hub {
             let applied_seq = sync::watermark(&site, Epoch(epoch), ledger)?.seq.0;
             let replica = ReplicaId { site: site.clone(), epoch: Epoch(epoch) };
             let present_seq = present::said(&replica, ledger)?.complete;
-            self.sites.insert(site, SiteView { epoch, applied_seq, present_seq, ..SiteView::default() });
+            let is_lost = self.lost.contains(&replica);
+            self.sites.insert(site, SiteView { epoch, applied_seq, present_seq, is_lost, ..SiteView::default() });
         }
         let mut damaged = None;
         ledger.scan_prefix(LOST, &[], &mut |key, value| {

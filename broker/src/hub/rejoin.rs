@@ -3,13 +3,15 @@
 use std::ops::ControlFlow;
 
 use proto::chunk::ChainHash;
-use proto::id::{Epoch, Seq, SiteName};
+use proto::id::{Epoch, ReplicaId, Seq, SiteName};
 use proto::wire::down::Of as DownOf;
 use proto::wire::record::Of;
-use proto::wire::{Down, Followed, Follows, Past, Recall, SiteFollows};
+use proto::wire::{
+    Ancestor, Down, Followed, Follows, Loss, LossClass, Past, Recall, RetiredCell, SetAsideCell, SiteFollows,
+};
 
 use super::sync::watermark;
-use super::tables::{EPOCH, RETIRED, WATERMARK, replica_key, seq_of};
+use super::tables::{ASIDE, EPOCH, RETIRED, WATERMARK, decode, replica_key, replica_of, seq_of};
 use super::{Effect, Hub, views};
 use crate::ledger::{LedgerError, Now, Read, Step};
 
@@ -33,11 +35,19 @@ pub struct Question {
 }
 
 impl Question {
-    pub(crate) fn answer(&self, past: Past) -> Effect {
+    /// Only what is before this seq of our journal is wanted.
+    pub fn from_below(&self) -> Seq {
+        if self.below == Seq::ZERO { Seq(u64::MAX) } else { self.below }
+    }
+
+    pub fn answer(&self, past: Past) -> Effect {
         let of = Some(DownOf::Past(past));
         Effect::down(&self.site, &Down { session: self.nonce, incarnation: self.incarnation, of })
     }
 }
+
+/// Lives of a site that are named at once, the newest.
+pub(super) const LINEAGE_MAX: usize = 16;
 
 /// What a gateway of a closed epoch is told.
 pub(super) const RETIRED_ADVICE: &str = "a later ledger of this site has taken over from this one: if this box is an old copy, switch it off; if it is the \
@@ -59,6 +69,37 @@ fn earlier_lives_from(site: &SiteName, epoch: Epoch, ledger: &dyn Read) -> Resul
         ControlFlow::Continue(())
     })?;
     Ok(oldest)
+}
+
+/// Lives of a site that are over, but for one: those that joined last, newest first.
+fn lineage(site: &SiteName, but: Epoch, ledger: &dyn Read) -> Result<Vec<Ancestor>, LedgerError> {
+    let (mut found, mut damaged) = (Vec::new(), None);
+    let prefix = [site.as_str().as_bytes(), b"\0"].concat();
+    ledger.scan_prefix(RETIRED, &prefix, &mut |key, value| {
+        match (replica_of(key), decode::<RetiredCell>(RETIRED, value)) {
+            (Some(replica), Ok(cell)) if replica.epoch != but => found.push((key.to_vec(), replica.epoch, cell)),
+            (_, Err(error)) => damaged = Some(error),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    })?;
+    let mut joined = Vec::new();
+    for (key, epoch, cell) in found {
+        let named = ledger.get(EPOCH, &key)?.and_then(|value| seq_of(&value)).unwrap_or_default();
+        joined.push((named, Ancestor { epoch: epoch.0, seq: cell.seq, hash: cell.hash }));
+    }
+    joined.sort_by_key(|(named, _)| std::cmp::Reverse(*named));
+    let newest = joined.into_iter().take(LINEAGE_MAX).map(|(_, ancestor)| ancestor).collect();
+    damaged.map_or(Ok(newest), Err)
+}
+
+/// What is held beyond the common position was set aside: its seq and hash are what its head claimed, and no other box
+/// went on with that ledger.
+fn claimed_only(common: &Ancestor, held: Seq, site: &SiteName, ledger: &dyn Read) -> Result<bool, LedgerError> {
+    let Some(value) = ledger.get(ASIDE, site.as_str().as_bytes())? else { return Ok(false) };
+    let aside: SetAsideCell = decode(ASIDE, &value)?;
+    let run = aside.run_first.saturating_sub(1)..aside.last;
+    Ok((aside.epoch, aside.last) == (common.epoch, held.0) && aside.run_first > 0 && run.contains(&common.seq))
 }
 
 impl Hub {
@@ -88,6 +129,47 @@ impl Hub {
         Ok(Step { then: vec![effect], ..Step::nothing() })
     }
 
+    /// An earlier life is over. A hub that was restored hears of it with a Hello, and counts what it lacks of that life:
+    /// its box is gone, so nobody sends it again. Up to `gone_to` the later life has nothing of it either.
+    pub(super) fn retire(
+        &mut self,
+        by: &ReplicaId,
+        over: &Ancestor,
+        gone_to: u64,
+        now: &Now,
+        ledger: &dyn Read,
+        step: &mut Step<Effect>,
+    ) -> Result<(), LedgerError> {
+        let (site, retired) = (&by.site, Epoch(over.epoch));
+        if ChainHash::from_slice(&over.hash).is_none() || is_retired(site, retired, ledger)? {
+            return Ok(());
+        }
+        let lacks = gone_to.saturating_sub(watermark(site, retired, ledger)?.seq.0);
+        let record = SiteFollows {
+            site: site.to_string(),
+            epoch: by.epoch.0,
+            retired: retired.0,
+            seq: over.seq,
+            hash: over.hash.clone(),
+            lacks,
+            lacks_to: if lacks > 0 { gone_to } else { 0 },
+        };
+        let draft = self.draft(vec![Of::SiteFollows(record)], now);
+        step.events.push(draft);
+        tracing::info!(%site, %retired, by = %by.epoch, at = over.seq, lacks, "a ledger is closed");
+        let say = format!("{site} goes on with ledger {}; {retired} is closed", by.epoch);
+        step.then.push(Effect::tell(views::alert(site, "ledger_closed", say, now.wall.0)));
+        if lacks > 0 {
+            if let Some(view) = self.sites.get_mut(site) {
+                view.losses.add(&[Loss { class: LossClass::Trimmed.into(), records: lacks }]);
+            }
+            let say = format!("this hub was restored and lacks {lacks} records of {site}'s ledger {retired} for good");
+            tracing::warn!(%site, "{say}");
+            step.then.push(Effect::tell(views::alert(site, "records_lost", say, now.wall.0)));
+        }
+        Ok(())
+    }
+
     /// Closes an earlier life's journal. Said again it changes nothing.
     pub(super) fn follows(
         &mut self,
@@ -113,22 +195,12 @@ impl Hub {
             step.then.push(self.turned(site, nonce, "follows_unknown", advice, now));
             return Ok(step);
         }
-        if !is_retired(site, retired, ledger)? {
-            let record = SiteFollows {
-                site: site.to_string(),
-                epoch: replica.epoch.0,
-                retired: retired.0,
-                seq: follows.seq,
-                hash: follows.hash.clone(),
-            };
-            let draft = self.draft(vec![Of::SiteFollows(record)], now);
-            step.events.push(draft);
-            tracing::info!(%site, %retired, by = %replica.epoch, at = follows.seq, "a ledger is closed");
-            let say = format!("{site} goes on with ledger {}; {retired} is closed", replica.epoch);
-            step.then.push(Effect::tell(views::alert(site, "ledger_closed", say, now.wall.0)));
-        }
+        let common = Ancestor { epoch: follows.epoch, seq: follows.seq, hash: follows.hash.clone() };
+        self.retire(&replica, &common, common.seq.max(follows.begins_after), now, ledger, &mut step)?;
         let own_position = self.feed.own_head(&replica);
-        let followed = Followed { epoch: follows.epoch, applied_seq: held.seq.0, own_position };
+        let applied_seq = if claimed_only(&common, held.seq, site, ledger)? { common.seq } else { held.seq.0 };
+        let lineage = lineage(site, retired, ledger)?;
+        let followed = Followed { epoch: follows.epoch, applied_seq, own_position, lineage };
         let down = Down { session: nonce, incarnation: self.incarnation, of: Some(DownOf::Followed(followed)) };
         step.then.push(Effect::down(site, &down));
         Ok(step)

@@ -30,6 +30,8 @@ const FEED_WAIT_MS: u64 = 5_000;
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) nonce: u64,
+    /// The nonce of the first Hello of its connection, which its will has.
+    pub(super) connection: u64,
     pub(super) epoch: Epoch,
     pub(super) watermark: Position,
     /// What the gateway follows of the feed.
@@ -66,6 +68,7 @@ impl Session {
     pub(super) fn new(nonce: u64, epoch: Epoch, watermark: Position, streams: Vec<Followed>, now_ms: u64) -> Session {
         Session {
             nonce,
+            connection: nonce,
             epoch,
             watermark,
             streams,

@@ -13,9 +13,10 @@ use proto::wire::{Batch, Chunks, Down, Event, Hello, Record, Refusal, SiteJoined
 
 use super::aside::{ASIDE_BYTES_MAX, Fault};
 use super::feed::Stream;
+use super::rejoin::LINEAGE_MAX;
 use super::session::{Followed, Session};
 use super::tables::{EPOCH, WATERMARK, decode, replica_key};
-use super::{Effect, Hub, present, rejoin, views};
+use super::{Effect, Hub, lost, present, rejoin, views};
 use crate::front::{Denial, InboundPublish, Outcome, Verdict};
 use crate::ledger::{Draft, LedgerError, Now, Read, Step};
 
@@ -66,7 +67,9 @@ impl Hub {
         if let UpOf::Hello(hello) = of {
             return Ok(Step { verdict: quiet().verdict, ..self.hello(&site, session, &hello, now, ledger)? });
         }
-        let Some(live) = self.sessions.get_mut(&site).filter(|live| live.nonce == session) else {
+        let farewell = matches!(of, UpOf::Bye(_));
+        let ours = |live: &&mut Session| live.nonce == session || (farewell && live.connection == session);
+        let Some(live) = self.sessions.get_mut(&site).filter(ours) else {
             return Ok(quiet());
         };
         live.heard_ms = now.mono_ms;
@@ -131,6 +134,10 @@ impl Hub {
             step.then.push(self.turned(site, nonce, "retired", rejoin::RETIRED_ADVICE.to_owned(), now));
             return Ok(step);
         }
+        if self.lost.contains(&ReplicaId { site: site.clone(), epoch }) {
+            step.then.push(self.turned(site, nonce, "site_lost", lost::LOST_ADVICE.to_owned(), now));
+            return Ok(step);
+        }
         let held = watermark(site, epoch, ledger)?;
         let welcomed = self.sessions.get(site).filter(|live| live.nonce == nonce && live.epoch == epoch);
         let reaches = |live: &Session| live.watermark.seq.0.max(live.present.newest);
@@ -161,6 +168,7 @@ impl Hub {
         }
         let streams = followed(hello, self.incarnation);
         let mut session = Session::new(nonce, epoch, held, streams, now.mono_ms);
+        session.connection = if hello.connection == 0 { nonce } else { hello.connection };
         session.present = said;
         session.tell_since = present::untold(&session.replica(site), &session.present, ledger)?;
         let known = session.present.complete.max(held.seq.0);
@@ -186,12 +194,17 @@ impl Hub {
         let view = self.sites.entry(site.clone()).or_default();
         view.online = true;
         view.epoch = if fresh || view.epoch == 0 { epoch.0 } else { view.epoch };
+        view.is_lost &= !fresh;
         view.applied_seq = held.seq.0;
         view.present_seq = session.present.complete;
         view.last_seen_ms = Some(now.wall.0);
         view.beat.journal_to = hello.journal_to;
         step.then.push(Effect::tell(views::site_status(site, view)));
+        let replica = session.replica(site);
         self.sessions.insert(site.clone(), session);
+        for ancestor in hello.lineage.iter().take(LINEAGE_MAX).filter(|ancestor| ancestor.epoch != epoch.0) {
+            self.retire(&replica, ancestor, ancestor.seq, now, ledger, &mut step)?;
+        }
         tracing::info!(%site, %epoch, applied = held.seq.0, has = hello.journal_to, "a gateway said hello");
         Ok(step)
     }

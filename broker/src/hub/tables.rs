@@ -33,6 +33,8 @@ pub(super) const RESTORED: Table = Table(15);
 pub(super) const RETIRED: Table = Table(13);
 /// site ‖ 0 ‖ epoch → how far the registers are settled there. Put.
 pub(super) const SETTLED: Table = Table(16);
+/// site ‖ 0 ‖ epoch → seq of the record that says that its box is lost. Folded.
+pub(super) const SITE_LOST: Table = Table(18);
 /// What the hub keeps of itself. Put.
 pub(super) const HUB: Table = Table(8);
 

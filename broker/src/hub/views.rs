@@ -35,6 +35,8 @@ pub(super) struct SiteView {
     /// Records that the site dropped or lost, since its beginning.
     pub(super) losses: Losses,
     pub(super) aside: Aside,
+    /// An operator said that the box with its current ledger is lost.
+    pub(super) is_lost: bool,
     pub(super) checked: Checked,
     /// In the chunks applied since the hub started.
     pub(super) security: SecurityCounts,
@@ -113,6 +115,7 @@ impl SiteView {
                 "trimmed": self.losses.trimmed,
             },
             "set_aside": self.aside.count,
+            "declared_lost": self.is_lost,
             "check": self.checked.json(),
             "last_seen_ms": self.last_seen_ms,
         })

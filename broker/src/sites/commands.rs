@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::act::{Act, host};
+use super::lost::{LostArgs, lost};
 use crate::api;
 use crate::identity::pending;
 use crate::node::span::Span;
@@ -30,6 +31,13 @@ pub(crate) enum Site {
     Enable(NamedArgs),
     /// Forget a site's certificate and codes; its records stay. It can be added again.
     Remove(NamedArgs),
+    /// Say that a site's box is lost, so that nothing waits for it any more. The hub must be running.
+    ///
+    /// Deleted items are kept until every site knows of it, so one box that never comes back keeps them for ever. After
+    /// this the hub no longer waits for that box's ledger. If the box comes back after all it is turned away:
+    /// `tillsync-gateway rejoin` there brings what it has under a new ledger, and what it wrote of items that were deleted
+    /// meanwhile goes to the conflicts. A new box under the site's name needs none of this.
+    Lost(LostArgs),
 }
 
 #[derive(Debug, Args)]
@@ -81,6 +89,7 @@ pub(crate) fn run(command: Site, default: &Path) -> anyhow::Result<()> {
         Site::Disable(args) => (Act::Disable(args.name), args.place),
         Site::Enable(args) => (Act::Enable(args.name), args.place),
         Site::Remove(args) => (Act::Remove(args.name), args.place),
+        Site::Lost(args) => return lost(args, default),
     };
     let dir = place.data.as_deref().unwrap_or(default);
     proto::id::check_name(act.site().unwrap_or("x")).map_err(|why| anyhow::anyhow!("the site's name {why}"))?;

@@ -35,8 +35,7 @@ impl Gateway {
     ) -> Result<Step<Effect>, LedgerError> {
         // A stream that is not followed any more needs no answer.
         let Some(cursor) = self.hub.cursors.get_mut(&feed.stream) else { return Ok(Step::nothing()) };
-        let anew = FeedCursor { incarnation, ..FeedCursor::default() };
-        let here = if cursor.incarnation == incarnation { *cursor } else { anew };
+        let here = if cursor.incarnation == incarnation { *cursor } else { anew(cursor, incarnation) };
         let stream = feed.stream.clone();
         if feed.prev != here.position {
             let ack = Ack { resend: true, ..hub::ack(&stream, here, ledger) };
@@ -206,7 +205,41 @@ pub(super) fn resume(follow: &[String], ledger: &dyn Read) -> Result<(Vec<Put>, 
     damaged.map_or_else(|| Ok((gone, stock.into_iter().map(restore).collect())), Err)
 }
 
+/// From the beginning of another hub's feed. What a snapshot of the one before has hidden stays hidden, but is not said to
+/// this one: it may still have what the snapshot did not name.
+fn anew(cursor: &FeedCursor, incarnation: u64) -> FeedCursor {
+    let snapshot_of = if cursor.snapshot_of > 0 { cursor.snapshot_of } else { cursor.incarnation };
+    let snapshot_of = if snapshot_of == incarnation { 0 } else { snapshot_of };
+    FeedCursor { incarnation, snapshot_to: cursor.snapshot_to, snapshot_of, ..FeedCursor::default() }
+}
+
 fn message(site: &SiteName, gtin: Gtin, on_hand: Units) -> (String, Bytes) {
     let body = json!({ "gtin": gtin, "site": site.as_str(), "on_hand": on_hand });
     (Outbound::StoreElsewhere(site, gtin).to_string(), body.to_string().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::Cursors;
+
+    /// What a snapshot has hidden stays hidden when the hub is restored, and is told to the incarnation that it was of.
+    #[test]
+    fn what_a_snapshot_has_hidden_outlives_the_hub() {
+        let first = FeedCursor { incarnation: 7, position: 90, snapshot_to: 30, snapshot_of: 0 };
+        let second = FeedCursor { position: 4, ..anew(&first, 8) };
+        let third = anew(&second, 9);
+        let told = |cursor: FeedCursor| {
+            let mut cursors = Cursors::default();
+            let stream = crate::sync::REGISTERS.to_owned();
+            cursors.set(&Ack { stream, cursor, resend: false, journal_to: proto::id::Seq(40), taken: None });
+            cursors.snapshot_to()
+        };
+        assert_eq!((second.snapshot_of, third.snapshot_of, anew(&third, 7).snapshot_of), (7, 7, 0));
+        assert_eq!(
+            [first, second, third].map(|cursor| (cursor.snapshot_to, told(cursor))),
+            [(30, 30), (30, 0), (30, 0)]
+        );
+        assert_eq!(third.position, 0);
+    }
 }

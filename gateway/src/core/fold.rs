@@ -8,7 +8,7 @@ use proto::wire::{
     CounterCell, CounterTotal, Event, IdCell, LineRefusal, MovementKind, Outcome, RegisterState, RegisterWrite, Status,
 };
 
-use super::tables::{COUNTED, COUNTER, ID, OWN, REJOINED};
+use super::tables::{COUNTED, COUNTER, ID, ORIGIN, OWN, REJOINED, origin_key};
 
 pub(super) fn event(placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
     let event = placed.event;
@@ -27,6 +27,7 @@ pub(super) fn event(placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
     }
     if event.rejoined_of > 0 {
         put(Put::set(REJOINED, [], event.rejoined_of.to_be_bytes()));
+        put(Put::set(ORIGIN, origin_key(event), []));
     }
     if !event.request.is_empty() {
         let cell = IdCell {
@@ -34,6 +35,7 @@ pub(super) fn event(placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
             first_seq: placed.first.0,
             outcome: Some(outcome_of(event)),
             powered_on_s: placed.powered_on_s,
+            ..IdCell::default()
         };
         let key = [event.device.as_bytes(), b"\0", event.request.as_bytes()].concat();
         put(Put::set(ID, key, cell.encode_to_vec()));
@@ -54,6 +56,7 @@ fn own_register(write: &RegisterWrite, dot: &Dot, device: &str) -> RegisterState
         dot: Some(dot.into()),
         seen: write.seen.clone(),
         writer: device.to_owned(),
+        replaces_value: write.replaces_value,
     }
 }
 

@@ -83,7 +83,10 @@ impl Gateway {
     ) -> Result<Step<Effect>, LedgerError> {
         self.hub.heard_mono_ms = Some(now.mono_ms);
         match message {
-            FromHub::Applied { position, hub_ms } => Ok(self.applied_up_to(position, hub_ms)),
+            FromHub::Applied { incarnation, position, hub_ms } => {
+                let puts = self.takeover.told_by(incarnation).into_iter().collect();
+                Ok(Step { puts, ..self.applied_up_to(position, hub_ms) })
+            }
             FromHub::Feed { incarnation, feed } => self.adopt(incarnation, feed, now, ledger),
             // The uplink compares it with the journal of the life before, on its way here.
             FromHub::Past(past) => self.past(&past, None, now, ledger),

@@ -39,7 +39,7 @@ use proto::clock::{Clock, Stamp};
 use proto::id::{DeviceName, Seq};
 use proto::wire::record::Of;
 use proto::wire::up::Of as UpOf;
-use proto::wire::{Beat, CounterTotal, Event, Past, Present, Record, SecurityEvent};
+use proto::wire::{Ancestor, Beat, CounterTotal, Event, Past, Present, Record, SecurityEvent};
 
 use self::check::CheckTimer;
 pub use self::fold::{line_refusals, outcome_of};
@@ -120,6 +120,8 @@ pub enum Effect {
     },
     /// All of the life before is taken over: its journal may go.
     ForkDone,
+    /// Which earlier lives led to this ledger.
+    Lineage(Vec<Ancestor>),
     /// Something for the hub that is said again if it is lost.
     Say(UpOf),
     /// How the store is doing, for the hub; the uplink adds what it knows of the backlog.
@@ -242,6 +244,7 @@ impl Core for Gateway {
         let now = &self.time.believed(now);
         let mut lazy = self.sweep.expired(now, ledger)?;
         lazy.extend(self.past_sweep.expired(now, ledger)?);
+        lazy.extend(self.takeover.sweep(ledger)?);
         let mut then = self.report(now, ledger);
         then.extend(self.check(now, ledger)?);
         then.extend(self.ask_for_the_past(now));
@@ -268,6 +271,7 @@ impl Core for Gateway {
         self.hub.resume(ledger)?;
         self.takeover.resume(ledger)?;
         let mut then: Vec<Effect> = self.hub.acks(ledger).map(Effect::FeedAck).collect();
+        then.extend(self.takeover.lineage());
         then.extend(self.stock.resume(ledger)?);
         then.extend(items::all(ledger)?);
         let (lazy, elsewhere) = feed::resume(&self.rules.follow, ledger)?;

@@ -88,6 +88,7 @@ fn write(key: &[u8], state: &RegisterState) -> Option<PresentWrite> {
         deleted: state.deleted,
         stamp: state.stamp,
         seen: state.seen.clone(),
+        replaces_value: state.replaces_value,
     };
     Some(PresentWrite { write: Some(write), seq: register.dot.seq.0, device: register.writer })
 }

@@ -52,9 +52,9 @@ impl Gateway {
         let Some(fork) = self.takeover.fork.as_ref().filter(|fork| fork.at == after) else { return Ok(step) };
         let (epoch, mut at, mut records, mut bytes) = (fork.epoch, after, 0, 0);
         if chunks.is_empty() {
-            let (put, removed) = self.takeover.end();
+            let (put, then) = self.takeover.end();
             step.puts.push(put);
-            step.then.push(removed);
+            step.then.extend(then);
             return Ok(step);
         }
         'parts: for stored in chunks {
@@ -70,7 +70,13 @@ impl Gateway {
                 if records >= STEP_RECORDS || bytes >= STEP_BYTES {
                     break 'parts;
                 }
-                let is_known = is_known(event, ledger)?;
+                let end = first.plus((event.records.len() as u64).saturating_sub(1));
+                let event = &with_origin(event, epoch, first, stamp);
+                if self.takeover.has_origin(event, ledger)? {
+                    at = end;
+                    continue;
+                }
+                let is_known = self.is_known(event, ledger)?;
                 // More than we have in common: another box went on with it, and the figures are that one's.
                 let source = Source { epoch, figures_are_its_own: common == applied, seq: first, is_known };
                 if let Some(draft) = self.journalled_again(&source, stamp, event, ledger, &step)? {
@@ -78,7 +84,7 @@ impl Gateway {
                     bytes += draft.event.encoded_len();
                     step.events.push(draft);
                 }
-                at = first.plus((event.records.len() as u64).saturating_sub(1));
+                at = end;
             }
             at = at.max(chunk.head.last);
         }
@@ -139,7 +145,8 @@ impl Gateway {
             false => Event { retry_of: refusal_of(event, ledger)?, skipped: 0, ..event.clone() },
         };
         let run = if event.unsynced { event.run | OF_ANOTHER_LIFE } else { 0 };
-        let event = Event { records, rejoined_of: source.seq.0, run, ..again };
+        let Event { origin_epoch, origin_seq, origin_hash, .. } = *event;
+        let event = Event { records, rejoined_of: source.seq.0, origin_epoch, origin_seq, origin_hash, run, ..again };
         // Its own moment. The clock does not follow it: it goes on after what this life did by itself.
         Ok(Some(Draft { stamp, event }))
     }
@@ -165,7 +172,26 @@ impl Gateway {
             value: newer.value.unwrap_or_default(),
             stamp: newer.stamp.0,
             seen: Some((&newer.seen).into()),
+            // Of the one that it is said behind.
+            replaces_value: false,
         }))
+    }
+
+    /// Whether another life answered the same request: the hub's copy shows it, or the device sent it again since. Another
+    /// request under its id is another request, and what only a hub had that was restored since is nowhere any more.
+    fn is_known(&self, event: &Event, ledger: &dyn Read) -> Result<bool, LedgerError> {
+        if event.request.is_empty() {
+            return Ok(false);
+        }
+        let key = [event.device.as_bytes(), b"\0", event.request.as_bytes()].concat();
+        for table in [ID, PAST_IDS] {
+            let Some(value) = ledger.get(table, &key)? else { continue };
+            let cell: IdCell = decode(table, &value)?;
+            if cell.digest == event.digest && (table == ID || self.takeover.is_told(&cell)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn fork_unreadable(&mut self, bytes: &Bytes, why: &str, now: &Now) -> Draft {
@@ -174,21 +200,19 @@ impl Gateway {
     }
 }
 
-/// Whether another life answered the same request: the hub's copy shows it, or the device sent it again since. Another
-/// request under its id is another request.
-fn is_known(event: &Event, ledger: &dyn Read) -> Result<bool, LedgerError> {
-    if event.request.is_empty() {
-        return Ok(false);
+/// An event of the fork with where it was first: there, or in a life before that.
+fn with_origin(event: &Event, epoch: Epoch, first: Seq, stamp: Stamp) -> Event {
+    if event.origin_seq > 0 {
+        return event.clone();
     }
-    let key = [event.device.as_bytes(), b"\0", event.request.as_bytes()].concat();
-    for table in [ID, PAST_IDS] {
-        if let Some(value) = ledger.get(table, &key)?
-            && decode::<IdCell>(table, &value)?.digest == event.digest
-        {
-            return Ok(true);
-        }
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let parts = [stamp.0.to_be_bytes().to_vec(), event.device.clone().into(), event.request.clone().into()];
+    let records = event.records.iter().map(Message::encode_to_vec);
+    // FNV-1a (Fowler, Noll, Vo): it tells two things of one name apart, nobody has a reason to make them alike.
+    for byte in parts.into_iter().chain(records).flatten() {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
     }
-    Ok(false)
+    Event { origin_epoch: epoch.0, origin_seq: first.0, origin_hash: hash, ..event.clone() }
 }
 
 /// The movement that takes back what is on hand without it: the hub had it in the life's figures, ahead of its

@@ -266,6 +266,7 @@ impl Gateway {
             let replaced = items::visible(ledger, &text)?;
             let dot = Dot { replica: ledger.replica().clone(), seq: found.next_seq() };
             let stamp: Stamp = self.clock.stamp_write(now.reading(), replaced.as_ref().map(|register| register.stamp));
+            let replaces_value = replaced.as_ref().is_some_and(|register| register.value.is_some());
             let mut seen = replaced.map(|register| register.seen).unwrap_or_default();
             seen.insert(&dot);
             found.add(Of::Register(RegisterWrite {
@@ -274,6 +275,7 @@ impl Gateway {
                 value: value.unwrap_or_default(),
                 stamp: stamp.0,
                 seen: Some((&seen).into()),
+                replaces_value,
             }));
             self.items.touched(&key);
         }

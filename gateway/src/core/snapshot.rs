@@ -47,7 +47,7 @@ impl Gateway {
             return Ok(step);
         }
         let snapshot_to = ledger.next_seq().0.saturating_sub(1);
-        let cursor = FeedCursor { position: feed.upto, snapshot_to, ..here };
+        let cursor = FeedCursor { position: feed.upto, snapshot_to, snapshot_of: 0, ..here };
         self.hub.cursors.insert(REGISTERS.to_owned(), cursor);
         step.puts.push(Put::set(SYNC, cursor_key(REGISTERS), cursor.encode_to_vec()));
         step.then.push(Effect::FeedAck(hub::ack(REGISTERS, cursor, ledger)));

@@ -4,6 +4,7 @@ use broker::ledger::{LedgerError, Table};
 use prost::Message;
 use proto::gtin::Gtin;
 use proto::id::{DeviceName, Epoch, RequestId, SiteName};
+use proto::wire::Event;
 
 /// gtin → this ledger's component. Folded.
 pub(super) const COUNTER: Table = Table(2);
@@ -26,6 +27,11 @@ pub(super) const PAST_IDS: Table = Table(10);
 /// Nothing → up to where the journal of the life before is journalled again in this one. Folded.
 pub(super) const REJOINED: Table = Table(11);
 
+/// epoch ‖ seq ‖ hash → nothing: what an earlier life wrote there is journalled again in this one. Folded; swept at the end.
+pub(super) const ORIGIN: Table = Table(12);
+/// epoch ‖ seq ‖ hash → incarnation: by that hub, another life has journalled it again. Put; swept at the end.
+pub(super) const PAST_ORIGIN: Table = Table(13);
+
 pub(super) const SYNC_TAKEOVER: &[u8] = b"takeover";
 pub(super) const SYNC_APPLIED: &[u8] = b"applied";
 pub(super) const SYNC_UNANCHORED: &[u8] = b"unanchored";
@@ -37,6 +43,11 @@ pub(super) fn cursor_key(stream: &str) -> Vec<u8> {
 
 pub(super) fn past_key(gtin: Gtin, epoch: Epoch) -> Vec<u8> {
     [gtin.number().to_be_bytes(), epoch.0.to_be_bytes()].concat()
+}
+
+/// Where a record that is journalled again was written first.
+pub(super) fn origin_key(event: &Event) -> Vec<u8> {
+    [event.origin_epoch, event.origin_seq, event.origin_hash].map(u64::to_be_bytes).concat()
 }
 
 pub(super) fn elsewhere_prefix(site: &SiteName, gtin: Gtin) -> Vec<u8> {

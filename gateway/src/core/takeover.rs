@@ -6,6 +6,8 @@
 //! life, and what the fork has after that position is journalled again (`rejournal.rs`). How far all this is stands in the
 //! ledger, so a crash or a lost link only interrupts it.
 
+mod told;
+
 use std::collections::BTreeMap;
 
 use broker::ledger::{Draft, LedgerError, Now, Put, Read, Step};
@@ -17,14 +19,17 @@ use proto::id::{Epoch, Seq, Units};
 use proto::wire::record::Of;
 use proto::wire::up::Of as UpOf;
 use proto::wire::{
-    Closed, Event, Followed, Follows, IdCell, Movement, MovementKind, Past, Recall, Record, TakeoverCell, Watermark,
+    Ancestor, Closed, Event, Followed, Follows, IdCell, Movement, MovementKind, Past, Recall, Record, TakeoverCell,
+    Watermark,
 };
 use serde_json::{Value, json};
 
 use super::fold::outcome_of;
 use super::hub::LinkState;
 use super::ids::IDS_MAX;
-use super::tables::{COUNTED, ID, PAST_IDS, REJOINED, SYNC, SYNC_TAKEOVER, counter_key, decode};
+use super::tables::{
+    COUNTED, ID, PAST_IDS, PAST_ORIGIN, REJOINED, SYNC, SYNC_TAKEOVER, counter_key, decode, origin_key,
+};
 use super::{Effect, Gateway};
 use crate::sync::OWN_PAST;
 
@@ -33,12 +38,15 @@ const RECALL_AGAIN_MS: u64 = 10_000;
 const FOLLOWS_AGAIN_MS: u64 = 1_000;
 /// Items that one answer of the hub can correct; a device repeats the requests of some minutes, not those of a week.
 const TAKEN_BACK_MAX: usize = 500;
+/// Earlier lives that every Hello names. Of older ones a restored hub hears nothing: it takes more of their journals, if
+/// somebody has them, and does not say what it lacks of them.
+const LINEAGE_MAX: usize = 16;
 
 /// What whoever reads the fork says.
 #[derive(Debug)]
 pub enum ForkSays {
     /// There is one, of this life, set apart for this reason; its journal ends here. Said before anything else.
-    Here { epoch: Epoch, why: String, end: Seq },
+    Here { epoch: Epoch, why: String, begins_after: Seq, end: Seq },
     /// It cannot be read: nothing is taken from it, and it is kept.
     Unreadable(String),
     /// The chunks after this seq, as it stored them; none at the end.
@@ -53,6 +61,8 @@ pub(super) struct Takeover {
     unreadable: Option<String>,
     /// The hub was asked something at this moment of the process's time.
     asked_ms: Option<u64>,
+    /// Nothing is left in the tables of origins.
+    swept: bool,
 }
 
 /// The journal of the life before.
@@ -60,9 +70,21 @@ pub(super) struct Takeover {
 pub(super) struct Fork {
     pub(super) epoch: Epoch,
     why: String,
+    /// Its journal no longer reaches back to what is up to here.
+    begins_after: Seq,
     end: Seq,
     /// Up to where its records are journalled again; beyond this the next part is being read.
     pub(super) at: Seq,
+}
+
+/// What an answer of the hub shows.
+#[derive(Debug, Default)]
+struct Shown {
+    ids: BTreeMap<Vec<u8>, IdCell>,
+    /// What was journalled again in other lives.
+    origins: Vec<Vec<u8>>,
+    /// What requests moved that were done in this life and in an earlier one.
+    twice: BTreeMap<Gtin, Units>,
 }
 
 impl Takeover {
@@ -88,7 +110,12 @@ impl Takeover {
             return Some(UpOf::Recall(Recall { below, epoch: fork.map_or(0, |fork| fork.epoch.0) }));
         }
         let (fork, common) = (self.fork.as_ref()?, self.cell.common.as_ref()?);
-        let follows = Follows { epoch: fork.epoch.0, seq: common.seq, hash: common.hash.clone() };
+        let follows = Follows {
+            epoch: fork.epoch.0,
+            seq: common.seq,
+            hash: common.hash.clone(),
+            begins_after: fork.begins_after.0,
+        };
         self.cell.closed.is_none().then_some(UpOf::Follows(follows))
     }
 
@@ -118,10 +145,17 @@ impl Takeover {
         Some((Seq(common.seq), Seq(closed.applied_seq)))
     }
 
-    pub(super) fn end(&mut self) -> (Put, Effect) {
+    /// All of the fork is journalled again: from now on every Hello says that its life is over.
+    pub(super) fn end(&mut self) -> (Put, [Effect; 2]) {
         self.cell.done = true;
-        self.fork = None;
-        (self.put(), Effect::ForkDone)
+        if let (Some(fork), Some(common)) = (self.fork.take(), self.cell.common.clone()) {
+            let seq = common.seq.max(fork.begins_after.0);
+            let ended = Ancestor { epoch: fork.epoch.0, seq, hash: common.hash };
+            self.cell.lineage.retain(|ancestor| ancestor.epoch != ended.epoch);
+            self.cell.lineage.insert(0, ended);
+            self.cell.lineage.truncate(LINEAGE_MAX);
+        }
+        (self.put(), [Effect::Lineage(self.cell.lineage.clone()), Effect::ForkDone])
     }
 
     pub(super) fn status(&self, has_hub: bool) -> Value {
@@ -161,8 +195,7 @@ impl Gateway {
             && self.takeover.cell.closed.is_none()
         {
             // The hub was restored since it told us: what it has in common with the fork must be found anew.
-            let ids = self.takeover.cell.ids;
-            self.takeover.cell = TakeoverCell { ids, ..TakeoverCell::default() };
+            self.takeover.begin_anew();
             step.puts.push(self.takeover.put());
         }
         self.hub.link = state;
@@ -187,10 +220,11 @@ impl Gateway {
             return Ok(step);
         }
         // The newest answer to an id counts, and the chunks come newest first.
-        let (mut ids, mut twice) = (BTreeMap::new(), BTreeMap::new());
+        let mut shown = Shown::default();
         for bytes in &past.chunk {
-            self.ids_in(bytes, now, ledger, &mut ids, &mut twice)?;
+            self.ids_in(bytes, now, ledger, &mut shown)?;
         }
+        let Shown { ids, origins, twice } = shown;
         step.events.extend(self.take_back(twice, now, ledger)?);
         let takeover = &mut self.takeover;
         takeover.cell.ids += ids.len() as u64;
@@ -210,41 +244,46 @@ impl Gateway {
         step.then.extend(takeover.ask(now));
         // In this order: ids that are there without the note of how far it is are only looked for again.
         step.puts.extend(ids.into_iter().map(|(key, cell)| Put::set(PAST_IDS, key, cell.encode_to_vec())));
+        let told_by = self.takeover.cell.incarnation.to_be_bytes();
+        step.puts.extend(origins.into_iter().map(|key| Put::set(PAST_ORIGIN, key, told_by)));
         step.puts.push(self.takeover.put());
         Ok(step)
     }
 
-    fn ids_in(
-        &self,
-        bytes: &[u8],
-        now: &Now,
-        ledger: &dyn Read,
-        ids: &mut BTreeMap<Vec<u8>, IdCell>,
-        twice: &mut BTreeMap<Gtin, Units>,
-    ) -> Result<(), LedgerError> {
+    fn ids_in(&self, bytes: &[u8], now: &Now, ledger: &dyn Read, shown: &mut Shown) -> Result<(), LedgerError> {
         // What the hub could not read either it has set aside.
         let Ok(chunk) = chunk::open(bytes) else { return Ok(()) };
         if chunk.head.replica.site != ledger.replica().site || chunk.head.replica == *ledger.replica() {
             return Ok(());
         }
-        for (first, _, event) in chunk.events().filter(|(_, _, event)| !event.request.is_empty()) {
-            let key = [event.device.as_bytes(), b"\0", event.request.as_bytes()].concat();
-            let room = self.takeover.cell.ids + (ids.len() as u64) < IDS_MAX;
-            if !room || ids.contains_key(&key) || ledger.get(PAST_IDS, &key)?.is_some() {
+        for (first, _, event) in chunk.events() {
+            if event.origin_seq > 0 && self.takeover.fork.is_some() {
+                shown.origins.push(origin_key(event));
+            }
+            if event.request.is_empty() {
                 continue;
             }
-            if let Some(value) = ledger.get(ID, &key)?
+            let key = [event.device.as_bytes(), b"\0", event.request.as_bytes()].concat();
+            let room = self.takeover.cell.ids + (shown.ids.len() as u64) < IDS_MAX;
+            let told = ledger.get(PAST_IDS, &key)?.map(|value| decode::<IdCell>(PAST_IDS, &value)).transpose()?;
+            if !room || shown.ids.contains_key(&key) || told.as_ref().is_some_and(|told| self.takeover.is_told(told)) {
+                continue;
+            }
+            // What another incarnation of the hub has shown is taken back already.
+            if told.is_none()
+                && let Some(value) = ledger.get(ID, &key)?
                 && decode::<IdCell>(ID, &value)?.digest == event.digest
             {
-                moved_by(event, ledger, twice)?;
+                moved_by(event, ledger, &mut shown.twice)?;
             }
             let cell = IdCell {
                 digest: event.digest,
                 first_seq: first.0,
                 outcome: Some(outcome_of(event)),
                 powered_on_s: now.powered_on_s,
+                incarnation: self.takeover.cell.incarnation,
             };
-            ids.insert(key, cell);
+            shown.ids.insert(key, cell);
         }
         Ok(())
     }
@@ -287,6 +326,7 @@ impl Gateway {
         let asked = matches!(self.takeover.question(), Some(UpOf::Follows(follows)) if follows.epoch == followed.epoch);
         if asked && has_own {
             self.takeover.cell.closed = Some(Closed { applied_seq: followed.applied_seq });
+            self.takeover.of_lineage(&followed.lineage, ledger.replica().epoch);
             step.puts.push(self.takeover.put());
             step.then.extend(self.begin_rejournal(ledger)?);
         }
@@ -307,8 +347,8 @@ impl Gateway {
             ForkSays::Here { .. } if self.takeover.cell.done => {
                 Ok(Step { then: vec![Effect::ForkDone], ..Step::nothing() })
             }
-            ForkSays::Here { epoch, why, end } => {
-                self.takeover.fork = Some(Fork { epoch, why, end, at: Seq::ZERO });
+            ForkSays::Here { epoch, why, begins_after, end } => {
+                self.takeover.fork = Some(Fork { epoch, why, begins_after, end, at: Seq::ZERO });
                 Ok(Step { then: self.begin_rejournal(ledger)?.into_iter().collect(), ..Step::nothing() })
             }
             ForkSays::Part { after, chunks } => self.rejournal(after, &chunks, now, ledger),
@@ -320,7 +360,8 @@ impl Gateway {
         let Some((common, _)) = self.takeover.closed() else { return Ok(None) };
         let Some(fork) = &mut self.takeover.fork else { return Ok(None) };
         let done = ledger.get(REJOINED, b"")?.and_then(|value| value.try_into().ok()).map(u64::from_be_bytes);
-        fork.at = Seq(done.unwrap_or(0)).max(common);
+        // What is left out by mistake of a part that was journalled again would be lost; what is not is known by its origin.
+        fork.at = if self.takeover.cell.anew { common } else { Seq(done.unwrap_or(0)).max(common) };
         Ok(Some(Effect::ReadFork { after: fork.at }))
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proto::id::Seq;
-use proto::wire::{FeedCursor, StreamCursor};
+use proto::wire::{Ancestor, FeedCursor, StreamCursor};
 
 /// The stream of registers; it has no name.
 pub const REGISTERS: &str = "";
@@ -24,30 +24,48 @@ pub struct Ack {
     pub taken: Option<String>,
 }
 
-/// All cursors, as `Hello` tells them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Cursors(BTreeMap<String, FeedCursor>);
+/// What `Hello` tells besides the journal: all cursors, and which earlier lives led to this one.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Cursors {
+    streams: BTreeMap<String, FeedCursor>,
+    lineage: Vec<Ancestor>,
+}
 
 impl Cursors {
     /// Every stream that is followed, from its beginning: the first Hello may leave before the core has said how far it is,
     /// and the hub tells a session only what its Hello names.
     pub fn following(follow: &[String]) -> Cursors {
         let streams = [REGISTERS, OWN_PAST].into_iter().chain(follow.iter().map(String::as_str));
-        Cursors(streams.map(|stream| (stream.to_owned(), FeedCursor::default())).collect())
+        let streams = streams.map(|stream| (stream.to_owned(), FeedCursor::default())).collect();
+        Cursors { streams, lineage: Vec::new() }
     }
 
     pub fn set(&mut self, ack: &Ack) {
-        self.0.insert(ack.stream.clone(), ack.cursor);
+        self.streams.insert(ack.stream.clone(), ack.cursor);
     }
 
     pub fn registers(&self) -> FeedCursor {
-        self.0.get(REGISTERS).copied().unwrap_or_default()
+        self.streams.get(REGISTERS).copied().unwrap_or_default()
+    }
+
+    pub fn follows(&mut self, lineage: Vec<Ancestor>) {
+        self.lineage = lineage;
+    }
+
+    pub fn lineage(&self) -> &[Ancestor] {
+        &self.lineage
+    }
+
+    /// Up to where own writes are older than the last snapshot, if it was of the incarnation that the cursor is of.
+    pub fn snapshot_to(&self) -> u64 {
+        let cursor = self.registers();
+        if cursor.snapshot_of == 0 { cursor.snapshot_to } else { 0 }
     }
 
     /// Every other stream. A position in the feed of another hub's life means nothing.
     pub fn streams(&self) -> Vec<StreamCursor> {
         let incarnation = self.registers().incarnation;
-        let others = self.0.iter().filter(|(stream, _)| *stream != REGISTERS);
+        let others = self.streams.iter().filter(|(stream, _)| *stream != REGISTERS);
         let cursor = |(stream, cursor): (&String, &FeedCursor)| StreamCursor {
             stream: stream.clone(),
             position: if cursor.incarnation == incarnation { cursor.position } else { 0 },

@@ -4,6 +4,7 @@
 //! doubled or late message can only cost time. `send.rs` says what goes out next.
 
 mod cursors;
+mod past;
 mod send;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use proto::wire::up::Of as UpOf;
 use proto::wire::{Applied, Down, Feed, Followed, Hello, Past, Present, Turned, Up, Welcome};
 
 pub use self::cursors::{Ack, Cursors, OWN_PAST, REGISTERS};
+pub use self::past::in_common;
 pub use self::send::PresentAsk;
 
 /// Nothing heard for this long while something is on its way: send again from what is applied.
@@ -59,6 +61,7 @@ enum Phase {
 pub enum FromHub {
     /// Our journal is applied up to here, after the hub's own commit.
     Applied {
+        incarnation: u64,
         position: Position,
         hub_ms: u64,
     },
@@ -93,6 +96,8 @@ pub enum Heard {
 pub struct Session {
     replica: ReplicaId,
     nonce: u64,
+    /// The nonce with which the connection began, which its will has.
+    first: u64,
     phase: Phase,
     incarnation: u64,
     /// What both sides speak.
@@ -120,6 +125,7 @@ impl Session {
         Session {
             replica,
             nonce,
+            first: nonce,
             phase: Phase::Greeting { since_ms: now_ms },
             incarnation: 0,
             protocol: 1,
@@ -173,7 +179,9 @@ impl Session {
             feed_incarnation: cursors.registers().incarnation,
             software: software.into(),
             streams: cursors.streams(),
-            snapshot_to: cursors.registers().snapshot_to,
+            snapshot_to: cursors.snapshot_to(),
+            connection: self.first,
+            lineage: cursors.lineage().to_vec(),
         })))
     }
 
@@ -256,7 +264,7 @@ impl Session {
         self.outbox.clear();
         self.packs_present = welcome.reads_packed_present;
         self.ahead = send::Ahead::from(welcome.present);
-        Ok(Heard::Said(FromHub::Applied { position, hub_ms: welcome.hub_ms }))
+        Ok(Heard::Said(FromHub::Applied { incarnation, position, hub_ms: welcome.hub_ms }))
     }
 
     fn applied_to(&mut self, applied: &Applied, now_ms: u64) -> Heard {
@@ -276,7 +284,7 @@ impl Session {
             self.next = position.seq.next();
         }
         self.next = self.next.max(position.seq.next());
-        Heard::Said(FromHub::Applied { position, hub_ms: applied.hub_ms })
+        Heard::Said(FromHub::Applied { incarnation: self.incarnation, position, hub_ms: applied.hub_ms })
     }
 
     fn turn(&mut self, code: String, advice: String) -> Heard {

@@ -10,9 +10,8 @@ use gateway::sync::Chain;
 use prost::Message;
 use proto::chunk::{self, Head, Position, Sealer};
 use proto::clock::Stamp;
-use proto::id::{Epoch, ReplicaId, Seq, SiteName};
+use proto::id::{ReplicaId, Seq};
 use proto::loss;
-use proto::wire::record::Of;
 use proto::wire::{Body, CounterTotal, Event, LossClass};
 
 use super::dice::Dice;
@@ -255,20 +254,14 @@ impl Disk {
         }
     }
 
-    /// What this journal has embedded of a site's, but for one life of it, newest first.
-    pub(super) fn site_chunks(&self, site: &SiteName, but: Epoch) -> Vec<Bytes> {
-        let mut found = Vec::new();
-        for (_, bytes) in self.chunks.iter().rev() {
-            let chunk = chunk::open(bytes).expect("our own chunk");
-            for record in chunk.body.events.iter().flat_map(|event| &event.records).rev() {
-                let Some(Of::SiteChunk(embedded)) = &record.of else { continue };
-                let head = chunk::head(&embedded.chunk).expect("a site's chunk");
-                if head.replica.site == *site && head.replica.epoch != but {
-                    found.push(embedded.chunk.clone());
-                }
-            }
-        }
-        found
+    /// As `broker::ledger::Reader` gives them.
+    pub(super) fn chunks_below(&self, below: Seq) -> impl Iterator<Item = Result<(Head, Bytes), LedgerError>> {
+        self.chunks.iter().rev().filter(move |(head, _)| head.first < below).map(|stored| Ok(stored.clone()))
+    }
+
+    /// As `broker::ledger::Reader` gives them: at least one, and no more than this.
+    pub(super) fn chunks_after(&self, seq: Seq, chunks_max: usize) -> Vec<Bytes> {
+        self.chunks_from(seq.next()).take(chunks_max).map(|(_, bytes)| bytes.clone()).collect()
     }
 
     fn chunks_from(&self, seq: Seq) -> impl Iterator<Item = &(Head, Bytes)> {

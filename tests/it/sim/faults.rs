@@ -1,8 +1,11 @@
 //! What goes wrong: processes that die, disks and hubs that come back from a copy, boxes that are replaced, wires that are cut.
 
+use gateway::core::{ForkSays, Input};
+use proto::id::Seq;
+
 use super::node::Fuse;
 use super::oracle::rep;
-use super::world::{Event, Who, World};
+use super::world::{Event, Who, Work, World};
 
 impl World {
     /// One thing happens: mostly somebody asks for something.
@@ -21,6 +24,7 @@ impl World {
         add(plan.copies, World::copy_or_restore);
         add(plan.hub_copies, World::copy_or_restore_hub);
         add(plan.swaps, World::swap_somebody);
+        add(plan.rejoins && plan.old_lives, World::rejoin_somebody);
         if self.dice.percent(70) {
             return self.ask();
         }
@@ -118,19 +122,23 @@ impl World {
             let mut copy = node.disk.clone();
             copy.crash(&mut self.dice);
             self.note(|| format!("{at} is copied at {}", copy.last().seq));
-            self.sites[at].copy = Some(copy);
+            let fork = self.sites[at].fork.clone();
+            self.sites[at].copy = Some((copy, fork));
             return;
         }
         self.crash_site(at, "to be restored");
-        let site = &mut self.sites[at];
-        let Some(copy) = site.copy.clone().filter(|copy| Some(&copy.replica) == site.disk.as_ref().map(|d| &d.replica))
-        else {
-            return;
-        };
-        let seq = copy.last().seq;
-        self.oracle.lives.get_mut(&rep(&copy.replica)).expect("its life").rolled_back(seq.0);
-        site.disk = Some(copy);
-        self.note(|| format!("{at} is restored to {seq}"));
+        let (site, old_lives) = (&mut self.sites[at], self.plan.rejoins && self.plan.old_lives);
+        let now = site.disk.as_ref().map(|disk| disk.replica.clone()).expect("it is down");
+        let Some((copy, fork)) = site.copy.clone().filter(|(copy, _)| copy.replica == now || old_lives) else { return };
+        let (replica, seq) = (copy.replica.clone(), copy.last().seq);
+        (site.disk, site.fork, site.done) = (Some(copy), fork, false);
+        if replica != now {
+            self.oracle.lives.get_mut(&rep(&now)).expect("its life").over = true;
+        }
+        let life = self.oracle.lives.get_mut(&rep(&replica)).expect("its life");
+        life.rolled_back(seq.0);
+        life.over = false;
+        self.note(|| format!("{at} is restored to {seq} of {replica}"));
     }
 
     fn copy_or_restore_hub(&mut self) {
@@ -168,16 +176,62 @@ impl World {
         let disk = self.new_ledger(at);
         self.note(|| format!("{at} gets a new box: {}", disk.replica));
         let site = &mut self.sites[at];
-        (site.disk, site.copy, site.turned) = (Some(disk), None, false);
+        (site.disk, site.copy, site.fork, site.turned) = (Some(disk), None, None, false);
         site.asked.clear();
         site.shown.clear();
     }
 
-    /// What is done about a gateway that was turned away. A rejoin that keeps what only this box has (`Recall`, `Follows`)
-    /// belongs here; until there is one, its box is replaced.
+    /// What is done about a gateway that was turned away. The command refuses while an earlier fork is there.
     pub(super) fn rejoin(&mut self, at: usize, boot: u64) {
-        if self.sites[at].turned && self.is_up(Who::Site(at), boot) {
+        if !self.sites[at].turned || !self.is_up(Who::Site(at), boot) {
+            return;
+        }
+        if self.plan.rejoins && self.sites[at].fork.is_none() {
+            self.set_apart(at);
+        } else {
             self.swap(at);
         }
+    }
+
+    /// Somebody says `rejoin` of a ledger that is as it should be.
+    fn rejoin_somebody(&mut self) {
+        let at = self.dice.below(self.sites.len());
+        if self.dice.percent(20) && self.sites[at].node.is_some() && self.sites[at].fork.is_none() {
+            self.set_apart(at);
+        }
+    }
+
+    /// The ledger is set apart as a fork, and the next start begins a new life.
+    fn set_apart(&mut self, at: usize) {
+        self.crash_site(at, "to begin anew");
+        let old = self.sites[at].disk.take().expect("it is down");
+        let disk = self.new_ledger(at);
+        let (of, new) = (rep(&old.replica), rep(&disk.replica));
+        let life = self.oracle.lives.get_mut(&of).expect("its life");
+        life.over = true;
+        let fork = life.set_apart(of);
+        self.oracle.lives.get_mut(&new).expect("its life").fork = Some(fork);
+        self.note(|| format!("{at} begins {} after {}", disk.replica, old.replica));
+        let site = &mut self.sites[at];
+        (site.disk, site.fork, site.turned, site.done) = (Some(disk), Some(old), false, false);
+        site.shown.clear();
+    }
+
+    /// What the core asked of the fork; a part of it.
+    pub(super) fn read_fork(&mut self, at: usize, boot: u64, after: Seq) {
+        let chunks_max = self.dice.range(1, 6) as usize;
+        let Some(fork) = self.sites[at].fork.as_ref().filter(|_| self.is_up(Who::Site(at), boot)) else { return };
+        let chunks = fork.chunks_after(after, chunks_max);
+        self.sites[at].inbox.push_back(Work::Input(Input::Fork(ForkSays::Part { after, chunks })));
+        self.due(Who::Site(at));
+    }
+
+    /// All of it is taken over. A process that dies before it is removed finds it at its next start.
+    pub(super) fn fork_done(&mut self, at: usize) {
+        if self.sites[at].fork.is_some() && (self.calm || self.dice.percent(80)) {
+            self.note(|| format!("{at} has taken over its fork"));
+            self.sites[at].fork = None;
+        }
+        self.sites[at].done = true;
     }
 }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use broker::front::{Identity, Inbound, InboundPublish};
 use broker::hub::{Effect, Question};
+use broker::recall::look_back;
 use bytes::Bytes;
 use prost::Message;
 use proto::wire::Down;
 use proto::wire::down::Of as DownOf;
-use proto::wire::{Past, Up, up};
+use proto::wire::{Up, up};
 
 use super::disk::Moment;
 use super::net::DownWire;
@@ -124,17 +125,17 @@ impl World {
         }
     }
 
-    /// What the hub's journal has of the site's other lives, newest first.
+    /// Of the hub's journal, what `recall.rs` would answer, in parts that are small.
     fn recalled(&mut self, question: &Question) {
         let at = SITES.iter().position(|site| *site == question.site.as_str()).expect("a site");
         let node = self.hq.node.as_ref().expect("it is up");
-        let chunk = node.disk.site_chunks(&question.site, question.epoch);
-        let past = Past { below: question.below.0, next_below: 0, chunk };
-        let of = Some(DownOf::Past(past));
-        let down = Down { session: question.nonce, incarnation: question.incarnation, of };
+        let (answer_bytes, read_bytes) = self.dice.pick(&[(1, 1), (900, 2_000), (48 << 10, 64 << 20)]);
+        let chunks = node.disk.chunks_below(question.from_below());
+        let past = look_back(chunks, question, answer_bytes, read_bytes).expect("a journal in memory can be read");
+        let Effect::Publish { payload, .. } = question.answer(past) else { panic!("an answer is a message") };
         let link = self.sites[at].link.at_hub;
         if link != 0 {
-            self.send_down(at, link, DownWire::Message(down.encode_to_vec().into()));
+            self.send_down(at, link, DownWire::Message(payload));
         }
     }
 

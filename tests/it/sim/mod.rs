@@ -8,6 +8,7 @@ mod dice;
 mod disk;
 mod faults;
 mod hq;
+mod lives;
 mod net;
 mod node;
 mod oracle;

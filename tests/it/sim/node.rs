@@ -51,7 +51,7 @@ impl<C: Core> Node<C> {
         };
         let now = node.now(at_ms, wall_ms);
         let step = node.core.recovered(stamp, &now, &node.disk).expect("a ledger in memory can be read");
-        node.take(step, &now, Moment { wall_ms, ..Moment::default() });
+        node.take(step, &now, Moment { wall_ms, ..Moment::default() }, false);
         node
     }
 
@@ -64,24 +64,29 @@ impl<C: Core> Node<C> {
     pub(super) fn inbound(&mut self, inbound: Inbound, now: &Now, moment: Moment) -> Verdict {
         let step = self.core.inbound(inbound, now, &self.disk).expect("a ledger in memory can be read");
         let verdict = step.verdict;
-        self.take(step, now, moment);
+        self.take(step, now, moment, false);
         verdict
     }
 
     pub(super) fn input(&mut self, input: C::Input, now: &Now, moment: Moment) {
+        let whole = C::begins_group(&input);
+        if whole {
+            self.write(now);
+        }
         let step = self.core.input(input, now, &self.disk).expect("a ledger in memory can be read");
-        self.take(step, now, moment);
+        self.take(step, now, moment, whole);
     }
 
     pub(super) fn tick(&mut self, now: &Now) {
         let step = self.core.tick(now, &self.disk).expect("a ledger in memory can be read");
-        self.take(step, now, Moment { wall_ms: now.wall.0, ..Moment::default() });
+        self.take(step, now, Moment { wall_ms: now.wall.0, ..Moment::default() }, false);
     }
 
-    fn take(&mut self, step: Step<C::Effect>, now: &Now, moment: Moment) {
+    /// `whole` if the step is one chunk: it is far below the bounds of a group on a real disk.
+    fn take(&mut self, step: Step<C::Effect>, now: &Now, moment: Moment, whole: bool) {
         let alone = step.events.is_empty();
         for draft in step.events {
-            if self.disk.full() {
+            if !whole && self.disk.full() {
                 self.write(now);
             }
             self.append(draft, now, moment);

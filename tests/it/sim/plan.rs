@@ -25,6 +25,10 @@ pub(super) struct Plan {
     pub(super) copies: bool,
     pub(super) hub_copies: bool,
     pub(super) swaps: bool,
+    /// What is done about a gateway that was turned away is `rejoin`; else its box is replaced.
+    pub(super) rejoins: bool,
+    /// Boxes rejoin without a reason, and a copy of an earlier life may come back.
+    pub(super) old_lives: bool,
     /// Percent of commits after which applied chunks are dropped.
     pub(super) trims: u64,
     pub(super) evictions: bool,
@@ -56,6 +60,8 @@ impl Plan {
             copies: dice.percent(20),
             hub_copies: dice.percent(25),
             swaps: dice.percent(30),
+            rejoins: dice.percent(60),
+            old_lives: dice.percent(25),
             trims: dice.pick(&[0, 10, 60, 100]),
             evictions: dice.percent(20),
             presents: dice.percent(40),

@@ -11,7 +11,7 @@ use super::oracle::{Rep, rep, seen_of, visible};
 use super::world::World;
 
 /// Long enough for everything that waits; what only the next self-check finds comes too late, as a rule.
-const SETTLE_S: u64 = 120;
+const SETTLE_S: u64 = 240;
 const STALE_MS: u64 = 30_000;
 const REST_MS: u64 = 45_000;
 /// By then each gateway has compared what it holds with the hub.
@@ -92,6 +92,9 @@ impl World {
                 if found != Some(&due) {
                     return Some(format!("HQ has {found:?} of {gtin} at {of:?}, which has {due:?}"));
                 }
+            }
+            if let Some(fork) = site.fork.as_ref().filter(|_| !site.done) {
+                return Some(format!("{at} has not taken over its fork {}", fork.replica));
             }
             if site.live.as_ref().map(|live| live.session.incarnation()) != self.incarnation() {
                 return Some(format!("{at} has no session with this hub"));
@@ -187,6 +190,7 @@ impl World {
 
     /// Everything that was acknowledged is at the hub once, or reported lost for a cause that was ours.
     fn account_for_all(&self) {
+        self.forks_are_taken_over();
         let nothing = Default::default();
         for (of, life) in &self.oracle.lives {
             let held = self.hq.model.held.get(of).unwrap_or(&nothing);
@@ -195,6 +199,7 @@ impl World {
                 continue;
             }
             for (first, uid, event) in life.current() {
+                // Who took its place has it, if it was set apart.
                 let gone_with_its_box = life.over && first > held.at.seq.0;
                 let evicted = self.plan.evictions && loss::class_of(event).is_some();
                 let told_lost = held.lacks(first) && (evicted || self.oracle.restores > 0);

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use broker::front::{Identity, Inbound, InboundPublish};
+use broker::ledger::Core;
 use bytes::Bytes;
-use gateway::core::{Effect, Input};
+use gateway::core::{Effect, Gateway, Input};
 use gateway::sync::FromHub;
 use gateway::uplink::Command;
 use prost::Message;
@@ -45,7 +46,12 @@ impl World {
             }
             match work {
                 Work::Request(uid) => self.take_request(at, uid),
-                Work::Input(input) => self.take_input(at, input),
+                Work::Input(input) => {
+                    if Gateway::begins_group(&input) && !self.site_commit(at) {
+                        return;
+                    }
+                    self.take_input(at, input);
+                }
             }
         }
         if self.site_commit(at) && !self.sites[at].inbox.is_empty() {
@@ -94,7 +100,6 @@ impl World {
             assert!(earlier.is_none_or(|earlier| earlier.position <= after.position), "{at} went back in {stream:?}");
         }
         if let Some(applied) = heard {
-            use broker::ledger::Core;
             assert_eq!(node.core.applied(), applied, "what the hub said is what may be trimmed");
         }
     }
@@ -146,7 +151,6 @@ impl World {
 
     /// Drops chunks that the hub has applied, now and then, and what there is no room for.
     fn keep_house(&mut self, at: usize) {
-        use broker::ledger::Core;
         let (trims, evicts) = (self.dice.percent(self.plan.trims), self.plan.evictions && self.dice.percent(3));
         let Some(node) = self.sites[at].node.as_mut() else { return };
         let of = rep(&node.disk.replica);
@@ -174,10 +178,15 @@ impl World {
                 return;
             }
             Effect::Publish { topic, payload, .. } => return self.replied(at, &topic, &payload),
-            // A ledger that is turned away is given up here; none is set apart.
-            Effect::Answer(..) | Effect::ReadFork { .. } | Effect::ForkDone => return,
+            Effect::ReadFork { after } => {
+                let (boot, wait) = (self.sites[at].boot, self.dice.range(1, 40));
+                return self.after(wait, Next::ReadFork(at, boot, after));
+            }
+            Effect::ForkDone => return self.fork_done(at),
+            Effect::Answer(..) => return,
             Effect::FeedAck(ack) => Command::FeedAck(ack),
             Effect::Present { parts, looked } => Command::Present { parts, looked },
+            Effect::Lineage(lineage) => Command::Lineage(lineage),
             Effect::Say(of) => Command::Say(of),
             Effect::Beat(beat) => Command::Beat(beat),
         };

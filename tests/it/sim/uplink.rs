@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use bytes::Bytes;
 use gateway::core::{Input, LinkState};
-use gateway::sync::{Heard, PresentAsk, Session};
+use gateway::sync::{FromHub, Heard, PresentAsk, Session, in_common};
 use gateway::uplink::Command;
 use prost::Message;
 use proto::wire::up::Of as UpOf;
@@ -127,8 +127,12 @@ impl World {
         if let Command::FeedAck(ack) = &command {
             site.cursors.set(ack);
         }
+        if let Command::Lineage(lineage) = &command {
+            site.cursors.follows(lineage.clone());
+        }
         let Some(live) = site.live.as_mut().filter(|live| live.open) else { return };
         match command {
+            Command::Lineage(_) => {}
             Command::FeedAck(ack) if ack.cursor.incarnation == live.session.incarnation() => {
                 let of = FeedAck {
                     cursor: ack.cursor.position,
@@ -203,6 +207,11 @@ impl World {
                     site.inbox.push_back(Work::Input(Input::Link(LinkState::Connected)));
                 }
                 match heard {
+                    Heard::Said(FromHub::Past(past)) => {
+                        let fork = site.fork.as_ref();
+                        let common = fork.and_then(|fork| sure(in_common(&past, &fork.replica, fork)));
+                        site.inbox.push_back(Work::Input(Input::Past { past, common }));
+                    }
                     Heard::Said(message) => site.inbox.push_back(Work::Input(Input::FromHub(message))),
                     Heard::Turned { code, advice } => {
                         return self.turned(at, code, advice);
@@ -220,11 +229,12 @@ impl World {
         let site = &mut self.sites[at];
         let replica = site.node.as_ref().expect("it is up").disk.replica.clone();
         let life = &self.oracle.lives[&rep(&replica)];
+        let looks_again = code == "follows_unknown" && self.oracle.restores > 0;
         assert!(
-            life.rolled_back_to.is_some(),
+            life.rolled_back_to.is_some() || looks_again,
             "{replica} was turned away as {code}, though its disk was never restored"
         );
-        site.turned = true;
+        site.turned = !looks_again;
         site.inbox.push_back(Work::Input(Input::Link(LinkState::Turned { code: code.clone(), advice })));
         let boot = site.boot;
         self.note(|| format!("{at} is turned away: {code}"));

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use broker::hub::Hub;
 use bytes::Bytes;
-use gateway::core::{Gateway, Input, Rules};
+use gateway::core::{ForkSays, Gateway, Input, Rules};
 use gateway::uplink::Command;
-use proto::id::{Epoch, ReplicaId, SiteName};
+use proto::id::{Epoch, ReplicaId, Seq, SiteName};
 
 use super::dice::Dice;
 use super::disk::Disk;
@@ -46,6 +46,8 @@ pub(super) enum Event {
     Up(usize, u64, Bytes),
     Down(usize, u64, DownWire),
     Told(usize, u64, Box<Command>),
+    /// What was asked for of the ledger of the life before is read.
+    ReadFork(usize, u64, Seq),
     /// Somebody acts on a gateway that was turned away.
     Rejoin(usize, u64),
 }
@@ -74,7 +76,12 @@ pub(super) struct Site {
     pub(super) live: Option<Live>,
     pub(super) link: Link,
     pub(super) follow: Vec<String>,
-    pub(super) copy: Option<Disk>,
+    /// The ledger of the life before, while it is not taken over.
+    pub(super) fork: Option<Disk>,
+    /// It is taken over, and goes at the next start at the latest.
+    pub(super) done: bool,
+    /// Of both.
+    pub(super) copy: Option<(Disk, Option<Disk>)>,
     pub(super) turned: bool,
     /// What the hub said last, for the trace.
     pub(super) heard: String,
@@ -183,6 +190,8 @@ impl World {
             live: None,
             link: Link::default(),
             follow,
+            fork: None,
+            done: false,
             copy: None,
             turned: false,
             heard: String::new(),
@@ -278,6 +287,7 @@ impl World {
             Event::Up(at, link, payload) => self.arrived_up(at, link, payload),
             Event::Down(at, link, what) => self.arrived_down(at, link, what),
             Event::Told(at, boot, command) => self.told(at, boot, *command),
+            Event::ReadFork(at, boot, after) => self.read_fork(at, boot, after),
             Event::Rejoin(at, boot) => self.rejoin(at, boot),
         }
     }
@@ -306,6 +316,14 @@ impl World {
                 let replica = disk.replica.clone();
                 site.node = Some(Node::open(Gateway::new(rules), disk, now, wall));
                 site.cursors = Default::default();
+                site.inbox.clear();
+                if let Some(fork) = &site.fork {
+                    let (epoch, end) = (fork.replica.epoch, fork.last().seq);
+                    let says =
+                        ForkSays::Here { epoch, why: "turned away".into(), begins_after: fork.oldest().seq, end };
+                    site.inbox.push_back(Work::Input(Input::Fork(says)));
+                    self.due(who);
+                }
                 self.note(|| format!("{replica} starts"));
                 self.site_commit(at);
                 self.after(20, Event::Connect(at, boot));

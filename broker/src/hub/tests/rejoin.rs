@@ -1,7 +1,7 @@
 //! Earlier lives of a site's ledger: what the hub has of them, and how one is closed.
 
 use proto::wire::down::Of as DownOf;
-use proto::wire::{Down, Followed, Follows, Past, Recall};
+use proto::wire::{Ancestor, Down, Followed, Follows, Past, Recall};
 use tokio::sync::mpsc;
 
 use super::*;
@@ -56,7 +56,7 @@ impl Heard {
     async fn follows(&mut self, follows: Follows) -> Result<Followed, String> {
         self.hub.up("hill", UpOf::Follows(follows)).await;
         self.answer(|of| match of {
-            DownOf::Followed(followed) => Some(Ok(*followed)),
+            DownOf::Followed(followed) => Some(Ok(followed.clone())),
             DownOf::Turned(turned) => Some(Err(turned.code.clone())),
             _ => None,
         })
@@ -93,7 +93,9 @@ async fn a_new_life_gets_the_chunks_of_earlier_ones_newest_first_in_parts() {
         let (mut found, mut below, mut parts) = (Vec::new(), 0, 0);
         loop {
             let question = heard.recall("hill", Recall { below, epoch: 0 }).await.expect("it had a life before");
-            let past = look_back(&heard.hub.reader, &question, answer_bytes, read_bytes).unwrap();
+            let past =
+                look_back(heard.hub.reader.chunks_below(question.from_below()), &question, answer_bytes, read_bytes)
+                    .unwrap();
             assert_eq!(past.below, below);
             assert!(past.next_below == 0 || below == 0 || past.next_below < below, "it goes back: {past:?}");
             found.extend(past.chunk);
@@ -108,7 +110,10 @@ async fn a_new_life_gets_the_chunks_of_earlier_ones_newest_first_in_parts() {
     // What is too old does not matter, unless a position in common is looked for.
     let question = heard.recall("hill", Recall::default()).await.unwrap();
     let late = Question { since_ms: u64::MAX, ..question };
-    assert_eq!(look_back(&heard.hub.reader, &late, 1 << 20, 1 << 20).unwrap(), Past::default());
+    assert_eq!(
+        look_back(heard.hub.reader.chunks_below(late.from_below()), &late, 1 << 20, 1 << 20).unwrap(),
+        Past::default()
+    );
     assert_eq!(heard.recall("hill", Recall { below: 0, epoch: 1 }).await.unwrap().since_ms, 0);
 }
 
@@ -121,7 +126,12 @@ async fn a_life_is_closed_once_and_for_good() {
     let at = old.at;
     old.send(&heard.hub, note("two")).await;
     heard.hello("hill", 2).await;
-    let named = |epoch, Position { seq, hash }: Position| Follows { epoch, seq: seq.0, hash: hash.0.to_vec().into() };
+    let named = |epoch, Position { seq, hash }: Position| Follows {
+        epoch,
+        seq: seq.0,
+        hash: hash.0.to_vec().into(),
+        begins_after: 0,
+    };
     let beyond = Position { seq: Seq(3), ..old.at };
     let differs = Position { hash: at.hash, ..old.at };
     for wrong in [named(1, beyond), named(1, differs), named(2, Position::default()), named(77, at)] {
@@ -150,4 +160,54 @@ async fn a_life_is_closed_once_and_for_good() {
         heard.answer(|of| if let DownOf::Turned(t) = of { Some(t.code.clone()) } else { None }).await,
         "retired"
     );
+}
+
+/// A hub that was restored to before a rejoin hears of it from the next Hello.
+#[tokio::test]
+async fn a_hello_names_lives_that_are_over_and_what_is_lacked_of_them_is_counted() {
+    let mut heard = Heard::open().await;
+    heard.hello("hill", 1).await;
+    let mut old = journal(1);
+    old.send(&heard.hub, note("one")).await;
+    let ended = Ancestor { epoch: 1, seq: 4, hash: old.at.hash.0.to_vec().into() };
+    let wrong = Ancestor { epoch: 9, seq: 4, hash: Default::default() };
+    for _ in 0..2 {
+        // Its own epoch is none of them, whoever says so.
+        let itself = Ancestor { epoch: 2, ..ended.clone() };
+        let lineage = vec![ended.clone(), wrong.clone(), itself];
+        let hello = Hello { protocol: 2, site: "hill".into(), epoch: 2, journal_from: 1, lineage, ..Hello::default() };
+        heard.hub.up("hill", UpOf::Hello(hello)).await;
+        let welcomed = heard.answer(|of| matches!(of, DownOf::Welcome(_)).then_some(()));
+        welcomed.await;
+    }
+    heard.hello("hill", 1).await;
+    let code = heard.answer(|of| if let DownOf::Turned(turned) = of { Some(turned.code.clone()) } else { None });
+    assert_eq!(code.await, "retired");
+    assert_eq!(heard.hub.status().await["sites"]["hill"]["lost"]["trimmed"], 3);
+    // The next life learns of both.
+    heard.hello("hill", 3).await;
+    let origin = Follows { epoch: 2, hash: Position::default().hash.0.to_vec().into(), ..Follows::default() };
+    let followed = heard.follows(origin).await.expect("it is closed");
+    assert_eq!(followed.lineage.iter().map(|life| (life.epoch, life.seq)).collect::<Vec<_>>(), [(1, 4)]);
+    let dir = heard.hub.stop().await;
+    let records = Running::records(&dir).await;
+    let follows = records.iter().filter_map(|of| if let Of::SiteFollows(follows) = of { Some(follows) } else { None });
+    let told: Vec<_> = follows.map(|follows| (follows.retired, follows.lacks, follows.lacks_to)).collect();
+    assert_eq!(told, [(1, 3, 4), (2, 0, 0)]);
+    let hub = Running::open_heard(dir, |_| {}).await;
+    assert_eq!(hub.status().await["sites"]["hill"]["lost"]["trimmed"], 3, "also over a restart");
+}
+
+/// A will is written when the connection begins; the session may be another one by then.
+#[tokio::test]
+async fn the_farewell_of_a_connection_ends_whatever_session_it_has() {
+    let heard = Heard::open().await;
+    let hello =
+        Hello { protocol: 2, site: "hill".into(), epoch: 1, journal_from: 1, connection: 40, ..Hello::default() };
+    let say = async |session, of| heard.hub.raw("hill", Up { session, of: Some(of) }.encode_to_vec()).await;
+    say(41, UpOf::Hello(hello)).await;
+    say(39, UpOf::Bye(proto::wire::Bye {})).await;
+    assert_eq!(heard.hub.status().await["sites"]["hill"]["online"], true, "an older connection's is none of its");
+    say(40, UpOf::Bye(proto::wire::Bye {})).await;
+    assert_eq!(heard.hub.status().await["sites"]["hill"]["online"], false);
 }

@@ -94,19 +94,37 @@ impl Store {
     }
 
     fn here(&mut self, end: Position) -> Vec<Effect> {
-        self.takes_in(Input::Fork(ForkSays::Here { epoch: OLD, why: "test".into(), end: end.seq }))
+        self.takes_in(Input::Fork(ForkSays::Here {
+            epoch: OLD,
+            why: "test".into(),
+            begins_after: Seq::ZERO,
+            end: end.seq,
+        }))
     }
 
     /// What the hub holds of the old life's component, by the stream `own`.
     fn own(&mut self, units: i64, seq: u64) {
+        self.own_by(7, units, seq);
+    }
+
+    fn own_by(&mut self, incarnation: u64, units: i64, seq: u64) {
         let stock = vec![StockEntry { gtin: number(), site: "harbour".into(), epoch: OLD.0, units, seq }];
         let feed = Feed { prev: 0, upto: 5, stream: "own".into(), stock, ..Feed::default() };
-        self.takes_in(Input::FromHub(FromHub::Feed { incarnation: 7, feed }));
+        self.takes_in(Input::FromHub(FromHub::Feed { incarnation, feed }));
     }
 
     fn followed(&mut self, applied_seq: u64) -> Vec<Effect> {
-        let followed = Followed { epoch: OLD.0, applied_seq, own_position: 5 };
-        self.takes_in(Input::FromHub(FromHub::Followed { incarnation: 7, followed }))
+        self.followed_by(7, applied_seq)
+    }
+
+    fn welcomed_by(&mut self, incarnation: u64) {
+        let position = Position::default();
+        self.takes_in(Input::FromHub(FromHub::Applied { incarnation, position, hub_ms: 0 }));
+    }
+
+    fn followed_by(&mut self, incarnation: u64, applied_seq: u64) -> Vec<Effect> {
+        let followed = Followed { epoch: OLD.0, applied_seq, own_position: 5, ..Followed::default() };
+        self.takes_in(Input::FromHub(FromHub::Followed { incarnation, followed }))
     }
 
     /// Feeds the fork's chunks until the end, as the reader would.
@@ -335,4 +353,90 @@ fn a_count_looks_past_what_was_journalled_again() {
     store.read_fork(&old, effects);
     let count = json!({ "gtin": GTIN, "qty": 18, "began_ms": began });
     assert_eq!(store.ask("count", count)["lines"][0]["on_hand"], 15);
+}
+
+/// The hub is restored while the fork is journalled again: what it lacks of it since is still there.
+#[test]
+fn a_hub_that_was_restored_meanwhile_gets_what_it_lacks_and_nothing_twice() {
+    for crashes in [false, true] {
+        let (mut store, mut old) = (Store::with_hub(), Old::new());
+        let first = old.chunk(vec![event("", vec![moved(50, MovementKind::Receive)])]);
+        let second = old.chunk(vec![sold("s1"), sold("")]);
+        old.chunk(vec![sold("s2")]);
+        old.chunk(vec![sold("")]);
+        store.here(old.at);
+        store.welcomed_by(7);
+        store.past(0, 0, &old.chunks[..2], Some(second));
+        store.own(46, 3);
+        let after = wants(&store.followed(3)).expect("it reads the fork");
+        store.takes_in(Input::Fork(ForkSays::Part { after, chunks: old.chunks[2..3].to_vec() }));
+        assert_eq!((store.rejoined(), store.on_hand()), (vec![4], 44));
+
+        store.welcomed_by(8);
+        if crashes {
+            store.begin_again();
+            store.here(old.at);
+        }
+        // What was asked of the fork before is no answer any more.
+        store.takes_in(Input::Fork(ForkSays::Part { after: Seq(4), chunks: old.chunks[3..].to_vec() }));
+        assert_eq!(store.asks(), recall(0, OLD.0), "it is looked for anew");
+        assert_eq!(store.ask("sale", payload("s1"))["status"], "duplicate", "what was answered stays answered");
+        store.past(0, 0, &old.chunks[..1], Some(first));
+        store.own_by(8, 50, 1);
+        let effects = store.followed_by(8, 1);
+        store.read_fork(&old, effects);
+        assert_eq!((store.rejoined(), store.on_hand()), (vec![4, 2, 3, 5], 50 - 2 - 2 - 2 - 2), "crashes: {crashes}");
+    }
+}
+
+/// A box was put back to before its own rejoin: what that one brought is at the hub, also what has no id.
+#[test]
+fn what_an_earlier_rejoin_brought_is_not_brought_again() {
+    let (mut store, mut old) = (Store::with_hub(), Old::new());
+    let common = old.chunk(vec![event("", vec![moved(50, MovementKind::Receive)])]);
+    old.chunk(vec![sold(""), sold("")]);
+    let rejoin = |store: &mut Store, shown: &[Bytes]| {
+        store.here(old.at);
+        store.welcomed_by(7);
+        store.past(0, 0, shown, Some(common));
+        store.own(50, 1);
+        let effects = store.followed(1);
+        store.read_fork(&old, effects);
+    };
+    rejoin(&mut store, &old.chunks[..1]);
+    let events = store.ledger.events.iter().map(|(_, _, event)| event.clone());
+    let again = events.into_iter().find(|event| event.rejoined_of == 2).expect("it is brought");
+    let replica = ReplicaId { site: "harbour".parse().unwrap(), epoch: Epoch(10) };
+    let body = Body { base_ms: 1_000, events: vec![again], ..Body::default() };
+    let brought = Bytes::from(Sealer::default().seal(&replica, Position::default(), &body).bytes);
+    let mut store = Store::with_hub();
+    rejoin(&mut store, &[brought, old.chunks[0].clone()]);
+    assert_eq!(store.rejoined(), [3]);
+    let origins: Vec<_> = store.ledger.events.iter().filter(|(_, _, event)| event.rejoined_of > 0).collect();
+    assert_eq!((origins[0].2.origin_epoch, origins[0].2.origin_seq), (OLD.0, 3));
+}
+
+#[test]
+fn every_hello_names_the_lives_that_led_to_this_one() {
+    let named = |effects: &[Effect]| {
+        effects.iter().find_map(|effect| match effect {
+            Effect::Lineage(lineage) => Some(lineage.iter().map(|life| (life.epoch, life.seq)).collect::<Vec<_>>()),
+            _ => None,
+        })
+    };
+    let (mut store, mut old) = (Store::with_hub(), Old::new());
+    let common = old.chunk(vec![sold("s1")]);
+    store.here(old.at);
+    store.past(0, 0, &old.chunks, Some(common));
+    store.own(-2, 1);
+    let earlier = proto::wire::Ancestor { epoch: 3, seq: 70, hash: common.hash.0.to_vec().into() };
+    let followed = Followed { epoch: OLD.0, applied_seq: 1, own_position: 5, lineage: vec![earlier] };
+    let effects = store.takes_in(Input::FromHub(FromHub::Followed { incarnation: 7, followed }));
+    assert_eq!(named(&effects), None, "a hub that is restored now must not think that all of it came");
+    let after = wants(&effects).expect("it reads the fork");
+    let effects = store.takes_in(Input::Fork(ForkSays::Part { after, chunks: vec![] }));
+    assert_eq!(named(&effects), Some(vec![(OLD.0, 1), (3, 70)]));
+    store.gateway = Gateway::new(Rules { has_hub: true, ..Rules::default() });
+    let step = store.gateway.recovered(Stamp::default(), &store.now(), &store.ledger).unwrap();
+    assert_eq!(named(&step.then), Some(vec![(OLD.0, 1), (3, 70)]));
 }

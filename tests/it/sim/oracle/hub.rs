@@ -1,7 +1,7 @@
 //! What the hub's journal says, followed record by record: each life's chunks in one chain, counters that only go forward,
 //! registers decided once more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use prost::Message;
 use proto::chunk::{self, Chunk, Position};
@@ -21,15 +21,28 @@ const REGISTER: u8 = 4;
 #[derive(Debug, Clone, Default)]
 pub(in super::super) struct Held {
     pub(in super::super) at: Position,
-    /// First seqs of the events that it has.
-    events: BTreeSet<u64>,
+    /// The events that it has by their first seq, with the request that each answers.
+    events: BTreeMap<u64, Option<usize>>,
+    /// Per item the requests that moved it, by their event's first seq.
+    movers: BTreeMap<u64, BTreeMap<u64, usize>>,
     /// Spans of which records are gone.
     pub(in super::super) remnants: Vec<(u64, u64)>,
 }
 
 impl Held {
     pub(in super::super) fn has(&self, first: u64) -> bool {
-        self.events.contains(&first)
+        self.events.contains_key(&first)
+    }
+
+    /// The requests that its events answer; more than once if more than one event does.
+    pub(in super::super) fn requests(&self) -> impl Iterator<Item = usize> {
+        self.events.values().filter_map(|uid| *uid)
+    }
+
+    /// Those of events that moved an item and begin at or before a seq.
+    pub(in super::super) fn movers_to(&self, gtin: u64, seq: u64) -> impl Iterator<Item = usize> {
+        let movers = self.movers.get(&gtin).into_iter();
+        movers.flat_map(move |movers| movers.range(..=seq).map(|(_, uid)| *uid))
     }
 
     pub(in super::super) fn lacks(&self, seq: u64) -> bool {
@@ -67,9 +80,13 @@ impl HubModel {
                 Some(Of::SiteChunk(site_chunk)) => self.applied(site_chunk, lives),
                 Some(Of::SitePresent(present)) => self.present(present, lives),
                 Some(Of::Conflict(found)) if found.winner.as_ref().is_none_or(|winner| winner.dot.is_none()) => {
-                    self.registers.too_late(found);
+                    self.registers.too_late(found, lives);
                 }
                 Some(Of::Conflict(found)) => conflict = Some(found),
+                Some(Of::SiteFollows(follows)) if follows.lacks > 0 => {
+                    let held = self.held.entry((follows.site.clone(), follows.retired)).or_default();
+                    held.remnants.push((follows.lacks_to - follows.lacks + 1, follows.lacks_to));
+                }
                 Some(Of::Forgotten(forgotten)) => self.registers.forget(&forgotten.key),
                 Some(Of::Merged(merged)) => {
                     self.registers.merged(merged, conflict.take(), &decided.moment, lives, &self.held)
@@ -92,9 +109,16 @@ impl HubModel {
         assert!(head.before() == held.at || covers, "{head:?} does not continue {:?} of {of:?}", held.at);
         assert!(head.last > held.at.seq, "applied twice: {head:?} of {of:?}, which is at {:?}", held.at);
         assert!(life.was_at(head.after()), "{:?} was never durable at {of:?}", head.after());
+        let journal = life.between(held.at, head.after());
+        let journal = journal.unwrap_or_else(|| panic!("{head:?} joins {:?} of {of:?} to another fork of it", held.at));
         for (first, _, event) in chunk.events() {
             assert!(life.wrote_event(first.0, event), "{of:?} never wrote {event:?} at {first}");
-            let news = held.events.insert(first.0);
+            let uid = journal.get(&first.0).copied().flatten();
+            for record in uid.iter().flat_map(|_| &event.records) {
+                let Some(Of::Movement(movement)) = &record.of else { continue };
+                held.movers.entry(movement.gtin).or_default().extend(uid.map(|uid| (first.0, uid)));
+            }
+            let news = held.events.insert(first.0, uid).is_none();
             assert!(news || covers, "{first} of {of:?} was applied twice");
         }
         if head.remnant {
@@ -131,7 +155,10 @@ impl HubModel {
     /// The hub's tables are what its journal means.
     pub(in super::super) fn check(&self, disk: &Disk) {
         for (of, held) in &self.held {
-            let Some(cell) = disk.cell(WATERMARK, &replica_key(of)) else { panic!("no watermark of {of:?}") };
+            let Some(cell) = disk.cell(WATERMARK, &replica_key(of)) else {
+                assert_eq!(held.at, Position::default(), "no watermark of {of:?}");
+                continue;
+            };
             let mark = Watermark::decode(cell).expect("a cell of the hub");
             assert_eq!((mark.seq, &mark.hash[..]), (held.at.seq.0, &held.at.hash.0[..]), "the watermark of {of:?}");
         }

@@ -57,6 +57,13 @@ impl Registers {
         if conflict.is_some_and(|conflict| !self.conflicts.insert(loser(conflict))) {
             panic!("the same conflict twice: {conflict:?}");
         }
+        let name = (merged.key.clone(), of.clone(), to);
+        if conflict.is_none() && state.deleted && self.conflicts.contains(&name) {
+            // It came after its key was forgotten and is kept as a loser: the deletion stands under its name.
+            register.arrived.insert((state.stamp, of, to));
+            (register.value, register.seen) = (None, seen_of(state.seen.as_ref()));
+            return;
+        }
         if life.ambiguous(to) {
             // Which of two records with this name it was cannot be told; that both never arrive is checked elsewhere.
             let (of, seq) = dot_of(state.dot.as_ref());
@@ -99,8 +106,11 @@ impl Registers {
     }
 
     /// A write that came after its key was forgotten, by a site that had not heard of it: kept as a loser.
-    pub(in super::super) fn too_late(&mut self, conflict: &Conflict) {
-        assert!(self.forgotten.contains_key(&conflict.key), "never forgotten: {conflict:?}");
+    pub(in super::super) fn too_late(&mut self, conflict: &Conflict, lives: &BTreeMap<Rep, Life>) {
+        let seen = seen_of(conflict.loser.as_ref().and_then(|loser| loser.seen.as_ref()));
+        // What it had seen may have the name of another record, which is here: a box and the hub were restored both.
+        let ambiguous = seen.iter().any(|(of, seq)| lives.get(of).is_some_and(|life| life.ambiguous(*seq)));
+        assert!(self.forgotten.contains_key(&conflict.key) || ambiguous, "never forgotten: {conflict:?}");
         assert!(self.conflicts.insert(loser(conflict)), "the same conflict twice: {conflict:?}");
     }
 
