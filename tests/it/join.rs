@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use broker::identity::Kind;
 use broker::pki::{Authority, Facts};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -351,10 +352,9 @@ async fn your_own_ca_issues_if_you_give_it() {
 #[tokio::test]
 async fn beyond_loopback_a_store_encrypts_with_a_ca_of_its_own() {
     let chain = Chain::start("").await;
-    let device = "[[device]]\nname = \"pos-1\"\npassword = \"long enough\"\n";
     // Loopback by another name, which is not taken for it.
     let listen: SocketAddr = "[::ffff:127.0.0.1]:0".parse().expect("an address");
-    let spec = chain.gateway(SITE).site(SITE).closed().config(device).listen_at(listen);
+    let spec = chain.gateway(SITE).site(SITE).closed().account("pos-1", Kind::Pos, "long enough").listen_at(listen);
     let gateway = spec.start().await;
     let status = gateway.status().await;
     let ca = status["certificates"]["listener"]["ca"].as_str().expect("the CA's file").to_owned();
@@ -374,4 +374,24 @@ async fn beyond_loopback_a_store_encrypts_with_a_ca_of_its_own() {
     let plain = publish(&["-m", GTIN]).await.expect("mosquitto_pub is installed");
     assert!(!plain.status.success(), "in the clear it is not served");
     gateway.until_status("the scan is there", |now| now["requests"]["accepted"] == 1).await;
+
+    // A device without a password: the store's own CA says who it is.
+    let files = chain.box_dir("pos-2");
+    let (data, into) = (path(gateway.dir()), path(&files));
+    let words = ["gateway", "device", "add", "pos-2", "--kind", "pos", "--certificate", &into, "--data", &data];
+    let added = run(&words).await;
+    assert!(added.status.success(), "{}", said(&added));
+    let file = |name: &str| path(&files.join(name));
+    let (cert, key, ca) = (file("pos-2.crt"), file("pos-2.key"), file("ca.crt"));
+    let with_certificate = |device: &'static str| {
+        let topic = format!("dev/{device}/scan");
+        let words = ["-h", "localhost", "-p", &port, "-q", "1", "-V", "5", "-i", "pos-2", "-t", &topic, "-m", GTIN];
+        let words = [&words[..], &["--cafile", &ca, "--cert", &cert, "--key", &key]].concat();
+        Command::new("mosquitto_pub").args(words).kill_on_drop(true).output()
+    };
+    let own = with_certificate("pos-2").await.expect("mosquitto_pub is installed");
+    assert!(own.status.success(), "{}", said(&own));
+    gateway.until_status("its scan is there", |now| now["requests"]["accepted"] == 2).await;
+    let foreign = with_certificate("pos-1").await.expect("mosquitto_pub is installed");
+    assert!(said(&foreign).contains("uthori"), "{}", said(&foreign));
 }

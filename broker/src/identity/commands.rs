@@ -17,6 +17,7 @@ use super::scheme::Scheme;
 use super::{password, pending};
 use crate::node::admin::{self, ask_if_running};
 use crate::node::{pem, show, wall_ms};
+use crate::pki::{self, DeviceCertificate};
 
 /// Who may connect.
 #[derive(Debug, Subcommand)]
@@ -89,6 +90,10 @@ pub struct RotateArgs {
 
 #[derive(Debug, Args)]
 struct ProofArgs {
+    /// Issue a certificate of this node's own CA instead of a password: NAME.crt, NAME.key and ca.crt are written into this
+    /// folder. The key is nowhere else.
+    #[arg(long, value_name = "DIR", conflicts_with = "certificate_file")]
+    certificate: Option<PathBuf>,
     /// A certificate of it, as PEM, by whose key it is known from then on. It gets no password.
     #[arg(long, value_name = "FILE")]
     certificate_file: Option<PathBuf>,
@@ -108,9 +113,9 @@ pub fn accounts(command: &Accounts, default: &Path, scheme: &'static Scheme) -> 
     };
     proto::id::check_name(name).with_context(|| format!("the name {name:?}"))?;
     let dir = common.data.as_deref().unwrap_or(default);
-    let (proof, password) = match command {
-        Accounts::Add(AddArgs { proof, .. }) | Accounts::Rotate(RotateArgs { proof, .. }) => drawn(name, proof)?,
-        _ => (Proof::default(), None),
+    let Drawn { proof, password, issued } = match command {
+        Accounts::Add(AddArgs { proof, .. }) | Accounts::Rotate(RotateArgs { proof, .. }) => drawn(dir, name, proof)?,
+        _ => Drawn::default(),
     };
     let change = match command {
         Accounts::Add(args) => Change::Add { kind: args.kind, proof },
@@ -120,6 +125,7 @@ pub fn accounts(command: &Accounts, default: &Path, scheme: &'static Scheme) -> 
         Accounts::Remove(_) | Accounts::List(_) => Change::Remove,
     };
     let done = carry_out(dir, name, &change, scheme)?;
+    let written = issued.map(|(certificate, into)| write_certificate(name, &certificate, &into)).transpose()?;
     let at = match command {
         Accounts::Add(AddArgs { proof, .. }) | Accounts::Rotate(RotateArgs { proof, .. }) => proof.at.clone(),
         _ => None,
@@ -133,11 +139,13 @@ pub fn accounts(command: &Accounts, default: &Path, scheme: &'static Scheme) -> 
         said["done"] = change.to_words().0.into();
         said["running"] = done["running"].clone();
         said["closed"] = done["closed"].clone();
+        said["files"] = json!(written);
         println!("{said}");
         return Ok(());
     }
     if shows {
         print!("{}", invite.to_text());
+        written.iter().flatten().for_each(|file| println!("written    {}", file.display()));
     }
     match done["running"] == true {
         true => println!("{name}: done; {} connections ended", show::number(&done["closed"])),
@@ -183,14 +191,38 @@ fn list(common: &Common, default: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// New credentials, and the password in the clear if they have one. A certificate from a CA of the node's own comes in
-/// here, too.
-fn drawn(name: &str, args: &ProofArgs) -> anyhow::Result<(Proof, Option<String>)> {
+/// New credentials: what is kept of them, and what is shown once.
+#[derive(Default)]
+struct Drawn {
+    proof: Proof,
+    password: Option<String>,
+    /// And the folder that it goes into.
+    issued: Option<(DeviceCertificate, PathBuf)>,
+}
+
+fn drawn(dir: &Path, name: &str, args: &ProofArgs) -> anyhow::Result<Drawn> {
     if let Some(file) = &args.certificate_file {
-        return Ok((Proof { password: None, keys: vec![key_of(name, file)?] }, None));
+        let proof = Proof { password: None, keys: vec![key_of(name, file)?] };
+        return Ok(Drawn { proof, ..Drawn::default() });
+    }
+    if let Some(into) = &args.certificate {
+        let certificate = pki::issue_device(dir, name, wall_ms()).context("issue a certificate")?;
+        let proof = Proof { password: None, keys: vec![certificate.key] };
+        return Ok(Drawn { proof, issued: Some((certificate, into.clone())), ..Drawn::default() });
     }
     let password = password::draw()?;
-    Ok((Proof { password: Some(password::hash(&password)?), keys: vec![] }, Some(password)))
+    let proof = Proof { password: Some(password::hash(&password)?), keys: vec![] };
+    Ok(Drawn { proof, password: Some(password), ..Drawn::default() })
+}
+
+fn write_certificate(name: &str, certificate: &DeviceCertificate, into: &Path) -> anyhow::Result<[PathBuf; 3]> {
+    std::fs::create_dir_all(into).with_context(|| format!("make the folder {}", into.display()))?;
+    let [cert, key, ca] =
+        [format!("{name}.crt"), format!("{name}.key"), "ca.crt".to_owned()].map(|file| into.join(file));
+    pki::write_private(&key, &certificate.key_pem)?;
+    pki::write_public(&cert, &certificate.cert_pem)?;
+    pki::write_public(&ca, &certificate.ca_pem)?;
+    Ok([cert, key, ca])
 }
 
 /// The key of a certificate, which must say the account's name.

@@ -39,9 +39,9 @@ impl Invite<'_> {
     }
 }
 
-/// A QR code of the text for a terminal; `None` if the text is too long for one.
+/// A QR code of the text for a terminal, two modules a character, dark on light as scanners want it; `None` if the text is too long for one.
 pub fn drawn(text: &str) -> Option<String> {
-    let code = QrCode::with_error_correction_level(text, EcLevel::M).ok()?;
+    let code = QrCode::with_error_correction_level(text, EcLevel::L).ok()?;
     Some(code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build() + "\n")
 }
 
@@ -67,6 +67,10 @@ mod tests {
         assert_eq!(invite.to_json()["url"], "mqtts://pos-1:k7wq-3m9x@store:8883");
         let text = invite.to_text();
         assert!(text.contains("password   k7wq-3m9x") && text.lines().count() > 15, "{text}");
+        let join = format!("tillsync-gateway join hub.example.com:8443 {}", "ABCDE-".repeat(7));
+        let shown = drawn(&join).unwrap();
+        assert!(shown.lines().all(|line| line.chars().count() <= 80) && shown.lines().count() <= 33, "{shown}");
+        assert!(drawn(&"x".repeat(5_000)).is_none());
         assert_eq!(address(([127, 0, 0, 1], 1883).into()), "127.0.0.1:1883");
         assert!(address(([0, 0, 0, 0], 8883).into()).ends_with(":8883"));
     }

@@ -11,7 +11,6 @@ mod files;
 mod init;
 mod keeper;
 mod own;
-mod qr;
 mod renewal;
 mod request;
 
@@ -23,7 +22,6 @@ pub use files::{PkiError, lock, make_folder, read_bounded, remove, write_private
 pub(crate) use init::{InitArgs, init};
 pub use keeper::{Keeper, shown};
 pub use own::{Own, OwnPaths};
-pub use qr::qr;
 pub use renewal::{RETRY_MOST_MS, due_ms};
 pub use request::OwnKey;
 

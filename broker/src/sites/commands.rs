@@ -9,10 +9,10 @@ use serde_json::Value;
 use super::act::{Act, host};
 use super::lost::{LostArgs, lost};
 use crate::api;
-use crate::identity::pending;
+use crate::identity::{invite, pending};
 use crate::node::span::Span;
 use crate::node::{admin, show};
-use crate::pki::{now_ms, qr};
+use crate::pki::now_ms;
 
 const DAY_MS: u64 = 24 * 3_600_000;
 /// Codes are short-lived: whoever finds one later has nothing.
@@ -130,7 +130,7 @@ fn print(act: &Act, done: &Value) {
             let (command, until) = (text(&done["command"]), show::when(done["expires_ms"].as_u64().unwrap_or(0)));
             println!("{site} may join once, until {until}, with the code\n\n    {}\n", text(&done["code"]));
             println!("On its box:\n\n    {command}\n");
-            if let Some(shown) = qr(command) {
+            if let Some(shown) = invite::drawn(command) {
                 println!("{shown}");
             }
         }
