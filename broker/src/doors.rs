@@ -6,6 +6,7 @@ use anyhow::Context;
 use serde_json::Value;
 use tokio::sync::watch;
 
+use crate::api::access::Access;
 use crate::api::{self, Api};
 use crate::config::Config;
 use crate::front::Tls;
@@ -84,7 +85,13 @@ pub(crate) async fn open(
         let addr = bound.local_addr().context("read the HTTPS listener's address")?.to_string();
         node.announce(format!("api {addr}"));
         node.beside(Arc::new(ApiAddr(addr)));
-        tokio::spawn(api::serve(bound, api::router(desk.map(Arc::new)), stopping.subscribe()));
+        // What it refuses is in the log; who keeps security events is told here.
+        let access = Access::open(&config.data, config.issuer.clone(), Box::new(|_, _, _| {}));
+        let access = Arc::new(access.context("read the local tokens")?);
+        tokio::spawn(access.clone().run(stopping.subscribe()));
+        node.beside(access.clone());
+        let router = api::router(desk.map(Arc::new), access, node.questions());
+        tokio::spawn(api::serve(bound, router, stopping.subscribe()));
     }
     Ok(())
 }

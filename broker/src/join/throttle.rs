@@ -1,4 +1,4 @@
-//! Slows down who guesses codes: each source may fail a few times, then waits.
+//! Slows down who guesses codes or tries tokens: each source may fail a few times, then waits.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::front::{Front, FrontConfig, Policy, Publisher};
 use crate::ledger::{Core, Handle, LedgerError, Perform, Reader, Writer};
+use crate::node::admin::Question;
 use crate::node::answers::Answers;
 use crate::node::beside::Beside;
 use crate::node::disk::Meter;
@@ -65,6 +66,8 @@ pub struct Node<C: Core> {
     front: Front<Handle<C>>,
     metrics: Option<TcpListener>,
     meter: Meter,
+    asked: mpsc::Sender<Question>,
+    asking: mpsc::Receiver<Question>,
     beside: Vec<Arc<dyn Beside>>,
     lines: Vec<String>,
 }
@@ -91,12 +94,19 @@ impl<C: Core> Node<C> {
                     .with_context(|| format!("listen on {addr} for metrics: is another program using that port?"))?,
             ),
         };
-        Ok(Node { writer, handle, reader, front, metrics, meter, beside: Vec::new(), lines: Vec::new() })
+        let (asked, asking) = mpsc::channel(8);
+        let (beside, lines) = Default::default();
+        Ok(Node { writer, handle, reader, front, metrics, meter, asked, asking, beside, lines })
     }
 
     /// A part of the process that answers questions and adds to the status.
     pub fn beside(&mut self, part: Arc<dyn Beside>) {
         self.beside.push(part);
+    }
+
+    /// Where questions go that the admin socket also takes. Who sends more than the node answers waits.
+    pub fn questions(&self) -> mpsc::Sender<Question> {
+        self.asked.clone()
     }
 
     /// A line that is announced once the node listens, after where.
@@ -133,10 +143,9 @@ impl<C: Core> Node<C> {
         stopping: watch::Sender<bool>,
         stop: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
-        let Node { writer, handle, reader, front, metrics, meter, beside, lines } = self;
+        let Node { writer, handle, reader, front, metrics, meter, asked, asking, beside, lines } = self;
         let listening = front.local_addr().context("read the listener's address")?;
         let questions = admin::listen(dir).with_context(|| format!("open {}", admin::socket_path(dir).display()))?;
-        let (asked, asking) = mpsc::channel(8);
         let stats = front.stats();
         let mut stopped = writer.spawn(perform).context("start the writer's thread")?;
         // The writer restores the retained topics before it takes its first input. Who subscribes before that is done
