@@ -54,17 +54,12 @@ impl FromStr for Url {
         if authority.as_str().contains('@') {
             return Err(UrlError::User);
         }
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        let port = match (authority.port(), authority.port_u16()) {
-            (None, _) => {
-                if secure {
-                    443
-                } else {
-                    80
-                }
-            }
-            (Some(_), port) => port.ok_or(UrlError::Form)?,
+        let port = match authority.as_str()[authority.host().len()..].strip_prefix(':') {
+            None if secure => 443,
+            None => 80,
+            Some(port) => port.parse().map_err(|_| UrlError::Form)?,
         };
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let own = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|addr| addr.is_loopback());
         if !secure && !own {
             return Err(UrlError::Plain);
@@ -148,7 +143,15 @@ mod tests {
         assert_eq!(url("http://id.example/keys"), Err(UrlError::Plain));
         assert_eq!(url("http://127.0.0.1.example/keys"), Err(UrlError::Plain));
         assert_eq!(url("https://me:secret@id.example/"), Err(UrlError::User));
-        for wrong in ["", "keys", "ftp://id.example/", "https://", "https:///keys", "https://id.example:99999/"] {
+        for wrong in [
+            "",
+            "keys",
+            "ftp://id.example/",
+            "https://",
+            "https:///keys",
+            "https://id.example:99999/",
+            "https://id.example:/",
+        ] {
             assert!(url(wrong).is_err(), "{wrong}");
         }
     }

@@ -1,6 +1,7 @@
 //! Tokens made with keys of the test's own, and what becomes of each that is not as it should be.
 
 mod door;
+mod fetching;
 mod hostile;
 mod local;
 mod signed;
