@@ -23,7 +23,7 @@ pub(crate) use hub::Questions;
 pub(crate) use problem::Problem;
 pub(crate) use serve::{Api, serve};
 
-use self::access::{Access, Guard, Role};
+use self::access::{Access, Gate, Role};
 use crate::join::Desk;
 
 /// Where the listener is if nothing is said.
@@ -62,7 +62,7 @@ fn open(desk: Option<Arc<Desk>>) -> Router {
 fn guarded(access: Arc<Access>, questions: Questions) -> Router {
     let looks = Router::new().route("/api/whoami", get(hub::whoami)).route("/api/status", get(hub::status));
     let decides = Router::new().route("/api/conflicts/:id/restore", post(hub::restore));
-    Guard::new(access)
+    Gate::new(access)
         .at_least(Role::Viewer, looks.with_state(questions.clone()))
         .at_least(Role::Operator, decides.with_state(questions))
         .into_router()

@@ -1,6 +1,6 @@
 //! Who may ask the HTTPS listener what: bearer tokens (RFC 6750), signed by an issuer or given out by this hub.
 //!
-//! [`Guard`] is the only way to a handler behind a token: it takes routes together with the role that they need, and puts
+//! [`Gate`] is the only way to a handler behind a token: it takes routes together with the role that they need, and puts
 //! all of them under the layer that finds out who asks. `jwt`, `key` and `local` decide and neither wait nor read a clock;
 //! `issuer` keeps an issuer's keys fresh, from a file or by `fetch`.
 
@@ -8,7 +8,7 @@ mod caller;
 mod commands;
 mod fetch;
 mod file;
-mod guard;
+mod gate;
 mod issuer;
 mod jwt;
 mod key;
@@ -31,7 +31,7 @@ use tokio::sync::watch;
 
 pub(crate) use caller::{Caller, Role};
 pub(crate) use commands::{TokenCommand, run};
-pub(super) use guard::Guard;
+pub(super) use gate::Gate;
 pub(crate) use issuer::IssuerRules;
 pub(crate) use settings::read;
 

@@ -14,21 +14,21 @@ use super::{Access, Caller, Role};
 use crate::pki::now_ms;
 
 /// Routes behind a token. They come in with the role that they need, and out under the layer that asks for it.
-pub(in crate::api) struct Guard {
+pub(in crate::api) struct Gate {
     access: Arc<Access>,
     routes: Router,
 }
 
-impl Guard {
-    pub(in crate::api) fn new(access: Arc<Access>) -> Guard {
-        Guard { access, routes: Router::new() }
+impl Gate {
+    pub(in crate::api) fn new(access: Arc<Access>) -> Gate {
+        Gate { access, routes: Router::new() }
     }
 
     /// Adds routes for callers of at least this role. At least one route.
-    pub(in crate::api) fn at_least(self, role: Role, routes: Router) -> Guard {
+    pub(in crate::api) fn at_least(self, role: Role, routes: Router) -> Gate {
         let access = self.access.clone();
         let require = move |request, next| require(access.clone(), role, request, next);
-        Guard { routes: self.routes.merge(routes.route_layer(from_fn(require))), ..self }
+        Gate { routes: self.routes.merge(routes.route_layer(from_fn(require))), ..self }
     }
 
     pub(in crate::api) fn into_router(self) -> Router {
