@@ -86,7 +86,7 @@ pub(crate) async fn open(
         node.announce(format!("api {addr}"));
         node.beside(Arc::new(ApiAddr(addr)));
         // What it refuses is in the log; who keeps security events is told here.
-        let access = Access::open(&config.data, config.issuer.clone(), Box::new(|_, _, _| {}));
+        let access = Access::open(&config.data, config.issuer.clone(), Box::new(|_| {}));
         let access = Arc::new(access.context("read the local tokens")?);
         tokio::spawn(access.clone().run(stopping.subscribe()));
         node.beside(access.clone());

@@ -174,6 +174,11 @@ impl Tokens {
         self.tokens.iter()
     }
 
+    /// Whether it is the same in all it says.
+    pub(super) fn has(&self, token: &Token) -> bool {
+        self.tokens.contains(token)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.tokens.len()
     }

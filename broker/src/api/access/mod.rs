@@ -45,8 +45,22 @@ use crate::node::beside::{Answering, Beside};
 /// Between two looks at the local tokens: a removed one is refused within this.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// What is told of each refusal: what, who, and more about it.
-pub(crate) type Tell = Box<dyn Fn(&str, &str, &str) + Send + Sync>;
+/// What security events tell of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Event<'a> {
+    /// `who` is empty unless the token was good and only its role too low.
+    Refused {
+        who: &'a str,
+        from: IpAddr,
+        why: Refusal,
+    },
+    /// A local token, by the name of its bearer; noticed in the file, so who did it is not known.
+    Added(&'a str),
+    Removed(&'a str),
+}
+
+/// Takes what is told; must not block.
+pub(crate) type Tell = Box<dyn Fn(Event<'_>) + Send + Sync>;
 
 /// Finds out who asks.
 pub(crate) struct Access {
@@ -127,11 +141,25 @@ impl Access {
         local.seen = seen;
         local.trouble = None;
         match fresh {
-            Ok(tokens) => local.tokens = Arc::new(tokens),
+            Ok(tokens) => {
+                self.tell_of_change(&local.tokens, &tokens);
+                local.tokens = Arc::new(tokens);
+            }
             Err(error) => {
                 tracing::error!(%error, "the local tokens cannot be read again; those from before stay");
                 local.trouble = Some(error.to_string());
             }
+        }
+    }
+
+    fn tell_of_change(&self, before: &Tokens, after: &Tokens) {
+        for token in after.iter().filter(|token| !before.has(token)) {
+            tracing::info!(name = %token.name, role = %token.role, "a local token was added");
+            (self.tell)(Event::Added(&token.name));
+        }
+        for token in before.iter().filter(|token| !after.has(token)) {
+            tracing::info!(name = %token.name, "a local token was removed");
+            (self.tell)(Event::Removed(&token.name));
         }
     }
 
@@ -182,12 +210,12 @@ impl Access {
             _ => &self.counts.invalid,
         };
         count.fetch_add(1, Ordering::Relaxed);
-        let name = who.map_or("", |caller| caller.name.as_str());
+        let who = who.map_or("", |caller| caller.name.as_str());
         match refusal {
             Refusal::Missing | Refusal::Throttled { .. } | Refusal::NoKeys => {}
             why => {
-                tracing::warn!(%from, name, %why, "an HTTPS request was refused");
-                (self.tell)("token refused", name, &format!("from {from}: {why}"));
+                tracing::warn!(%from, who, %why, "an HTTPS request was refused");
+                (self.tell)(Event::Refused { who, from, why });
             }
         }
     }

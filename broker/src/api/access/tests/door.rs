@@ -34,7 +34,7 @@ impl Door {
             let now = crate::pki::now_ms();
             (role, Tokens::edit(dir.path(), |tokens| tokens.add(name, role, now, None)).unwrap().to_string())
         });
-        let access = Arc::new(Access::open(dir.path(), None, Box::new(|_, _, _| {})).unwrap());
+        let access = Arc::new(Access::open(dir.path(), None, Box::new(|_| {})).unwrap());
         let router = router(None, access, mpsc::channel(1).0);
         Door { _dir: dir, router, tokens: tokens.into() }
     }

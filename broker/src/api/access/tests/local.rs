@@ -2,7 +2,9 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Mutex;
 
+use super::super::Event;
 use super::super::caller::{Means, Role};
 use super::super::local::{TOKENS_MAX, TokenError, Tokens, path};
 use super::*;
@@ -12,7 +14,7 @@ fn add(dir: &Path, name: &str, role: Role, expires_ms: Option<u64>) -> String {
 }
 
 fn open(dir: &Path) -> Access {
-    Access::open(dir, None, Box::new(|_, _, _| {})).unwrap()
+    Access::open(dir, None, Box::new(|_| {})).unwrap()
 }
 
 async fn ask(access: &Access, token: &str, now_ms: u64) -> Result<Caller, Refusal> {
@@ -57,6 +59,25 @@ async fn what_only_looks_like_a_token_is_refused() {
     ] {
         assert_eq!(ask(&open(dir.path()), wrong, NOW).await, Err(why), "{wrong}");
     }
+}
+
+#[tokio::test]
+async fn what_changes_and_what_is_refused_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let teller = told.clone();
+    let tell = Box::new(move |event: Event<'_>| teller.lock().unwrap().push(format!("{event:?}")));
+    let access = Access::open(dir.path(), None, tell).unwrap();
+    add(dir.path(), "anna", Role::Viewer, None);
+    access.look();
+    access.look();
+    ask(&access, "tst_x", NOW).await.unwrap_err();
+    // Taken away and given out anew under the same name: another token.
+    Tokens::edit(dir.path(), |tokens| tokens.remove("anna")).unwrap();
+    add(dir.path(), "anna", Role::Viewer, None);
+    access.look();
+    let refused = "Refused { who: \"\", from: 127.0.0.1, why: Form }";
+    assert_eq!(*told.lock().unwrap(), ["Added(\"anna\")", refused, "Added(\"anna\")", "Removed(\"anna\")"]);
 }
 
 #[test]

@@ -47,7 +47,7 @@ impl Bench {
             leeway_s: 30,
         };
         let rules = IssuerRules { source: Source::File(file), expected };
-        let access = Access::open(dir.path(), Some(rules), Box::new(|_, _, _| {})).unwrap();
+        let access = Access::open(dir.path(), Some(rules), Box::new(|_| {})).unwrap();
         Bench { dir, access: Arc::new(access), asked: AtomicU32::default() }
     }
 
