@@ -11,6 +11,7 @@ use proto::id::{Epoch, SiteName};
 use serde_json::Value;
 use tokio::sync::watch;
 
+use crate::api::access::{self, TokenCommand};
 use crate::backup::{self, BackupArgs, RestoreArgs};
 use crate::config::{Config, MANUAL};
 use crate::conflicts::{self, Conflicts};
@@ -67,6 +68,9 @@ enum Command {
     /// Invite sites, and see, disable and remove those that joined, of a running or a stopped hub; say whose box is lost.
     #[command(subcommand)]
     Site(Site),
+    /// Give out, show and remove tokens for the HTTPS listener; of a running or a stopped hub.
+    #[command(subcommand)]
+    Token(TokenCommand),
     Init(InitArgs),
     Backup(BackupArgs),
     Restore(RestoreArgs),
@@ -96,6 +100,7 @@ pub fn main(args: Vec<OsString>, sabotage: Option<Sabotage>) -> ExitCode {
         Command::History(args) => history::run(args, &Config::default().data),
         Command::Verify(args) => verify::run(&args, &Config::default().data),
         Command::Site(command) => sites::run(command, &Config::default().data),
+        Command::Token(command) => access::run(command, &Config::default().data),
         Command::Init(args) => pki::init(&args, &Config::default().data),
         Command::Backup(args) => backup::backup(&args, &Config::default().data),
         Command::Restore(args) => backup::restore(&args),

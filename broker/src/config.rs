@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::api;
+use crate::api::access::{self, IssuerRules};
 use crate::front::Rate;
 use crate::hub::FORGET_EVERY;
 use crate::node::caps::{self, Caps};
@@ -28,6 +29,8 @@ pub struct Config {
     pub listen: Listen,
     /// Where the HTTPS listener is, if anywhere.
     pub api: Option<SocketAddr>,
+    /// Whose signed tokens the HTTPS listener takes, if anybody's.
+    pub(crate) issuer: Option<IssuerRules>,
     /// Where gateways are told that MQTT is; without it at the host that they joined at.
     pub advertise: Option<(String, u16)>,
     pub site_cert_valid: Duration,
@@ -49,6 +52,7 @@ impl Default for Config {
             data: PathBuf::from("/var/lib/tillsync-broker"),
             listen: Listen::default(),
             api: None,
+            issuer: None,
             advertise: None,
             site_cert_valid: Duration::from_millis(SITE_VALID_MS),
             server_cert_valid: Duration::from_millis(SERVER_VALID_MS),
@@ -74,6 +78,7 @@ impl Config {
         let own = if own.exist() { OwnCa::Always(own.ca) } else { OwnCa::Absent };
         let listen = listen::read(&mut settings, &own);
         let api = api(&mut settings, &listen, &own);
+        let issuer = access::read(&mut settings, api.is_some());
         let must_be = "host and port such as hub.example:8883";
         let advertise = settings.parsed::<Host>("advertise", must_be).map(|Host(host, port)| (host, port));
         let site_cert_valid = settings.span("site_cert_valid", default.site_cert_valid, VALID);
@@ -92,6 +97,7 @@ impl Config {
             data,
             listen,
             api,
+            issuer,
             advertise,
             site_cert_valid,
             server_cert_valid,

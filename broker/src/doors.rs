@@ -6,11 +6,13 @@ use anyhow::Context;
 use serde_json::Value;
 use tokio::sync::watch;
 
+use crate::api::access::{self, Access};
 use crate::api::{self, Api};
 use crate::config::Config;
 use crate::front::Tls;
 use crate::hub::Hub;
-use crate::identity::Guard;
+use crate::identity::audit::What;
+use crate::identity::{Guard, SecurityEvent};
 use crate::join::{Desk, DeskRules};
 use crate::node::beside::{Answering, Beside};
 use crate::node::listen::Encryption;
@@ -88,9 +90,29 @@ pub(crate) async fn open(
         let addr = bound.local_addr().context("read the HTTPS listener's address")?.to_string();
         node.announce(format!("api {addr}"));
         node.beside(Arc::new(ApiAddr(addr)));
-        tokio::spawn(api::serve(bound, api::router(desk.map(Arc::new)), stopping.subscribe()));
+        let audit = guard.audit.clone();
+        let tell = Box::new(move |event: access::Event<'_>| audit.tell(security_event(event)));
+        let access = Access::open(&config.data, config.issuer.clone(), tell);
+        let access = Arc::new(access.context("read the local tokens")?);
+        tokio::spawn(access.clone().run(stopping.subscribe()));
+        node.beside(access.clone());
+        let router = api::router(desk.map(Arc::new), access, node.questions());
+        tokio::spawn(api::serve(bound, router, stopping.subscribe()));
     }
     Ok(())
+}
+
+/// What the journal is told of tokens. Who changes the file of local ones is not known, only that an operator may.
+fn security_event(event: access::Event<'_>) -> SecurityEvent {
+    let told =
+        |what, who: &str, by: &str, peer, detail| SecurityEvent { what, who: who.into(), by: by.into(), peer, detail };
+    match event {
+        access::Event::Refused { who, from, why } => {
+            told(What::TokenRefused, who, "", from.to_canonical().to_string(), why.to_string())
+        }
+        access::Event::Added(name) => told(What::TokenAdded, name, "operator", String::new(), String::new()),
+        access::Event::Removed(name) => told(What::TokenRemoved, name, "operator", String::new(), String::new()),
+    }
 }
 
 fn desk(config: &Config, own: Own, guard: &Guard, mqtt_port: u16) -> anyhow::Result<Desk> {

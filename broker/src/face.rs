@@ -59,7 +59,22 @@ fn metrics(status: &Value, out: &mut Exposition) {
         "Deletions up to here are known to every site.",
         &forgetting["horizon"],
     );
+    access(&status["access"], out);
     sites(&status["sites"], out);
+}
+
+/// Of a hub without an HTTPS listener there is nothing.
+fn access(access: &Value, out: &mut Exposition) {
+    out.counter("tillsync_access_granted_total", "HTTPS requests whose bearer is known.", &access["granted"]);
+    let help = "HTTPS requests that were refused, by why.";
+    out.counters("tillsync_access_refused_total", help).samples("why", &access["refused"], 16);
+    out.gauge("tillsync_access_local_tokens", "Tokens that this hub gave out.", &access["local_tokens"]);
+    let issuer = &access["issuer"];
+    out.gauge("tillsync_access_issuer_keys", "Keys of the tokens' issuer that are believed.", &issuer["usable"]);
+    let help = "Since the issuer's keys were last had.";
+    out.gauge("tillsync_access_issuer_keys_age_seconds", help, &seconds(&issuer["age_ms"]));
+    let help = "Times that the issuer's keys could not be had.";
+    out.counter("tillsync_access_issuer_failures_total", help, &issuer["failures"]);
 }
 
 fn sites(sites: &Value, out: &mut Exposition) {
@@ -139,12 +154,17 @@ mod tests {
     #[test]
     fn each_site_has_its_series() {
         let site = |online| json!({ "online": online, "applied_seq": 7, "backlog_age_ms": 1500, "set_aside": 2, "lost": { "scans": 3 } });
-        let status = json!({ "sites": { "harbour": site(true), "hill": site(false) }, "sync": { "gaps": 4 } });
+        let access = json!({ "refused": { "invalid": 2, "throttled": 1 }, "issuer": { "usable": 3, "age_ms": 500 } });
+        let sites = json!({ "harbour": site(true), "hill": site(false) });
+        let status = json!({ "sites": sites, "sync": { "gaps": 4 }, "access": access });
         let mut out = Exposition::default();
         metrics(&status, &mut out);
         let text = out.into_text();
         for line in [
             "tillsync_hub_gaps_total 4",
+            "tillsync_access_refused_total{why=\"invalid\"} 2",
+            "tillsync_access_issuer_keys 3",
+            "tillsync_access_issuer_keys_age_seconds 0.5",
             "tillsync_hub_sites 2",
             "tillsync_hub_sites_online 1",
             "tillsync_hub_site_online{site=\"hill\"} 0",

@@ -16,24 +16,24 @@ use crate::harness::node::{BINARY, Node, Spec, path};
 use crate::harness::wait::{holds, until};
 use crate::harness::{GTIN, SITE, folder, now_ms};
 
-async fn run(words: &[&str]) -> Output {
+pub(crate) async fn run(words: &[&str]) -> Output {
     Command::new(BINARY).args(words).kill_on_drop(true).output().await.expect("run the node's binary")
 }
 
 /// A hub with a CA of its own, and boxes that may join it.
-struct Chain {
-    hub: Node,
-    dir: TempDir,
+pub(crate) struct Chain {
+    pub(crate) hub: Node,
+    pub(crate) dir: TempDir,
 }
 
 impl Chain {
-    async fn start(config: &str) -> Chain {
+    pub(crate) async fn start(config: &str) -> Chain {
         let dir = folder();
         let hub = hub(dir.path(), config).await;
         Chain { hub, dir }
     }
 
-    fn data(&self) -> String {
+    pub(crate) fn data(&self) -> String {
         path(self.hub.dir())
     }
 
@@ -62,12 +62,12 @@ impl Chain {
     }
 
     /// A box that has joined, not yet running.
-    async fn joined(&self, site: &str) {
+    pub(crate) async fn joined(&self, site: &str) {
         let joined = self.join(site, &self.invite(site).await).await;
         assert!(joined.status.success(), "{}", said(&joined));
     }
 
-    fn gateway(&self, site: &str) -> Spec {
+    pub(crate) fn gateway(&self, site: &str) -> Spec {
         Spec::box_of(self.dir.path(), site)
     }
 
@@ -101,7 +101,7 @@ fn code(added: &Value) -> String {
     added["code"].as_str().expect("a code").to_owned()
 }
 
-fn said(done: &Output) -> String {
+pub(crate) fn said(done: &Output) -> String {
     String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr)
 }
 

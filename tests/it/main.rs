@@ -16,6 +16,7 @@ mod faults;
 mod fdatasync;
 mod forgetting;
 mod harness;
+mod http_access;
 mod hub_away;
 mod ids;
 mod join;

@@ -24,8 +24,8 @@ const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
 /// A request's head must be here by then, and the whole connection over.
 const HEAD_WAIT: Duration = Duration::from_secs(5);
 const CONNECTION_WAIT: Duration = Duration::from_secs(30);
-/// A longer head is refused.
-const HEAD_BYTES_MAX: usize = 8 << 10;
+/// A longer head is refused. A token alone may have 8 KiB.
+const HEAD_BYTES_MAX: usize = 16 << 10;
 /// Headers of a request.
 const HEADERS_MAX: usize = 32;
 /// A longer body is refused, with 413.

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
+use super::access::Access;
 use super::{Api, router, serve};
 use crate::front::Tls;
 use crate::identity::{AuditSender, SharedBook};
@@ -33,7 +34,10 @@ impl Rig {
         let api = Api::bind(([127, 0, 0, 1], 0).into(), tls).await.unwrap();
         let (addr, stopping) = (api.local_addr().unwrap(), watch::Sender::new(false));
         let desk = desk(dir.path(), Own::open(dir.path()).unwrap());
-        tokio::spawn(serve(api, router(Some(Arc::new(desk))), stopping.subscribe()));
+        let access = Access::open(dir.path(), None, Box::new(|_| {})).unwrap();
+        let (questions, _) = tokio::sync::mpsc::channel(1);
+        let router = router(Some(Arc::new(desk)), Arc::new(access), questions);
+        tokio::spawn(serve(api, router, stopping.subscribe()));
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(own.authority.certificate_pem().as_bytes()).unwrap()).unwrap();
         let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))

@@ -13,12 +13,11 @@ use proto::id::Seq;
 use proto::register::RegisterKey;
 use serde_json::Value;
 
-use self::words::{NOTE_BYTES_MAX, to_words};
 use crate::hub::{Ask, Wanted};
 use crate::node::admin::ask_if_running;
 use crate::node::show;
 
-pub(crate) use self::words::of_words;
+pub(crate) use self::words::{NOTE_BYTES_MAX, of_words, to_words};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Conflicts {

@@ -6,10 +6,10 @@ use crate::hub::{Ask, Wanted};
 use crate::node::rejects::hex;
 
 /// The longest name of who brings something back, and the longest reason.
-pub(super) const NOTE_BYTES_MAX: usize = 256;
+pub(crate) const NOTE_BYTES_MAX: usize = 256;
 
 /// The line on the admin socket that [`of_words`] reads.
-pub(super) fn to_words(ask: &Ask) -> String {
+pub(crate) fn to_words(ask: &Ask) -> String {
     match ask {
         Ask::List(Wanted { limit, prefixes }) => format!("conflicts list {limit} {}", prefixes.join(" ")),
         Ask::Show(seq) => format!("conflicts show {seq}"),

@@ -40,6 +40,9 @@ pub enum What {
     Joined,
     JoinRefused,
     Renewed,
+    TokenRefused,
+    TokenAdded,
+    TokenRemoved,
 }
 
 impl What {
@@ -58,6 +61,9 @@ impl What {
             What::Joined => "joined",
             What::JoinRefused => "join_refused",
             What::Renewed => "renewed",
+            What::TokenRefused => "token_refused",
+            What::TokenAdded => "token_added",
+            What::TokenRemoved => "token_removed",
         }
     }
 }

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::front::{Disconnector, Front, FrontConfig, Policy, Publisher};
 use crate::identity::Guard;
 use crate::ledger::{Core, Handle, LedgerError, Perform, Reader, Writer};
+use crate::node::admin::Question;
 use crate::node::answers::Answers;
 use crate::node::audit::Audit;
 use crate::node::beside::Beside;
@@ -71,6 +72,8 @@ pub struct Node<C: Core> {
     guard: Arc<Guard>,
     metrics: Option<TcpListener>,
     meter: Meter,
+    asked: mpsc::Sender<Question>,
+    asking: mpsc::Receiver<Question>,
     beside: Vec<Arc<dyn Beside>>,
     lines: Vec<String>,
 }
@@ -99,12 +102,18 @@ impl<C: Core> Node<C> {
             ),
         };
         let (beside, lines) = (Vec::new(), Vec::new());
-        Ok(Node { writer, handle, reader, front, guard, metrics, meter, beside, lines })
+        let (asked, asking) = mpsc::channel(8);
+        Ok(Node { writer, handle, reader, front, guard, metrics, meter, asked, asking, beside, lines })
     }
 
     /// A part of the process that answers questions and adds to the status.
     pub fn beside(&mut self, part: Arc<dyn Beside>) {
         self.beside.push(part);
+    }
+
+    /// Where questions go that the admin socket also takes. Who sends more than the node answers waits.
+    pub fn questions(&self) -> mpsc::Sender<Question> {
+        self.asked.clone()
     }
 
     /// A line that is announced once the node listens, after where.
@@ -150,12 +159,11 @@ impl<C: Core> Node<C> {
         stopping: watch::Sender<bool>,
         stop: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
-        let Node { writer, handle, reader, front, guard, metrics, meter, beside, lines } = self;
+        let Node { writer, handle, reader, front, guard, metrics, meter, asked, asking, beside, lines } = self;
         let listening = front.local_addr().context("read the listener's address")?;
         let questions = admin::listen(dir).with_context(|| format!("open {}", admin::socket_path(dir).display()))?;
         // A command that saw no socket has written to the files; one that comes now asks.
         guard.look_again().context("read the accounts")?;
-        let (asked, asking) = mpsc::channel(8);
         let stats = front.stats();
         let mut stopped = writer.spawn(perform).context("start the writer's thread")?;
         // The writer restores the retained topics before it takes its first input. Who subscribes before that is done

@@ -324,6 +324,7 @@ async fn the_present_of_every_site_comes_before_the_journal_of_any() {
     let may_send = |site: &str| hub.last_applied(site).send_up_to;
     // These are far behind by what they say they have.
     let first = Site::hello_2(&hub, "hill", 5, &[]).await;
+    hub.status().await;
     let welcome = |site: &str| match hub.heard(site).into_iter().next() {
         Some(DownOf::Welcome(welcome)) => welcome,
         other => panic!("{other:?}"),
@@ -331,6 +332,7 @@ async fn the_present_of_every_site_comes_before_the_journal_of_any() {
     let meanwhile = welcome("hill").send_up_to;
     assert!(welcome("hill").reads_packed_present);
     let second = Site::hello_2(&hub, "quay", 6, &[]).await;
+    hub.status().await;
     assert_eq!(welcome("quay").send_up_to, meanwhile);
     first.present(&hub, 1 << 40, -8, vec![]).await;
     hub.status().await;
