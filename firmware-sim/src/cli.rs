@@ -89,7 +89,8 @@ impl TryFrom<Load> for load::Options {
 
 /// The main job on real input: three weeks of three stores, with the network cut and a gateway killed on the way
 ///
-/// Starts a hub and three gateways as separate processes, connects scanners, POS terminals and tablets to them over
+/// Starts a hub and three gateways as separate processes. The gateways join the hub by one-time codes, and between them
+/// all is TLS. Connects scanners, POS terminals and tablets to them over
 /// TCP and plays the traffic of the three busiest stores of 84.51°'s "Complete Journey" data (simulated, says its
 /// publisher, on real shopping patterns). Meanwhile it cuts the network to the hub, goes on selling, kills a gateway
 /// with SIGKILL, edits one price and one tasting note at two cut-off stores at once, and restores the network. Then it
