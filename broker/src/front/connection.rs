@@ -100,7 +100,8 @@ pub(super) async fn serve<S, I>(
     S: AsyncRead + AsyncWrite + Unpin,
     I: Intake,
 {
-    let admitted = shake_hands(&mut stream, peer, certificate.as_ref(), &shared).await;
+    // What is needed only at the beginning or the end takes no room in between: most connections are idle.
+    let admitted = Box::pin(shake_hands(&mut stream, peer, certificate.as_ref(), &shared)).await;
     drop((arrival, certificate));
     let admitted = match admitted {
         Ok(admitted) => admitted,
@@ -123,7 +124,7 @@ pub(super) async fn serve<S, I>(
     let mut connection = Connection::new(admitted, stream, shared);
     let end = connection.run().await;
     tracing::info!(%peer, client = %who.client, %end, "disconnected");
-    connection.finish(end).await;
+    Box::pin(connection.finish(end)).await;
     drop(gauge);
 }
 
