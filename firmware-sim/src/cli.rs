@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::bench;
 use crate::demo;
+use crate::door::{Door, Login, Tls};
 use crate::load;
 use crate::seam::Fault;
 use crate::torture;
@@ -33,17 +34,32 @@ enum Command {
 
 /// Publish QoS 1 as fast as a broker acknowledges, and say how fast that is
 ///
-/// Works against a gateway and against any other MQTT 3.1.1 broker without credentials, so that both can be measured
+/// Works against a gateway and against any other MQTT 3.1.1 broker, in the clear or over TLS, so that both can be measured
 /// in one run. Each client keeps a window of publishes open and sends the next when one is acknowledged.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   firmware-sim load --target 127.0.0.1:1883                           50 clients, window 50, five seconds
-  firmware-sim load --target 127.0.0.1:1883 --clients 10 --window 1   what one acknowledgement takes")]
+  firmware-sim load --target 127.0.0.1:1883 --clients 10 --window 1   what one acknowledgement takes
+  firmware-sim load --target 192.168.1.5:8883 --ca ca.crt --user pos-1 --password WORD --clients 8
+                                                                      a store's gateway as its devices meet it; one account
+                                                                      may have 8 connections and 1,000 messages a second
+                                                                      there, unless its configuration says otherwise")]
 struct Load {
     /// Address and port of the broker
     #[arg(long, value_name = "ADDR")]
     target: SocketAddr,
+    /// Connect over TLS to a broker whose certificate is of this CA, PEM: a gateway's is DIR/pki/ca.crt
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// The name in the broker's certificate, if it is not the address
+    #[arg(long, value_name = "NAME", requires = "ca")]
+    server_name: Option<String>,
+    /// The account of all clients. They are called USER.load-N then and write the topics of the device USER
+    #[arg(long, value_name = "USER", requires = "password")]
+    user: Option<String>,
+    #[arg(long, value_name = "WORD", requires = "user")]
+    password: Option<String>,
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=2000))]
     clients: u16,
     /// Publishes that each client keeps open
@@ -59,16 +75,22 @@ struct Load {
     json: bool,
 }
 
-impl From<Load> for load::Options {
-    fn from(load: Load) -> load::Options {
-        let Load { target, clients, window, seconds, payload, json } = load;
-        load::Options { target, clients, window, seconds, payload_bytes: payload.clamp(16, 4096), json }
+impl TryFrom<Load> for load::Options {
+    type Error = anyhow::Error;
+
+    fn try_from(load: Load) -> anyhow::Result<load::Options> {
+        let Load { target, ca, server_name, user, password, clients, window, seconds, payload, json } = load;
+        let tls = ca.map(|ca| Tls::trusting(&ca, server_name.as_deref())).transpose()?;
+        let login = user.zip(password).map(|(user, password)| Login { user, password });
+        let door = Door { addr: target, tls, login };
+        Ok(load::Options { door, clients, window, seconds, payload_bytes: payload.clamp(16, 4096), json })
     }
 }
 
 /// The main job on real input: three weeks of three stores, with the network cut and a gateway killed on the way
 ///
-/// Starts a hub and three gateways as separate processes, connects scanners, POS terminals and tablets to them over
+/// Starts a hub and three gateways as separate processes. The gateways join the hub by one-time codes, and between them
+/// all is TLS. Connects scanners, POS terminals and tablets to them over
 /// TCP and plays the traffic of the three busiest stores of 84.51°'s "Complete Journey" data (simulated, says its
 /// publisher, on real shopping patterns). Meanwhile it cuts the network to the hub, goes on selling, kills a gateway
 /// with SIGKILL, edits one price and one tasting note at two cut-off stores at once, and restores the network. Then it
@@ -196,6 +218,10 @@ impl From<Torture> for torture::Options {
 /// grows and with one that has its size. Brokers take
 /// turns, medians count.
 ///
+/// tls: memory of an idle connection, plain and over TLS, with a thousand of them; full TLS 1.3 handshakes per second up to
+/// CONNACK; acknowledged publishes per second over TLS; all beside mosquitto with the same certificates, which
+/// keeps what it acknowledges in memory.
+///
 /// backlog: memory with 100 idle devices; memory, disk and the start after SIGKILL with a million records that wait;
 /// the disk once a hub has applied them all and the journal's bound is 16 MiB, before and after a restart.
 ///
@@ -219,6 +245,7 @@ Run a release build on a quiet machine; TMPDIR names the disk to measure (a tmpf
 Examples:
   firmware-sim bench                          everything, some minutes
   firmware-sim bench rates --rounds 5         one table, more rounds
+  firmware-sim bench tls --rounds 5           what encryption costs, beside mosquitto
   firmware-sim bench backlog --records 200000 a smaller backlog
   firmware-sim bench sync --json              how sync does, for programs as well")]
 struct Bench {
@@ -254,7 +281,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     let outcome = match Cli::parse_from(args).command {
         Command::Demo(demo) => demo::main(demo.into()),
         Command::Torture(torture) => torture::main(torture.into()),
-        Command::Load(load) => load::main(&load.into()).map(|()| true),
+        Command::Load(load) => load.try_into().and_then(|options| load::main(&options)).map(|()| true),
         Command::Bench(bench) => bench::main(bench.into()).map(|()| true),
     };
     match outcome {

@@ -2,7 +2,6 @@
 //! a broken link the same packet ids sent again with DUP. The owner drives it: `publish` while `has_room`, else `next`.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +11,7 @@ use rand::{Rng, SeedableRng};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::door::Door;
 use crate::mqtt::{Heard, Hello, Message, Qos, Wire, WireError};
 
 /// Connecting, being answered, being subscribed: past this the link is given up and tried again.
@@ -27,7 +27,7 @@ const SUBSCRIBE_PKID: u16 = u16::MAX;
 #[derive(Debug, Clone)]
 pub struct Options {
     pub client: String,
-    pub addr: SocketAddr,
+    pub door: Door,
     pub clean: bool,
     /// The most publishes that may wait for their PUBACK; a device that has more waits.
     pub window: usize,
@@ -324,19 +324,21 @@ async fn open(options: Options) -> Result<Wire, String> {
         client: options.client.clone(),
         clean: options.clean,
         keep_alive_s: u16::try_from(KEEP_ALIVE.as_secs()).unwrap_or(u16::MAX),
+        login: options.door.login.clone(),
     };
+    let addr = options.door.addr;
     let opening = async {
-        let mut wire = Wire::open(options.addr).await?;
+        let mut wire = Wire::open(&options.door).await?;
         wire.queue_connect(&hello)?;
         let heard = wire.next().await?;
         Ok::<_, WireError>((wire, heard))
     };
     match timeout(STEP_WAIT, opening).await {
         Ok(Ok((wire, Heard::Accepted { .. }))) => Ok(wire),
-        Ok(Ok((_, Heard::Turned(code)))) => Err(format!("{} turned {} away: {code}", options.addr, options.client)),
-        Ok(Ok(_)) => Err(format!("{} answered CONNECT with something else", options.addr)),
-        Ok(Err(error)) => Err(format!("{}: {error}", options.addr)),
-        Err(_) => Err(format!("{} did not answer CONNECT within {} s", options.addr, STEP_WAIT.as_secs())),
+        Ok(Ok((_, Heard::Turned(code)))) => Err(format!("{addr} turned {} away: {code}", options.client)),
+        Ok(Ok(_)) => Err(format!("{addr} answered CONNECT with something else")),
+        Ok(Err(error)) => Err(format!("{addr}: {error}")),
+        Err(_) => Err(format!("{addr} did not answer CONNECT within {} s", STEP_WAIT.as_secs())),
     }
 }
 

@@ -14,7 +14,7 @@ const WAIT: Duration = Duration::from_secs(20);
 
 fn client(name: &str, addr: SocketAddr, subscribe: &[&str]) -> Client {
     let subscribe = subscribe.iter().map(|filter| (*filter).to_owned()).collect();
-    Client::new(Options { client: name.into(), addr, clean: false, window: 4, subscribe, seed: 1 })
+    Client::new(Options { client: name.into(), door: addr.into(), clean: false, window: 4, subscribe, seed: 1 })
 }
 
 #[tokio::test]

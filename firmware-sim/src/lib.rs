@@ -9,6 +9,7 @@ pub mod cli;
 pub mod client;
 pub mod demo;
 pub mod device;
+pub mod door;
 mod folder;
 pub mod load;
 pub mod log;

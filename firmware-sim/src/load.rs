@@ -2,7 +2,6 @@
 //! what the broker acknowledged, not what was sent, so a gateway that waits for its disk and a broker that does not
 //! can be put side by side.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -12,6 +11,7 @@ use rand::{RngCore, SeedableRng};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
+use crate::door::Door;
 use crate::mqtt::{Heard, Hello, Qos, Wire};
 
 /// Payloads of a client, sent in turn: far more than go into one chunk, so that packing finds nothing in common.
@@ -21,7 +21,7 @@ const LATENCIES_MAX: usize = 4_000_000;
 
 #[derive(Debug, Clone)]
 pub struct Options {
-    pub target: SocketAddr,
+    pub door: Door,
     pub clients: u16,
     pub window: u16,
     pub seconds: u64,
@@ -68,13 +68,15 @@ pub fn main(options: &Options) -> Result<()> {
 pub async fn run(options: &Options) -> Result<Figures> {
     let mut wires = Vec::new();
     for n in 0..options.clients {
-        wires.push(connect(options, n).await.with_context(|| format!("connect client {n} to {}", options.target))?);
+        wires.push(connect(options, n).await.with_context(|| format!("connect client {n} to {}", options.door.addr))?);
     }
     let started = Instant::now();
     let until = started + Duration::from_secs(options.seconds);
     let mut clients = JoinSet::new();
     for (n, wire) in wires.into_iter().enumerate() {
-        clients.spawn(publish(wire, n, options.window, options.payload_bytes, until));
+        // An account may write its own device's topics only.
+        let device = options.door.login.as_ref().map_or(format!("load-{n}"), |login| login.user.clone());
+        clients.spawn(publish(wire, device, n, options.window, options.payload_bytes, until));
     }
     let (mut acked, mut latencies) = (0, Vec::new());
     while let Some(client) = clients.join_next().await {
@@ -101,8 +103,11 @@ pub async fn run(options: &Options) -> Result<Figures> {
 }
 
 async fn connect(options: &Options, n: u16) -> Result<Wire> {
-    let mut wire = Wire::open(options.target).await?;
-    wire.queue_connect(&Hello { client: format!("load-{n}"), clean: true, keep_alive_s: 60 })?;
+    let mut wire = Wire::open(&options.door).await?;
+    let login = options.door.login.clone();
+    // A client id begins with the account's name.
+    let client = login.as_ref().map_or(format!("load-{n}"), |login| format!("{}.load-{n}", login.user));
+    wire.queue_connect(&Hello { client, clean: true, keep_alive_s: 60, login })?;
     match wire.next().await? {
         Heard::Accepted { .. } => Ok(wire),
         other => bail!("the broker answered CONNECT with {other:?}"),
@@ -112,12 +117,13 @@ async fn connect(options: &Options, n: u16) -> Result<Wire> {
 /// Publishes until the time is over, then waits for what is still open.
 async fn publish(
     mut wire: Wire,
+    device: String,
     n: usize,
     window: u16,
     payload_bytes: usize,
     until: Instant,
 ) -> Result<(u64, Vec<u32>)> {
-    let topic = format!("dev/load-{n}/activity");
+    let topic = format!("dev/{device}/activity");
     let payloads: Vec<Bytes> = payloads(n as u64, payload_bytes);
     let mut payloads = payloads.iter().cycle();
     let mut payload = || payloads.next().cloned().unwrap_or_default();

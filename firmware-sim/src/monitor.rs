@@ -1,7 +1,6 @@
 //! A screen at HQ or in a store: subscribes, and keeps the latest message of each topic.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -9,6 +8,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
 use crate::client::{Client, Event, Options};
+use crate::door::Door;
 
 /// Topics that are kept; a monitor of more than this says so and stops.
 const TOPICS_MAX: usize = 200_000;
@@ -23,14 +23,15 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    pub fn new(name: &str, addr: SocketAddr, filters: &[String]) -> Monitor {
+    pub fn new(name: &str, door: impl Into<Door>, filters: &[String]) -> Monitor {
+        let door = door.into();
         let options = Options {
             client: name.to_owned(),
-            addr,
+            seed: u64::from(door.addr.port()),
+            door,
             clean: true,
             window: 1,
             subscribe: filters.to_vec(),
-            seed: u64::from(addr.port()),
         };
         Monitor { client: Client::new(options), latest: Topics::new() }
     }

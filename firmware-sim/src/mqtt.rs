@@ -1,19 +1,24 @@
-//! MQTT 3.1.1 packets on a TCP stream, as a device sends and reads them. The only file that names rumqttc: of it we
+//! MQTT 3.1.1 packets on a TCP or TLS stream, as a device sends and reads them. The only file that names rumqttc: of it we
 //! take the codec, not the client, since that acknowledges, retries and re-sends behind its user's back, and a
 //! device's log here must be an exact account.
 
+use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::pin::pin;
+use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
 use rumqttc::mqttbytes::{Error as CodecError, QoS, v4};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+
+use crate::door::{Door, Login, Stream};
 
 /// The largest packet either way; a larger one from the broker closes the link.
 const PACKET_BYTES_MAX: usize = 1024 * 1024;
 /// Above this much unsent, the wire stops reading: what it reads makes acknowledgements to send.
 const UNSENT_BYTES_MAX: usize = 256 * 1024;
+/// What one read asks for at least.
+const READ_BYTES: usize = 2 * 1024;
 
 /// What the broker said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +61,7 @@ pub struct Hello {
     pub client: String,
     pub clean: bool,
     pub keep_alive_s: u16,
+    pub login: Option<Login>,
 }
 
 /// Why a wire is no longer good. What to do is always the same: close it and come back with backoff.
@@ -74,26 +80,38 @@ pub enum WireError {
 /// A socket with what was read and not yet understood, and what is queued and not yet written.
 #[derive(Debug)]
 pub struct Wire {
-    stream: TcpStream,
+    stream: Stream,
     read: BytesMut,
     unsent: BytesMut,
+    /// TLS may hold back what it took.
+    unflushed: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Wrote,
+    Read,
+    Ended,
 }
 
 impl Wire {
-    pub async fn open(addr: SocketAddr) -> Result<Wire, WireError> {
-        let stream = TcpStream::connect(addr).await?;
-        // A client that knocks on a free local port can meet itself, and would then keep the port from its owner.
-        if stream.local_addr()? == stream.peer_addr()? {
-            return Err(WireError::Closed);
-        }
-        stream.set_nodelay(true)?;
-        Ok(Wire { stream, read: BytesMut::new(), unsent: BytesMut::new() })
+    pub async fn open(door: &Door) -> Result<Wire, WireError> {
+        let stream = Stream::open(door).await?;
+        Ok(Wire { stream, read: BytesMut::new(), unsent: BytesMut::new(), unflushed: false })
+    }
+
+    /// How it is encrypted: "TLSv1_3", say; `None` in the clear.
+    pub fn protocol(&self) -> Option<String> {
+        self.stream.protocol()
     }
 
     pub fn queue_connect(&mut self, hello: &Hello) -> Result<(), WireError> {
         let mut connect = v4::Connect::new(hello.client.as_str());
         connect.clean_session = hello.clean;
         connect.keep_alive = hello.keep_alive_s;
+        if let Some(Login { user, password }) = &hello.login {
+            connect.set_login(user.as_str(), password.as_str());
+        }
         self.queue(&v4::Packet::Connect(connect))
     }
 
@@ -148,23 +166,43 @@ impl Wire {
             if let Some(heard) = self.take_packet()? {
                 return Ok(heard);
             }
-            let (mut reader, mut writer) = self.stream.split();
-            tokio::select! {
-                written = writer.write_buf(&mut self.unsent), if !self.unsent.is_empty() => { written?; }
-                got = reader.read_buf(&mut self.read), if self.unsent.len() < UNSENT_BYTES_MAX => {
-                    if got? == 0 {
-                        return Err(WireError::Closed);
-                    }
-                }
+            if self.turn().await? == Turn::Ended {
+                return Err(WireError::Closed);
             }
         }
+    }
+
+    /// Writes or reads a piece, whichever can be done.
+    async fn turn(&mut self) -> io::Result<Turn> {
+        let Wire { stream, read, unsent, unflushed } = self;
+        poll_fn(|cx| {
+            if !unsent.is_empty() {
+                if let Poll::Ready(written) = pin!(stream.write_buf(unsent)).poll(cx) {
+                    *unflushed = true;
+                    return Poll::Ready(written.map(|_| Turn::Wrote));
+                }
+            } else if *unflushed && let Poll::Ready(flushed) = pin!(stream.flush()).poll(cx) {
+                flushed?;
+                *unflushed = false;
+            }
+            if unsent.len() >= UNSENT_BYTES_MAX {
+                return Poll::Pending;
+            }
+            read.reserve(READ_BYTES);
+            let got = std::task::ready!(pin!(stream.read_buf(read)).poll(cx))?;
+            Poll::Ready(Ok(if got == 0 { Turn::Ended } else { Turn::Read }))
+        })
+        .await
     }
 
     /// Writes all that is queued, reading nothing.
     pub async fn flush(&mut self) -> Result<(), WireError> {
         while !self.unsent.is_empty() {
+            self.unflushed = true;
             self.stream.write_buf(&mut self.unsent).await?;
         }
+        self.stream.flush().await?;
+        self.unflushed = false;
         Ok(())
     }
 

@@ -19,6 +19,8 @@ use crate::seam::{self, Fault, Role};
 const READY_WAIT: Duration = Duration::from_secs(30);
 /// From SIGTERM to exit.
 const STOP_WAIT: Duration = Duration::from_secs(20);
+/// Of a command beside the nodes.
+const COMMAND_WAIT: Duration = Duration::from_secs(30);
 const RESTART_TRIES: u32 = 5;
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
 /// How much of a dead node's log its error shows.
@@ -38,6 +40,8 @@ pub struct Spec {
     /// For a gateway, where its uplink goes.
     pub hub: Option<SocketAddr>,
     pub fault: Option<Fault>,
+    /// Serves anybody.
+    pub open: bool,
     /// Lines of its configuration file; flags win over them.
     pub config: String,
 }
@@ -145,6 +149,21 @@ pub fn run_if_node(args: &[OsString]) -> Option<ExitCode> {
     Some(seam::run_node(role, std::iter::once(program).chain(rest.iter().cloned()).collect(), fault))
 }
 
+/// Runs one command of a node's command line to its end, and gives what it printed.
+pub async fn command(role: Role, words: &[&str]) -> Result<String> {
+    let program = std::env::current_exe().context("finding this program")?;
+    let run =
+        Command::new(program).arg(NODE).arg(role.as_str()).args(words).stdin(Stdio::null()).kill_on_drop(true).output();
+    let done =
+        timeout(COMMAND_WAIT, run).await.with_context(|| format!("{} {words:?} takes too long", role.as_str()))?;
+    let done = done.with_context(|| format!("running {} {words:?}", role.as_str()))?;
+    if !done.status.success() {
+        let said = String::from_utf8_lossy(&done.stderr);
+        bail!("{} {} ended with {}: {}", role.as_str(), words.first().unwrap_or(&""), done.status, said.trim_end());
+    }
+    Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+}
+
 fn usage() -> ExitCode {
     eprintln!("usage: firmware-sim node hub|gateway [--sabotage drop-record|apply-twice|ack-early] ARGS…");
     ExitCode::from(2)
@@ -207,7 +226,11 @@ fn arguments(spec: &Spec, listen: SocketAddr) -> Vec<OsString> {
     if let Some(fault) = spec.fault {
         args.extend([FAULT_FLAG.into(), fault.as_str().into()]);
     }
-    args.extend(["run".into(), "--open".into(), "--data".into(), spec.dir.clone().into_os_string()]);
+    args.push("run".into());
+    if spec.open {
+        args.push("--open".into());
+    }
+    args.extend(["--data".into(), spec.dir.clone().into_os_string()]);
     if !spec.config.is_empty() {
         args.extend(["--config".into(), config_path(spec).into_os_string()]);
     }
@@ -276,6 +299,7 @@ mod tests {
             dir: "/d/harbour".into(),
             hub: Some(([127, 0, 0, 1], 1884).into()),
             fault: Some(Fault::AckEarly),
+            open: true,
             config: String::new(),
         };
         let words: Vec<_> = arguments(&spec, ([127, 0, 0, 1], 0).into());

@@ -34,6 +34,9 @@ pub struct UplinkStatus {
 
 #[derive(Debug, Clone, Deserialize)]
 pub struct HubStatus {
+    /// Where its HTTPS is, if it has one.
+    #[serde(default)]
+    pub api: Option<String>,
     #[serde(default)]
     pub sites: BTreeMap<String, HubSite>,
 }

@@ -55,7 +55,7 @@ pub(crate) async fn toy_gateway(addr: SocketAddr, lose: u32) -> JoinHandle<()> {
 
 async fn answer_all(addr: SocketAddr, lose: u32, ready: oneshot::Sender<()>) {
     let subscribe = ["sale", "scan", "item", "note"].map(|kind| format!("dev/+/{kind}")).to_vec();
-    let options = Options { client: "toy".into(), addr, clean: true, window: 1_000, subscribe, seed: 1 };
+    let options = Options { client: "toy".into(), door: addr.into(), clean: true, window: 1_000, subscribe, seed: 1 };
     let (mut client, mut ready) = (Client::new(options), Some(ready));
     let (mut known, mut token) = (BTreeSet::new(), 0);
     loop {

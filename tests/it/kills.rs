@@ -212,7 +212,7 @@ impl Crew {
         let device = |n| {
             let client = Client::new(Options {
                 client: name(n),
-                addr: pair.gateway.addr,
+                door: pair.gateway.addr.into(),
                 clean: false,
                 window: 8,
                 subscribe: Vec::new(),

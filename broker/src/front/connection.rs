@@ -100,7 +100,8 @@ pub(super) async fn serve<S, I>(
     S: AsyncRead + AsyncWrite + Unpin,
     I: Intake,
 {
-    let admitted = shake_hands(&mut stream, peer, certificate.as_ref(), &shared).await;
+    // What is needed only at the beginning or the end takes no room in between: most connections are idle.
+    let admitted = Box::pin(shake_hands(&mut stream, peer, certificate.as_ref(), &shared)).await;
     drop((arrival, certificate));
     let admitted = match admitted {
         Ok(admitted) => admitted,
@@ -123,8 +124,14 @@ pub(super) async fn serve<S, I>(
     let mut connection = Connection::new(admitted, stream, shared);
     let end = connection.run().await;
     tracing::info!(%peer, client = %who.client, %end, "disconnected");
-    connection.finish(end).await;
+    Box::pin(connection.finish(end)).await;
     drop(gauge);
+}
+
+/// Writes all, also what TLS has taken and the socket has not: nothing else would bring that on its way.
+async fn write_out<S: AsyncWrite + Unpin>(stream: &mut S, out: &mut BytesMut) -> std::io::Result<()> {
+    stream.write_all_buf(out).await?;
+    stream.flush().await
 }
 
 /// Counts bytes that are being written, also when that is interrupted.
@@ -295,21 +302,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
             return Ok(());
         }
         let _unread = Unread::new(&self.shared.stats, self.out.len());
-        let write = timeout(self.shared.config.write_timeout, self.stream.write_all_buf(&mut self.out));
-        let (mut write, mut rests) = (std::pin::pin!(write), std::pin::pin!(sleep(REST_AFTER)));
         let mut resting = false;
-        loop {
-            tokio::select! {
-                biased;
-                written = &mut write => {
-                    written.map_err(|_| End::Stalled)?.map_err(End::Io)?;
-                    break;
-                }
-                kick = unless_stopping(&mut self.claim.kicked) => return Err(End::Kicked(kick)),
-                () = &mut rests, if !resting => {
-                    self.live.rest();
-                    self.link = None;
-                    resting = true;
+        {
+            let write = timeout(self.shared.config.write_timeout, write_out(&mut self.stream, &mut self.out));
+            let (mut write, mut rests) = (std::pin::pin!(write), std::pin::pin!(sleep(REST_AFTER)));
+            loop {
+                tokio::select! {
+                    biased;
+                    written = &mut write => {
+                        written.map_err(|_| End::Stalled)?.map_err(End::Io)?;
+                        break;
+                    }
+                    kick = unless_stopping(&mut self.claim.kicked) => return Err(End::Kicked(kick)),
+                    () = &mut rests, if !resting => {
+                        self.live.rest();
+                        self.link = None;
+                        resting = true;
+                    }
                 }
             }
         }

@@ -151,9 +151,10 @@ async fn accept<I: Intake>(
     }
 }
 
+/// Boxed: a connection in the clear must not be as large as one over TLS, nor either as the handshake.
 async fn secure_and_serve<I: Intake>(stream: TcpStream, peer: SocketAddr, arrival: Arrival, shared: Arc<Shared<I>>) {
     let Some(tls) = shared.config.tls.clone() else {
-        return serve(stream, peer, arrival, None, shared).await;
+        return Box::pin(serve(stream, peer, arrival, None, shared)).await;
     };
     let mut stopping = shared.stopping.subscribe();
     let handshake = tokio::time::timeout(shared.config.handshake_timeout, tls.accept(stream));
@@ -162,7 +163,7 @@ async fn secure_and_serve<I: Intake>(stream: TcpStream, peer: SocketAddr, arriva
         _ = stopping.wait_for(|stopping| *stopping) => return,
     };
     match secured {
-        Ok(Ok((stream, certificate))) => serve(stream, peer, arrival, certificate, shared).await,
+        Ok(Ok((stream, certificate))) => Box::pin(serve(stream, peer, arrival, certificate, shared)).await,
         Ok(Err(error)) => {
             shared.stats.tls_failures.inc();
             tracing::info!(%peer, %error, "the TLS handshake failed");

@@ -77,8 +77,8 @@ fn pid(node: &Node) -> Result<u32> {
 async fn idle(gateway: &Node) -> Result<u64> {
     let mut wires = Vec::new();
     for n in 0..IDLE_DEVICES {
-        let mut wire = Wire::open(gateway.addr()).await?;
-        wire.queue_connect(&Hello { client: format!("idle-{n}"), clean: true, keep_alive_s: 60 })?;
+        let mut wire = Wire::open(&gateway.addr().into()).await?;
+        wire.queue_connect(&Hello { client: format!("idle-{n}"), clean: true, keep_alive_s: 60, login: None })?;
         wire.next().await?;
         wires.push(wire);
     }
@@ -90,9 +90,9 @@ async fn load(gateway: &Node, records: u64, found: &mut Backlog) -> Result<()> {
     let before = process::written_bytes(pid(gateway)?)?;
     let (mut acked, mut seconds) = (0, 0.0);
     while found.records < records {
-        let target = gateway.addr();
+        let door = gateway.addr().into();
         let some = load::Options {
-            target,
+            door,
             clients: 50,
             window: 50,
             seconds: LOAD_SECONDS,

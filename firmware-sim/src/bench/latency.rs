@@ -179,8 +179,8 @@ async fn between(
 }
 
 async fn connect(addr: SocketAddr, client: &str) -> Result<Wire> {
-    let mut wire = Wire::open(addr).await?;
-    wire.queue_connect(&Hello { client: client.into(), clean: true, keep_alive_s: 60 })?;
+    let mut wire = Wire::open(&addr.into()).await?;
+    wire.queue_connect(&Hello { client: client.into(), clean: true, keep_alive_s: 60, login: None })?;
     match wire.next().await? {
         Heard::Accepted { .. } => Ok(wire),
         other => bail!("{addr} answered CONNECT with {other:?}"),
@@ -196,7 +196,8 @@ struct Screen {
 impl Screen {
     async fn open(addr: SocketAddr, clean: bool) -> Result<Screen> {
         let subscribe = vec![format!("{}#", topic(""))];
-        let options = client::Options { client: "screen".into(), addr, clean, window: 1, subscribe, seed: 1 };
+        let options =
+            client::Options { client: "screen".into(), door: addr.into(), clean, window: 1, subscribe, seed: 1 };
         let mut client = Client::new(options);
         let items = (0..ITEMS).map(|item| (topic(&code(item)), item)).collect();
         match client.next().await {

@@ -9,6 +9,7 @@ mod process;
 mod rates;
 mod raw;
 mod retail;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -39,6 +40,8 @@ pub enum Section {
     Fleet,
     /// How sync does: the three before
     Sync,
+    /// Memory of idle connections, handshakes and publishes over TLS, beside mosquitto with the same certificates
+    Tls,
     /// All of them
     All,
 }
@@ -61,6 +64,8 @@ pub struct Options {
 struct Findings {
     #[serde(skip_serializing_if = "Option::is_none")]
     rates: Option<rates::Rates>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<tls::Encrypted>,
     #[serde(skip_serializing_if = "Option::is_none")]
     backlog: Option<backlog::Backlog>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -97,6 +102,11 @@ async fn measure(dir: &Path, options: &Options) -> Result<Findings> {
         println!("{}", rates.table());
         findings.rates = Some(rates);
     }
+    if wanted(Section::Tls) {
+        let tls = tls::measure(&dir.join("tls"), options).await?;
+        println!("{}", tls.table());
+        findings.tls = Some(tls);
+    }
     if wanted(Section::Retail) {
         let retail = retail::measure(&dir.join("retail")).await?;
         println!("{}", retail.table());
@@ -128,11 +138,11 @@ async fn measure(dir: &Path, options: &Options) -> Result<Findings> {
 
 fn hub_spec(dir: &Path) -> Spec {
     let (name, dir) = ("hub".to_owned(), dir.join("hub"));
-    Spec { role: Role::Hub, name, dir, hub: None, fault: None, config: String::new() }
+    Spec { role: Role::Hub, name, dir, hub: None, fault: None, open: true, config: String::new() }
 }
 
 /// A gateway as a plain user would run it.
 fn gateway_spec(dir: &Path, name: &str, hub: Option<SocketAddr>) -> Spec {
     let (name, dir) = (name.to_owned(), dir.join(name));
-    Spec { role: Role::Gateway, name, dir, hub, fault: None, config: String::new() }
+    Spec { role: Role::Gateway, name, dir, hub, fault: None, open: true, config: String::new() }
 }

@@ -39,6 +39,13 @@ pub(super) fn cpu_s(pid: u32) -> Result<f64> {
     Ok((user + system) / rustix::param::clock_ticks_per_second() as f64)
 }
 
+/// As many open files as this process may have: shells give fewer. What it starts inherits it.
+pub(super) fn raise_open_files() -> Result<()> {
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current = limit.maximum;
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).context("raising the limit of open files")
+}
+
 fn field(path: &str, name: &str) -> Result<u64> {
     let text = fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
     let line = text.lines().find_map(|line| line.strip_prefix(name));

@@ -76,8 +76,9 @@ pub(super) async fn measure(dir: &Path, options: &Options) -> Result<Rates> {
 
 /// Each broker is started anew, alone on the machine but for the load.
 async fn round_of(dir: &Path, (clients, window): (u16, u16), seconds: u64) -> Result<Measured> {
-    let load = async |target| {
-        load::run(&load::Options { target, clients, window, seconds, payload_bytes: RECORD_BYTES, json: false }).await
+    let load = async |addr: SocketAddr| {
+        let door = addr.into();
+        load::run(&load::Options { door, clients, window, seconds, payload_bytes: RECORD_BYTES, json: false }).await
     };
     let dir = dir.join(format!("{clients}x{window}"));
     let mut gateway = Node::start(gateway_spec(&dir, "gateway", None)).await?;
@@ -103,7 +104,7 @@ async fn round_of(dir: &Path, (clients, window): (u16, u16), seconds: u64) -> Re
 fn subscriber(addr: SocketAddr) -> JoinHandle<()> {
     let options = client::Options {
         client: "hq".into(),
-        addr,
+        door: addr.into(),
         clean: false,
         window: 1,
         subscribe: vec!["dev/#".into()],

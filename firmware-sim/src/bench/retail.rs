@@ -95,8 +95,14 @@ pub(super) async fn ring_up(addr: SocketAddr, tills: usize, window: usize, sales
 /// One till.
 async fn work(addr: SocketAddr, till: usize, window: usize, sales: Vec<Bytes>) {
     let device = format!("pos-{till}");
-    let options =
-        Options { client: device.clone(), addr, clean: false, window, subscribe: Vec::new(), seed: till as u64 };
+    let options = Options {
+        client: device.clone(),
+        door: addr.into(),
+        clean: false,
+        window,
+        subscribe: Vec::new(),
+        seed: till as u64,
+    };
     let mut client = Client::new(options);
     let (mut next, mut acked) = (0, 0);
     while acked < sales.len() {

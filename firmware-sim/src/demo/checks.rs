@@ -1,12 +1,12 @@
 //! What a monitor at HQ must show when all is caught up.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Result;
 
 use super::edits::Edits;
+use crate::door::Door;
 use crate::monitor::{Monitor, Topics};
 use crate::oracle::{Code, Expected};
 use crate::plan::SITES;
@@ -18,13 +18,13 @@ pub(super) type Shown = BTreeMap<(usize, Code), i64>;
 /// Waits until every `hq/stock` topic shows the oracle's figures and the conflict topics tell of the losers.
 /// Gives what is shown in the end, and what is wrong with it.
 pub(super) async fn monitor_hq(
-    hub: SocketAddr,
+    hq: Door,
     expected: &Expected,
     edits: &Edits,
     agreed: Option<[usize; 2]>,
     most: Duration,
 ) -> Result<(Shown, Vec<String>)> {
-    let mut screen = Monitor::new("demo-monitor", hub, &["hq/#".to_owned()]);
+    let mut screen = Monitor::new("demo-monitor", hq, &["hq/#".to_owned()]);
     let stock = screen.until(most, |topics| stock_is_right(topics, expected)).await?;
     let mut faults: Vec<String> = stock.err().into_iter().collect();
     if let Some(agreed) = agreed {

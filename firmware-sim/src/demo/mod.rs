@@ -124,7 +124,11 @@ async fn play(mut stage: Stage, plan: Plan, options: &Options) -> Result<(Shown,
     let mut requests: Vec<Request> = plan.sites.into_iter().flatten().collect();
     let twice = requests.iter().filter(|request| request.quirk == Quirk::Twice).count();
     let voice = Voice::new((requests.len() + twice) as u64);
-    voice.say(&format!("a hub and {} gateways run, one process each: {}", SITES.len(), SITES.join(", ")));
+    voice.say(&format!(
+        "a hub and {} gateways run, one process each: {}; each joined by a one-time code, between them is TLS",
+        SITES.len(),
+        SITES.join(", ")
+    ));
     note(&mut faults, stage.await_uplinks(true, patience).await?);
 
     requests.extend(type_in(&crew, edits.before()).await?);
@@ -140,7 +144,7 @@ async fn play(mut stage: Stage, plan: Plan, options: &Options) -> Result<(Shown,
     note(&mut faults, stage.await_applied(None, patience).await?);
     let agreed = edits.await_agreed(&stage.doors(), patience).await?.map_err(|fault| faults.push(fault)).ok();
     let expected = oracle::expect(&requests);
-    let (shown, wrong) = checks::monitor_hq(stage.hub.addr(), &expected, &edits, agreed, patience).await?;
+    let (shown, wrong) = checks::monitor_hq(stage.hq()?, &expected, &edits, agreed, patience).await?;
     faults.extend(wrong);
     let carried = stage.carried();
     voice.say("all is stopped, the ledgers are read");

@@ -1,15 +1,18 @@
-//! Hub, gateways and the networks between them.
+//! Hub, gateways and the networks between them. The hub has a CA of its own, the gateways join it by code, and all between
+//! them is TLS; a till or a scanner is on its gateway's own loopback, in the clear.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::audit::{Holdings, Hq};
-use crate::nodes::{Node, Spec};
+use crate::door::{Door, Login, Tls};
+use crate::nodes::{self, Node, Spec};
 use crate::plan::{KILLED_SITE, SITES};
 use crate::proxy::{Carried, Proxy};
 use crate::seam::{self, Fault, Role};
@@ -18,6 +21,8 @@ use crate::status;
 /// Between two looks at a status.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 pub(super) const HUB: &str = "hub";
+/// HQ's screen: an account at the hub, and the client id of its connections.
+const MONITOR: &str = "demo-monitor";
 
 pub(super) struct Stage {
     dir: PathBuf,
@@ -25,19 +30,33 @@ pub(super) struct Stage {
     /// By site.
     pub(super) gateways: Vec<Node>,
     proxies: Vec<Proxy>,
+    monitor: Login,
     fault: Option<Fault>,
 }
 
 impl Stage {
     pub(super) async fn set(dir: &Path, fault: Option<Fault>) -> Result<Stage> {
+        let data = dir.join(HUB);
+        let data = data.to_str().context("a folder's name in UTF-8")?;
+        nodes::command(Role::Hub, &["init", "--data", data, "--name", "localhost,127.0.0.1"]).await?;
+        let added = ["account", "add", MONITOR, "--kind", "monitor", "--json", "--data", data];
+        let monitor = Login { user: MONITOR.into(), password: text(&command(Role::Hub, &added).await?, "password")? };
         let hub = Node::start(hub_spec(dir, fault)).await?;
+        let api = status::hub(hub.dir()).await?.api.context("the hub has no HTTPS listener")?;
         let (mut gateways, mut proxies) = (Vec::new(), Vec::new());
         for site in 0..SITES.len() {
+            join(dir, SITES[site], &api).await?;
             let proxy = Proxy::start(hub.addr()).await.context("opening a proxy")?;
             gateways.push(Node::start(gateway_spec(dir, site, proxy.addr(), fault)).await?);
             proxies.push(proxy);
         }
-        Ok(Stage { dir: dir.to_owned(), hub, gateways, proxies, fault })
+        Ok(Stage { dir: dir.to_owned(), hub, gateways, proxies, monitor, fault })
+    }
+
+    /// Where HQ's screen connects.
+    pub(super) fn hq(&self) -> Result<Door> {
+        let tls = Some(Tls::trusting(&ca(&self.dir), None)?);
+        Ok(Door { addr: self.hub.addr(), tls, login: Some(self.monitor.clone()) })
     }
 
     pub(super) fn cut(&self) {
@@ -124,6 +143,7 @@ impl Stage {
         let struck = Struck {
             dir: self.dir,
             fault: self.fault,
+            monitor: self.monitor,
             hub_addr: self.hub.addr(),
             gateway_addrs: self.gateways.iter().map(Node::addr).collect(),
         };
@@ -141,6 +161,8 @@ impl Stage {
 pub(super) struct Struck {
     dir: PathBuf,
     fault: Option<Fault>,
+    /// HQ's screen.
+    pub(super) monitor: Login,
     hub_addr: SocketAddr,
     gateway_addrs: Vec<SocketAddr>,
 }
@@ -164,6 +186,11 @@ impl Struck {
         Ok(hq)
     }
 
+    /// By which devices believe the hub.
+    pub(super) fn ca(&self) -> PathBuf {
+        ca(&self.dir)
+    }
+
     /// All again on the old ports, with the gateways straight at the hub.
     pub(super) async fn set_again(&self) -> Result<BTreeMap<&'static str, Node>> {
         let mut nodes = BTreeMap::new();
@@ -176,13 +203,46 @@ impl Struck {
     }
 }
 
+/// A store's box joins the hub with a one-time code, as its owner would do it.
+async fn join(dir: &Path, site: &str, api: &str) -> Result<()> {
+    let data = |name: &str| dir.join(name).to_str().map(str::to_owned).context("a folder's name in UTF-8");
+    let added = command(Role::Hub, &["site", "add", site, "--json", "--data", &data(HUB)?]).await?;
+    nodes::command(Role::Gateway, &["join", api, &text(&added, "code")?, "--data", &data(site)?]).await?;
+    Ok(())
+}
+
+/// A command whose answer is one JSON object.
+async fn command(role: Role, words: &[&str]) -> Result<Value> {
+    let said = nodes::command(role, words).await?;
+    serde_json::from_str(&said).with_context(|| format!("reading what {words:?} said"))
+}
+
+fn text(said: &Value, key: &str) -> Result<String> {
+    match said[key].as_str() {
+        Some(text) => Ok(text.to_owned()),
+        None => bail!("no {key:?} in what a command said"),
+    }
+}
+
+fn ca(dir: &Path) -> PathBuf {
+    dir.join(HUB).join("pki/ca.crt")
+}
+
 fn hub_spec(dir: &Path, fault: Option<Fault>) -> Spec {
     let fault = fault.filter(|fault| *fault == Fault::ApplyTwice);
-    Spec { role: Role::Hub, name: HUB.into(), dir: dir.join(HUB), hub: None, fault, config: String::new() }
+    Spec {
+        role: Role::Hub,
+        name: HUB.into(),
+        dir: dir.join(HUB),
+        hub: None,
+        fault,
+        open: false,
+        config: "api = \"127.0.0.1:0\"\n".into(),
+    }
 }
 
 fn gateway_spec(dir: &Path, site: usize, hub: SocketAddr, fault: Option<Fault>) -> Spec {
     let fault = fault.filter(|fault| *fault != Fault::ApplyTwice && site == KILLED_SITE);
     let (name, dir) = (SITES[site].to_owned(), dir.join(SITES[site]));
-    Spec { role: Role::Gateway, name, dir, hub: Some(hub), fault, config: String::new() }
+    Spec { role: Role::Gateway, name, dir, hub: Some(hub), fault, open: true, config: String::new() }
 }

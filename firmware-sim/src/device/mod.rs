@@ -107,7 +107,7 @@ impl Device {
     fn new(profile: &Profile, acks: Arc<Acks>) -> Device {
         let client = Client::new(Options {
             client: profile.name.clone(),
-            addr: profile.addr,
+            door: profile.addr.into(),
             clean: false,
             window: WINDOW,
             subscribe: vec![format!("dev/{}/reply", profile.name)],

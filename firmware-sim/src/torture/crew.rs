@@ -65,7 +65,7 @@ impl Crew {
         for (device, name) in DEVICES.into_iter().enumerate() {
             let client = Client::new(Options {
                 client: name.to_owned(),
-                addr,
+                door: addr.into(),
                 clean: false,
                 window: WINDOW,
                 subscribe: Vec::new(),

@@ -37,7 +37,7 @@ impl Ours {
         let at_gateway = fault.filter(|fault| *fault != Fault::ApplyTwice);
         let spec = |role, name: &str, hub, fault, config: &str| {
             let (name, dir) = (name.to_owned(), dir.join(name));
-            Spec { role, name, dir, hub, fault, config: config.into() }
+            Spec { role, name, dir, hub, fault, open: true, config: config.into() }
         };
         let hub = Node::start(spec(Role::Hub, HUB, None, at_hub, "")).await?;
         let uplink = Proxy::start(hub.addr()).await.context("opening a proxy")?;

@@ -113,7 +113,7 @@ impl Subscriber {
     async fn start(hq: SocketAddr, seed: u64) -> Result<Subscriber> {
         let options = Options {
             client: "hq-subscriber".into(),
-            addr: hq,
+            door: hq.into(),
             clean: false,
             window: 1,
             subscribe: vec!["dev/#".into(), format!("{BRIDGE_STATE}#")],

@@ -8,12 +8,12 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::super::*;
-use super::client::{Connect, V5, V311};
+use super::client::{Connect, V5, V311, publish, subscribe};
 use super::harness::*;
 
 /// A CA, a server's certificate for 127.0.0.1 and clients' certificates, as PEM files in one folder.
@@ -80,9 +80,11 @@ impl Pki {
                 builder.with_client_auth_cert(vec![pem(&self.path(&format!("{name}.crt")))], key).unwrap()
             }
         };
-        let stream = TcpStream::connect(rig.addr).await?;
+        // A reader that is slow is seen to be slow soon.
+        let socket = TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(8 * 1024)?;
         let host = ServerName::try_from("127.0.0.1").unwrap();
-        TlsConnector::from(Arc::new(config)).connect(host, stream).await
+        TlsConnector::from(Arc::new(config)).connect(host, socket.connect(rig.addr).await?).await
     }
 }
 
@@ -134,6 +136,31 @@ async fn without_a_certificate_the_policy_decides() {
     stream.read_exact(&mut head).await.unwrap();
     assert_eq!((head[0], head[3]), (0x20, 0), "CONNACK: {head:x?}");
     assert!(rig.certificate_names().is_empty());
+}
+
+/// TLS takes more than the socket does. What it still has when all was handed to it goes out without anything more to say.
+#[tokio::test]
+async fn a_slow_reader_gets_the_end_of_a_message_too() {
+    let pki = Pki::new();
+    let tls = Tls::load(&pki.path("server.crt"), &pki.path("server.key"), &[]).unwrap();
+    // One segment of the router's log holds the message.
+    let rig = Rig::with(FrontConfig { tls: Some(tls), segment_bytes: 1 << 20, ..FrontConfig::default() }).await;
+    let mut stream = pki.connect(&rig, None).await.unwrap();
+    stream.write_all(&Connect::new(V311, "till").bytes()).await.unwrap();
+    stream.write_all(&subscribe(V311, 1, &[(b"t/a", 0)], &[])).await.unwrap();
+    stream.read_exact(&mut [0; 4 + 5]).await.unwrap();
+    let message = publish(V311, b"t/a", &vec![b'x'; 900_000], 0, 0, &[]);
+    stream.write_all(&message).await.unwrap();
+    stream.flush().await.unwrap();
+    until("it is being written", || rig.stats.unread_bytes.get() > 0).await;
+    let (mut read, mut piece) = (0, vec![0; 4096]);
+    while read < message.len() {
+        match tokio::time::timeout(Duration::from_secs(10), stream.read(&mut piece)).await {
+            Ok(Ok(got @ 1..)) => read += got,
+            ended => panic!("{read} of {} bytes, then {ended:?}", message.len()),
+        }
+    }
+    assert_eq!(read, message.len());
 }
 
 #[tokio::test]

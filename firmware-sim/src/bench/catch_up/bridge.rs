@@ -51,7 +51,8 @@ pub(super) async fn measure(dir: &Path, sales: &Sales, (tills, window): (usize, 
     let (edges, hqs) = (edge.pid().context("the store's broker")?, hq.pid().context("HQ's broker")?);
     let edge_waiting_rss_kib = process::rss_kib(edges)?;
     let subscribe = vec!["dev/#".into()];
-    let options = Options { client: "screen".into(), addr: hq.addr(), clean: true, window: 1, subscribe, seed: 1 };
+    let options =
+        Options { client: "screen".into(), door: hq.addr().into(), clean: true, window: 1, subscribe, seed: 1 };
     let mut screen = Client::new(options);
     match screen.next().await {
         Event::Up => {}

@@ -160,8 +160,14 @@ struct Screen {
 impl Screen {
     async fn open(hub: &Node, stock: impl Iterator<Item = &String>) -> Result<Screen> {
         let subscribe = stock.cloned().chain([status_topic()]).collect();
-        let options =
-            client::Options { client: "screen".into(), addr: hub.addr(), clean: true, window: 1, subscribe, seed: 1 };
+        let options = client::Options {
+            client: "screen".into(),
+            door: hub.addr().into(),
+            clean: true,
+            window: 1,
+            subscribe,
+            seed: 1,
+        };
         let mut client = Client::new(options);
         match client.next().await {
             Event::Up => Ok(Screen { client }),
@@ -211,7 +217,7 @@ async fn one_at_a_time(gateway: &Node, proxy: &Proxy) -> Result<Live> {
 
     let options = client::Options {
         client: "pos-9".into(),
-        addr: gateway.addr(),
+        door: gateway.addr().into(),
         clean: true,
         window: 1,
         subscribe: Vec::new(),

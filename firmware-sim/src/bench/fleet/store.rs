@@ -85,8 +85,13 @@ async fn link(
     let site = journal.replica.site.as_str();
     let (inbox, outbox) = (format!("down/{site}"), format!("up/{site}"));
     let opening = async {
-        let mut wire = Wire::open(hub).await?;
-        wire.queue_connect(&Hello { client: format!("gateway:{site}"), clean: true, keep_alive_s: KEEP_ALIVE_S })?;
+        let mut wire = Wire::open(&hub.into()).await?;
+        wire.queue_connect(&Hello {
+            client: format!("gateway:{site}"),
+            clean: true,
+            keep_alive_s: KEEP_ALIVE_S,
+            login: None,
+        })?;
         wire.queue_subscribe(u16::MAX, std::slice::from_ref(&inbox))?;
         loop {
             match wire.next().await? {
