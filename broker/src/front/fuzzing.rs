@@ -1,5 +1,6 @@
 //! The front for fuzzers: whatever a client sends, without a socket. Built with `--cfg fuzzing` only.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,9 +8,12 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::runtime::Runtime;
 
+use super::arrivals::Arrivals;
 use super::codec::{Codec, Decoded, Version};
 use super::connection::serve;
-use super::intake::{Batch, Closed, Credentials, Denial, Identity, Inbound, Intake, Policy, Refusal, Verdict};
+use super::intake::{
+    Admission, Admitting, Batch, Closed, Credentials, Denial, Identity, Inbound, Intake, Policy, Refusal, Verdict,
+};
 use super::shared::Shared;
 use super::{Front, FrontConfig};
 use crate::mailbox::{Mail, Mailboxes};
@@ -34,6 +38,7 @@ pub fn decode(v5: bool, bytes: &[u8]) {
 pub struct Rig {
     runtime: Runtime,
     shared: Arc<Shared<Accepting>>,
+    arrivals: Arc<Arrivals>,
 }
 
 impl Default for Rig {
@@ -51,7 +56,7 @@ impl Default for Rig {
             tokio::spawn(front.run(std::future::pending()));
             shared
         });
-        Rig { runtime, shared }
+        Rig { runtime, shared, arrivals: Arc::new(Arrivals::new(1)) }
     }
 }
 
@@ -64,8 +69,9 @@ impl Rig {
     pub fn serve(&self, bytes: &[u8]) -> Vec<u8> {
         self.runtime.block_on(async {
             let (mut client, server) = duplex(256 << 10);
-            let peer = ([127, 0, 0, 1], 1).into();
-            let served = tokio::spawn(serve(server, peer, None, self.shared.clone()));
+            let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+            let arrival = self.arrivals.arrive(peer.ip()).expect("there is one connection at a time");
+            let served = tokio::spawn(serve(server, peer, arrival, None, self.shared.clone()));
             let mut rest = bytes;
             while let Some((length, after)) = rest.split_first() {
                 let (piece, after) = after.split_at(usize::from(*length).min(after.len()));
@@ -95,11 +101,12 @@ impl Rig {
 struct UnderA;
 
 impl Policy for UnderA {
-    fn connect(&self, offered: &Credentials<'_>) -> Result<Option<Arc<str>>, Refusal> {
-        match offered.username {
+    fn connect<'a>(&'a self, offered: Credentials<'a>) -> Admitting<'a> {
+        let admitted = match offered.username {
             Some("nobody") => Err(Refusal::BadCredentials),
-            name => Ok(name.map(Arc::from)),
-        }
+            name => Ok(Admission { name: name.map(Arc::from), kind: None }),
+        };
+        Box::pin(std::future::ready(admitted))
     }
 
     fn may_publish(&self, _: &Identity, topic: &str) -> Result<(), Denial> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use broker::front::{Identity, Inbound, InboundPublish};
 use broker::hub::{Effect, Hub};
+use broker::identity::Kind;
 use broker::ledger::Core;
 use bytes::Bytes;
 use prost::Message;
@@ -39,7 +40,7 @@ impl Site {
 
     fn send(&mut self, payload: Bytes) {
         let publish = InboundPublish {
-            who: Arc::new(Identity { client: SITE.into(), name: Some(SITE.into()) }),
+            who: Arc::new(Identity { client: SITE.into(), name: Some(SITE.into()), kind: Some(Kind::Site) }),
             topic: format!("up/{SITE}").into(),
             payload,
             properties: Bytes::new(),

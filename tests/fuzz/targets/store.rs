@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use broker::front::{Identity, Inbound, InboundPublish};
+use broker::identity::Kind;
 use broker::ledger::Core;
 use broker::ledger::Standing;
 use bytes::Bytes;
@@ -68,7 +69,7 @@ impl Store {
 
     fn publish(&mut self, kind: &str, payload: &[u8]) {
         let publish = InboundPublish {
-            who: Arc::new(Identity { client: "pos-1".into(), name: Some("pos-1".into()) }),
+            who: Arc::new(Identity { client: "pos-1".into(), name: Some("pos-1".into()), kind: Some(Kind::Pos) }),
             topic: format!("dev/pos-1/{kind}").into(),
             payload: Bytes::copy_from_slice(payload),
             properties: Bytes::new(),
