@@ -20,13 +20,13 @@ async fn run(words: &[&str]) -> Output {
 }
 
 /// A hub with a CA of its own, and boxes that may join it.
-struct Chain {
-    hub: Node,
+pub(crate) struct Chain {
+    pub(crate) hub: Node,
     dir: TempDir,
 }
 
 impl Chain {
-    async fn start(config: &str) -> Chain {
+    pub(crate) async fn start(config: &str) -> Chain {
         let dir = folder();
         let hub = hub(dir.path(), config).await;
         Chain { hub, dir }
@@ -46,27 +46,27 @@ impl Chain {
         serde_json::from_slice(&done.stdout).expect("the answer is JSON")
     }
 
-    async fn invite(&self, site: &str) -> String {
+    pub(crate) async fn invite(&self, site: &str) -> String {
         code(&self.site(&["add", site]).await)
     }
 
     /// `HUB:PORT` of the HTTPS listener.
-    async fn api(&self) -> String {
+    pub(crate) async fn api(&self) -> String {
         self.hub.status().await["api"].as_str().expect("the hub has an HTTPS listener").to_owned()
     }
 
-    async fn join(&self, name: &str, code: &str) -> Output {
+    pub(crate) async fn join(&self, name: &str, code: &str) -> Output {
         let (api, data) = (self.api().await, path(&self.box_dir(name)));
         run(&["gateway", "join", &api, code, "--data", &data]).await
     }
 
     /// A box that has joined, not yet running.
-    async fn joined(&self, site: &str) {
+    pub(crate) async fn joined(&self, site: &str) {
         let joined = self.join(site, &self.invite(site).await).await;
         assert!(joined.status.success(), "{}", said(&joined));
     }
 
-    fn gateway(&self, site: &str) -> Spec {
+    pub(crate) fn gateway(&self, site: &str) -> Spec {
         Spec::box_of(self.dir.path(), site)
     }
 
@@ -104,11 +104,11 @@ fn said(done: &Output) -> String {
     String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr)
 }
 
-fn refused(done: &Output, why: &str) {
+pub(crate) fn refused(done: &Output, why: &str) {
     assert!(!done.status.success() && said(done).contains(why), "not {why:?}: {}", said(done));
 }
 
-async fn sell(gateway: &Node, id: &str) {
+pub(crate) async fn sell(gateway: &Node, id: &str) {
     let mut till = Link::device(gateway.addr, "pos-1").await;
     till.done("sale", json!({ "id": id, "lines": [{ "gtin": GTIN, "qty": 1 }] })).await;
 }
