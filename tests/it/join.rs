@@ -47,16 +47,16 @@ impl Chain {
         serde_json::from_slice(&done.stdout).expect("the answer is JSON")
     }
 
-    async fn invite(&self, site: &str) -> String {
+    pub(crate) async fn invite(&self, site: &str) -> String {
         code(&self.site(&["add", site]).await)
     }
 
     /// `HUB:PORT` of the HTTPS listener.
-    async fn api(&self) -> String {
+    pub(crate) async fn api(&self) -> String {
         self.hub.status().await["api"].as_str().expect("the hub has an HTTPS listener").to_owned()
     }
 
-    async fn join(&self, name: &str, code: &str) -> Output {
+    pub(crate) async fn join(&self, name: &str, code: &str) -> Output {
         let (api, data) = (self.api().await, path(&self.box_dir(name)));
         run(&["gateway", "join", &api, code, "--data", &data]).await
     }
@@ -105,11 +105,11 @@ pub(crate) fn said(done: &Output) -> String {
     String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr)
 }
 
-fn refused(done: &Output, why: &str) {
+pub(crate) fn refused(done: &Output, why: &str) {
     assert!(!done.status.success() && said(done).contains(why), "not {why:?}: {}", said(done));
 }
 
-async fn sell(gateway: &Node, id: &str) {
+pub(crate) async fn sell(gateway: &Node, id: &str) {
     let mut till = Link::device(gateway.addr, "pos-1").await;
     till.done("sale", json!({ "id": id, "lines": [{ "gtin": GTIN, "qty": 1 }] })).await;
 }

@@ -1,6 +1,7 @@
 //! Real processes against every promise: hubs and gateways on free ports, killed, cut off and lied to; what they had
 //! acknowledged is looked for in their stopped ledgers.
 
+mod attacks;
 mod backup;
 mod bad_broker;
 mod bad_disk;

@@ -39,8 +39,11 @@ pub struct FrontConfig {
     /// Subscriptions of all clients that are connected. Further filters are refused (0x80; v5: 0x97).
     pub subscriptions_total_max: usize,
     /// Distinct filters of all clients over the life of the router, which never frees one (6 KB each, and a log of
-    /// up to four `segment_bytes`). New ones beyond it are refused (0x80; v5: 0x97).
+    /// up to four `segment_bytes`). New ones beyond it are refused (0x80; v5: 0x97) until a new router takes its place.
     pub filters_max: usize,
+    /// What the router may hold of filters, topics and messages, roughly. Past it, or past half of `filters_max` if most of
+    /// those are nobody's any more, a new router takes its place; what it had not delivered to clean sessions is lost.
+    pub router_bytes_max: usize,
     /// Bytes of one segment of the router's log per filter; four are kept. A subscriber that falls further behind
     /// loses the oldest messages.
     pub segment_bytes: usize,
@@ -57,6 +60,8 @@ pub struct FrontConfig {
     /// Sessions kept for absent clients. When full, a CONNECT that wants to be kept is refused ("server unavailable",
     /// v5: 0x97); those that are kept already may return.
     pub sessions_max: usize,
+    /// Of these, sessions of one name. The next is refused in the same way, so that one password does not take the places of all.
+    pub sessions_per_name: usize,
     /// Topic aliases that a v5 client may set. A higher one closes the connection (0x94).
     pub topic_aliases_max: u16,
     /// Bytes that the v5 properties of one publish may take in memory, which the router's log does not count. More
@@ -87,12 +92,14 @@ impl Default for FrontConfig {
             subscriptions_max: 64,
             subscriptions_total_max: 65_536,
             filters_max: 4096,
+            router_bytes_max: 32 << 20,
             segment_bytes: 256 * 1024,
             retained_max: 100_000,
             retained_bytes_max: 64 * 1024 * 1024,
             publish_queue_max: 4096,
             session_expiry_max: Duration::from_secs(7 * 24 * 3600),
             sessions_max: 4096,
+            sessions_per_name: 64,
             topic_aliases_max: 32,
             properties_bytes_max: 2048,
             router_timeout: Duration::from_secs(10),

@@ -50,7 +50,7 @@ impl<I: Intake> Front<I> {
         mailboxes.limit(config.mail);
         let stats = Arc::new(FrontStats { mail: mailboxes.stats(), ..FrontStats::default() });
         let router = Arc::new(Router::spawn(&config));
-        let sessions = Arc::new(Sessions::new(config.connections_max, config.sessions_max, stats.clone()));
+        let sessions = Arc::new(Sessions::new(&config, stats.clone()));
         sessions.restore(mailboxes.take_restored(), config.session_expiry_max);
         let retained = Arc::new(Retained::new(config.retained_max, config.retained_bytes_max, stats.clone()));
         let (publisher, feed) =

@@ -48,6 +48,12 @@ impl LiveFilters {
         Wanted::No { lost }
     }
 
+    /// No fewer than there are distinct ones.
+    pub(super) fn count(&self) -> usize {
+        let resting = self.resting.read().unwrap_or_else(PoisonError::into_inner).subscribers.len();
+        self.tree.read().unwrap_or_else(PoisonError::into_inner).entries() + resting
+    }
+
     pub(super) fn member(self: &Arc<Self>) -> Member {
         let number = self.serial.fetch_add(1, Ordering::Relaxed);
         Member { all: self.clone(), number, filters: BTreeSet::new(), resting: false }

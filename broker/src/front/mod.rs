@@ -31,6 +31,7 @@ mod end;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod handshake;
+mod held;
 mod intake;
 mod listener;
 mod live;

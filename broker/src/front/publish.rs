@@ -77,8 +77,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
 
     async fn obey(&mut self, packet: Packet) -> Result<(), End> {
         match packet {
-            Packet::Subscribe(subscribe, properties) => self.subscribe(subscribe, properties).await,
-            Packet::Unsubscribe(unsubscribe, _) => self.unsubscribe(unsubscribe).await,
+            Packet::Subscribe(subscribe, properties) => {
+                // Each filter costs what a message does, if not more.
+                self.paused = self.share.spend(subscribe.filters.len(), 0).or(self.paused);
+                self.subscribe(subscribe, properties).await
+            }
+            Packet::Unsubscribe(unsubscribe, _) => {
+                self.paused = self.share.spend(unsubscribe.filters.len(), 0).or(self.paused);
+                self.unsubscribe(unsubscribe).await
+            }
             Packet::Disconnect(Disconnect { reason_code }, properties) => {
                 self.flush().await?;
                 let will = reason_code != DisconnectReasonCode::NormalDisconnection;
@@ -378,7 +385,7 @@ fn has_wildcard(topic: &str) -> bool {
 }
 
 /// What properties take in memory, roughly: the router's log does not count them.
-fn memory(properties: &PublishProperties) -> usize {
+pub(super) fn memory(properties: &PublishProperties) -> usize {
     let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
     let pairs: usize =
         properties.user_properties.iter().map(|pair| size_of_val(pair) + pair.0.len() + pair.1.len()).sum();

@@ -176,6 +176,7 @@ impl Feed {
             packets.extend(messages.drain(..).map(Message::into_packet));
             packets.append(&mut forwards);
             overdue.collect(sent, self.queue.len(), &self.publisher, &mut packets);
+            self.publisher.router.charge(&packets);
             link.send(&mut packets)?;
             tokio::time::timeout(self.timeout, link.room()).await.map_err(|_| RouterGone)??;
         }

@@ -3,7 +3,6 @@
 //! The router is a thread that panics on some inputs, keeps what it was told for ever, and answers a slot that is
 //! gone with a panic. So nothing reaches it unchecked, every link ends with a Disconnect, and it can be replaced.
 
-use std::collections::HashSet;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -11,17 +10,23 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
-use rumqttd::protocol::{Disconnect, DisconnectReasonCode, Packet, Publish, PublishProperties};
+use rumqttd::protocol::{
+    Disconnect, DisconnectReasonCode, Filter, Packet, Publish, PublishProperties, QoS, RetainForwardRule, Subscribe,
+};
 use rumqttd::{Notification, RouterConfig};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
 use super::config::FrontConfig;
+use super::held::Held;
 use super::live::LiveFilters;
+use super::publish::memory;
 use super::topic_rules::RESERVED_PREFIX;
 
 /// Packets that may wait for the router per link. A sender waits at this mark, so memory is bounded by it.
 const LINK_BACKLOG_MAX: usize = 1024;
+/// Segments of a filter's log.
+const SEGMENTS_MAX: usize = 4;
 /// Links beyond the clients': the process's own.
 const OWN_LINKS: usize = 8;
 /// How often a link is tried for while the router is being replaced, should nobody say that it was.
@@ -36,8 +41,9 @@ type Build = dyn Fn(&str) -> Result<(LinkTx, LinkRx, Notification), RouterGone> 
 pub(super) struct Router {
     config: RouterConfig,
     build: RwLock<Arc<Build>>,
-    filters: Mutex<HashSet<String>>,
-    filters_max: usize,
+    held: Mutex<Held>,
+    /// It holds too much.
+    pub(super) spent: Notify,
     /// The filters that it has to serve now.
     pub(super) live: Arc<LiveFilters>,
     /// Which router this is; moves when a new one takes over.
@@ -64,14 +70,18 @@ impl Router {
             // What a subscriber that does not read holds on to, besides its connection's buffers.
             max_outgoing_packet_count: 50,
             max_segment_size: config.segment_bytes.max(1024),
-            max_segment_count: 4,
+            max_segment_count: SEGMENTS_MAX,
             ..RouterConfig::default()
         };
         Router {
             build: RwLock::new(start(&router)),
             config: router,
-            filters: Mutex::default(),
-            filters_max: config.filters_max,
+            held: Mutex::new(Held::new(
+                config.filters_max,
+                config.router_bytes_max,
+                SEGMENTS_MAX * config.segment_bytes,
+            )),
+            spent: Notify::new(),
             live: Arc::default(),
             generation: watch::Sender::new(0),
             numbers: Mutex::new((0..links).rev().collect()),
@@ -84,7 +94,7 @@ impl Router {
         let fresh = start(&self.config);
         let mut build = self.build.write().unwrap_or_else(PoisonError::into_inner);
         *build = fresh;
-        self.filters.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.generation.send_modify(|generation| *generation += 1);
     }
 
@@ -141,13 +151,56 @@ impl Router {
 
     /// Whether one more distinct filter is affordable; counts it.
     pub(super) fn admit(&self, filter: &str) -> bool {
-        let mut filters = self.filters.lock().unwrap_or_else(PoisonError::into_inner);
-        filters.contains(filter) || (filters.len() < self.filters_max && filters.insert(filter.to_owned()))
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let admitted = held.filter(filter);
+        self.look_at(&held);
+        admitted
+    }
+
+    /// Counts what is about to be sent to it.
+    pub(super) fn charge(&self, packets: &[Packet]) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        for packet in packets {
+            if let Packet::Publish(publish, properties) = packet {
+                let topic = std::str::from_utf8(&publish.topic).unwrap_or_default();
+                let besides = properties.as_ref().map_or(0, memory);
+                held.message(topic, publish.topic.len() + publish.payload.len(), besides);
+            }
+        }
+        self.look_at(&held);
+    }
+
+    fn look_at(&self, held: &Held) {
+        if held.is_spent(self.live.count()) {
+            self.spent.notify_one();
+        }
+    }
+
+    pub(super) fn is_spent(&self) -> bool {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).is_spent(self.live.count())
+    }
+
+    /// Ends the router's thread, which frees what it holds. It listens to nothing that says so: it keeps a sender to itself,
+    /// and its loop ends by a panic only, such as this topic's once anybody subscribed.
+    pub(super) async fn end(self: &Arc<Self>) {
+        let Ok(mut link) = self.link(LinkFor::Process("end")).await else { return };
+        let filter = Filter {
+            path: "end".into(),
+            qos: QoS::AtMostOnce,
+            nolocal: false,
+            preserve_retain: false,
+            retain_forward_rule: RetainForwardRule::Never,
+        };
+        let subscribe = Packet::Subscribe(Subscribe { pkid: 1, filters: vec![filter] }, None);
+        let last = Packet::Publish(Publish::new("é", "", false), None);
+        // Fails only if it is gone already.
+        let _ = link.send(&mut vec![subscribe, last]);
+        while link.next().await.is_ok() {}
     }
 
     #[cfg(test)]
     pub(super) fn knows(&self, filter: &str) -> bool {
-        self.filters.lock().unwrap_or_else(PoisonError::into_inner).contains(filter)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).knows(filter)
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedMutexGuard, oneshot};
 use tokio::time::Instant;
 
+use super::config::FrontConfig;
 use super::intake::Identity;
 use super::stats::FrontStats;
 use super::wills::Will;
@@ -67,6 +68,7 @@ pub(super) struct Sessions {
     due_changed: Notify,
     connections_max: usize,
     sessions_max: usize,
+    sessions_per_name: usize,
     stats: Arc<FrontStats>,
 }
 
@@ -88,6 +90,8 @@ struct Entry {
     /// The connection that has the id, or will have it next.
     holder: Option<Holder>,
     kept: bool,
+    /// The proven name that has it, or had it last.
+    name: Option<Arc<str>>,
 }
 
 /// A connection: its serial number, how to make it go, and who it is.
@@ -105,8 +109,16 @@ pub(super) enum ClaimError {
 }
 
 impl Sessions {
-    pub(super) fn new(connections_max: usize, sessions_max: usize, stats: Arc<FrontStats>) -> Sessions {
-        Sessions { table: Mutex::default(), due_changed: Notify::new(), connections_max, sessions_max, stats }
+    pub(super) fn new(config: &FrontConfig, stats: Arc<FrontStats>) -> Sessions {
+        let FrontConfig { connections_max, sessions_max, sessions_per_name, .. } = *config;
+        Sessions {
+            table: Mutex::default(),
+            due_changed: Notify::new(),
+            connections_max,
+            sessions_max,
+            sessions_per_name,
+            stats,
+        }
     }
 
     /// Takes in the sessions that the ledger had, as of clients that are away from now on.
@@ -119,8 +131,9 @@ impl Sessions {
             let filters = filters.into_iter().map(|(filter, grant)| (filter, grant.into())).collect();
             let session =
                 Session { kept: true, expiry_s, owner, filters, expires: Some(expires), ..Session::default() };
+            let name = session.owner.clone();
             let session = Arc::new(tokio::sync::Mutex::new(session));
-            table.clients.insert(client.clone(), Entry { session, holder: None, kept: true });
+            table.clients.insert(client.clone(), Entry { session, holder: None, kept: true, name });
             table.due.insert((expires, client));
             table.kept += 1;
         }
@@ -173,12 +186,13 @@ impl Sessions {
         let takeover = known.is_some_and(|entry| entry.holder.is_some());
         let already_kept = known.is_some_and(|entry| entry.kept);
         if (!takeover && table.live >= self.connections_max)
-            || (keep && !already_kept && table.kept >= self.sessions_max)
+            || (keep && !already_kept && (table.kept >= self.sessions_max || self.has_all(table, who)))
         {
             return Err(ClaimError::Full);
         }
         table.serial += 1;
         let entry = table.clients.entry(client.clone()).or_default();
+        entry.name = who.name.clone();
         match entry.holder.replace(Holder { serial: table.serial, kicker, who: who.clone() }) {
             Some(old) => {
                 self.stats.takeovers.inc();
@@ -188,6 +202,12 @@ impl Sessions {
             None => table.live += 1,
         }
         Ok((entry.session.clone(), table.serial))
+    }
+
+    /// Whether its name has as many kept sessions as it may. Who has no name cannot be told from others.
+    fn has_all(&self, table: &Table, who: &Identity) -> bool {
+        let of_it = |entry: &&Entry| entry.kept && entry.name == who.name;
+        who.name.is_some() && table.clients.values().filter(of_it).count() >= self.sessions_per_name
     }
 
     /// Ends every connection.

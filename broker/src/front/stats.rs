@@ -117,6 +117,8 @@ pub struct FrontStats {
     pub sessions_kept: Counter,
     pub sessions_expired: Counter,
     pub router_restarts: Counter,
+    /// Times that the router held too much and a new one took its place.
+    pub router_renewals: Counter,
     /// Publishes that no filter in the router matched, so that it never saw them.
     pub unrouted: Counter,
     /// Of those, what subscribers lost because they did not read: one for each of them.
@@ -173,6 +175,7 @@ impl FrontStats {
             ("sessions_kept", &self.sessions_kept),
             ("sessions_expired", &self.sessions_expired),
             ("router_restarts", &self.router_restarts),
+            ("router_renewals", &self.router_renewals),
             ("unrouted", &self.unrouted),
             ("unread_lost", &self.unread_lost),
         ];

@@ -19,9 +19,23 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) async fn watch(router: Arc<Router>, stats: Arc<FrontStats>, timeout: Duration) {
     loop {
         let began = Instant::now();
-        let Err(RouterGone) = probe(&router, timeout).await;
-        tracing::error!("the router died: a new one takes over, connections attach again, what it held is lost");
-        stats.router_restarts.inc();
+        let died = tokio::select! {
+            Err(RouterGone) = probe(&router, timeout) => true,
+            () = router.spent.notified() => false,
+        };
+        if !died && !router.is_spent() {
+            // It was told twice.
+            continue;
+        }
+        if died {
+            tracing::error!("the router died: a new one takes over, connections attach again, what it held is lost");
+            stats.router_restarts.inc();
+        } else {
+            tracing::info!("the router holds too much: its thread is made to panic, and a new one takes over");
+            stats.router_renewals.inc();
+            // Should it hang, it is left behind.
+            let _ = tokio::time::timeout(timeout, router.end()).await;
+        }
         router.restart();
         if began.elapsed() < SHORT_LIFE {
             tokio::time::sleep(PAUSE).await;

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use super::account::{Account, Kind};
 use super::audit::{AuditSender, SecurityEvent, What};
 use super::book::{Book, SharedBook};
-use super::password::{self, PASSWORD_BYTES_MAX, PasswordError};
+use super::password::{PASSWORD_BYTES_MAX, PasswordError, Scratch};
 use super::scheme::is_reserved;
 use super::throttle::Throttle;
 use crate::front::{Admission, Counter, Credentials, Refusal};
@@ -31,6 +31,7 @@ pub struct Door {
     audit: AuditSender,
     throttle: Throttle,
     hashing: Arc<Semaphore>,
+    scratch: Arc<Scratch>,
     /// Of passwords that were right: a hash under a key of this process over the account's hash and the password, so
     /// that a store's devices that all come back cost little. One for each name; another password or hash is not it.
     proofs: RwLock<HashMap<String, blake3::Hash>>,
@@ -50,6 +51,7 @@ impl Door {
             audit,
             throttle: Throttle::default(),
             hashing: Arc::new(Semaphore::new(HASHES_MAX)),
+            scratch: Arc::default(),
             proofs: RwLock::default(),
             proof_key,
             hashed: Counter::default(),
@@ -160,9 +162,9 @@ impl Door {
             return Err(busy);
         };
         self.hashed.inc();
-        let (password, phc) = (password.to_owned(), phc.to_owned());
+        let (password, phc, scratch) = (password.to_owned(), phc.to_owned(), self.scratch.clone());
         let verified = tokio::task::spawn_blocking(move || {
-            let right = password::verify(&password, &phc);
+            let right = scratch.verify(&password, &phc);
             // Not before: whoever goes away does not make room for another hash.
             drop(place);
             right
@@ -216,6 +218,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::super::account::Fingerprint;
+    use super::super::password;
     use super::*;
     use crate::front::Certified;
 

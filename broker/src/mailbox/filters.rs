@@ -71,6 +71,11 @@ impl<K: Ord + Copy, V> FilterTree<K, V> {
         self.entries == 0
     }
 
+    /// One for each filter of each who has it.
+    pub(crate) fn entries(&self) -> usize {
+        self.entries
+    }
+
     /// Everyone whose filter matches the topic; once for each of their filters.
     pub(crate) fn each_match<'a>(&'a self, topic: &str, each: &mut dyn FnMut(K, &'a V)) {
         if self.is_empty() {

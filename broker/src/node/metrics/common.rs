@@ -145,6 +145,7 @@ fn front_help(key: &str) -> String {
         "stalled" => "subscribers closed because they did not read",
         "replies_dropped" => "own messages dropped because the router's queue was full",
         "router_restarts" => "times the router died and was started anew",
+        "router_renewals" => "times the router held too much and was made anew",
         "retained" => "retained topics",
         "retained_bytes" => "bytes of retained topics and payloads",
         "sessions_kept" => "sessions that outlive their connection",
