@@ -49,7 +49,7 @@ async fn it_says_what_is_there_and_what_is_wrong_and_changes_nothing() {
         let done = doctor(role, dir, true).await;
         assert!(done.status.success(), "{role}: {done:?}");
         let found: Value = serde_json::from_slice(&done.stdout).expect("doctor --json is JSON");
-        assert_eq!((&found["format"], &found["clean"], &found["faults"]), (&json!(2), &json!(true), &json!([])));
+        assert_eq!((&found["format"], &found["clean"], &found["faults"]), (&json!(3), &json!(true), &json!([])));
         assert!(found["records"].as_u64() >= Some(20) && found["folded_seq"] == found["last_seq"], "{found}");
         assert!(found["bytes"]["journal"].as_u64() > Some(0) && found["oldest_ms"].as_u64() > Some(0), "{found}");
         if role == "gateway" {
