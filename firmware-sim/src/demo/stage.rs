@@ -44,8 +44,8 @@ impl Stage {
         let hub = Node::start(hub_spec(dir, fault)).await?;
         let api = status::hub(hub.dir()).await?.api.context("the hub has no HTTPS listener")?;
         let (mut gateways, mut proxies) = (Vec::new(), Vec::new());
-        for site in 0..SITES.len() {
-            join(dir, SITES[site], &api).await?;
+        for (site, name) in SITES.iter().enumerate() {
+            join(dir, name, &api).await?;
             let proxy = Proxy::start(hub.addr()).await.context("opening a proxy")?;
             gateways.push(Node::start(gateway_spec(dir, site, proxy.addr(), fault)).await?);
             proxies.push(proxy);
