@@ -41,7 +41,7 @@ pub struct FrontConfig {
     /// Distinct filters of all clients over the life of the router, which never frees one (6 KB each, and a log of
     /// up to four `segment_bytes`). New ones beyond it are refused (0x80; v5: 0x97) until a new router takes its place.
     pub filters_max: usize,
-    /// What the router may hold of filters, topics and messages, roughly. Past it, or past half of `filters_max` if most of
+    /// What the router may hold of filters, topics and messages, roughly. Past it, or past half of `filters_max` if many of
     /// those are nobody's any more, a new router takes its place; what it had not delivered to clean sessions is lost.
     pub router_bytes_max: usize,
     /// Bytes of one segment of the router's log per filter; four are kept. A subscriber that falls further behind

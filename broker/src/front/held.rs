@@ -87,8 +87,9 @@ impl Held {
     /// Whether a new router would hold much less, of which `live` filters would be there again at once.
     pub(super) fn is_spent(&self, live: usize) -> bool {
         let bytes_max = self.bytes_max.max(live * FILTER_BYTES + self.bytes_max / 2);
-        let many = self.filters.len() > self.filters_max / 2 && self.filters.len() > 2 * live.max(1);
-        many || self.bytes > bytes_max
+        let many = self.filters.len() > self.filters_max / 2;
+        let dead = self.filters.len().saturating_sub(live);
+        (many && dead > self.filters_max / 8) || self.bytes > bytes_max
     }
 }
 
@@ -123,6 +124,6 @@ mod tests {
         (0..100).for_each(|n| assert!(held.filter(&n.to_string())));
         assert!(!held.filter("one more") && held.filter("7"));
         assert!(held.is_spent(20), "most of them are nobody's");
-        assert!(!held.is_spent(60), "they would all be there again");
+        assert!(held.is_spent(60) && !held.is_spent(95), "they would all be there again");
     }
 }

@@ -75,6 +75,8 @@ impl Caps {
             connect_timeout: self.connect_timeout,
             packet_bytes_max: self.packet_bytes_max,
             subscriptions_total_max: self.subscriptions_max,
+            // A few for each, and some for those that come and go.
+            filters_max: 4 * self.connections_max + 1024,
             ..FrontConfig::default()
         }
     }

@@ -3,9 +3,10 @@
 use tokio::io::AsyncWriteExt;
 
 use super::peak_mib;
-use super::sockets::{hold, many};
+use super::sockets::{drip, hold, many};
 use super::wire::{HOSTILE, Target};
 use crate::harness::SITE;
+use crate::harness::node::path;
 use crate::join::Chain;
 
 const CAP_MIB: u64 = 96;
@@ -16,9 +17,10 @@ async fn while_under(wage: impl AsyncFnOnce(Target) + Send + 'static) -> Chain {
     chain.joined(SITE).await;
     let gateway = chain.gateway(SITE).start().await;
     let addr = chain.api().await.replace("localhost", "127.0.0.1").parse().expect("an address");
+    let ca = path(&chain.hub.dir().join("pki/ca.crt"));
     let attack = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(wage(Target { addr, tls: None }));
+        runtime.block_on(wage(Target::secured(addr, &ca)));
     });
     crate::join::sell(&gateway, "s1").await;
     gateway.until_applied().await;
@@ -43,6 +45,22 @@ async fn silent_sockets_at_the_hubs_https() {
                 if stream.write_all(said).await.is_ok() {
                     hold(stream).await;
                 }
+            }
+        })
+        .await;
+    });
+    assert_eq!(chain.await.hub.status().await["sites"][SITE]["online"], true);
+}
+
+#[tokio::test]
+async fn heads_byte_by_byte_at_the_hubs_https() {
+    let chain = while_under(async |target: Target| {
+        many(200, 100, move |_| {
+            let target = target.clone();
+            async move {
+                let Ok(mut wire) = target.reach(HOSTILE).await else { return };
+                let head = format!("POST /join HTTP/1.1\r\nHost: localhost\r\nX-Slow: {}\r\n\r\n", "x".repeat(200));
+                assert!(!drip(&mut wire, head.as_bytes()).await, "a head has five seconds");
             }
         })
         .await;

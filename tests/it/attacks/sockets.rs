@@ -112,15 +112,16 @@ async fn whole_tls_handshakes_again_and_again() {
     assert!(count(&status.await, "connections_total") >= 10);
 }
 
-/// Each byte by itself, until the node has had enough or all is said.
-async fn drip(wire: &mut super::wire::Wire, bytes: &[u8]) {
+/// Each byte by itself. False: the node has had enough before all was said.
+pub(crate) async fn drip(wire: &mut super::wire::Wire, bytes: &[u8]) -> bool {
     let mut pace = interval(Duration::from_millis(100));
     for byte in bytes {
         pace.tick().await;
         if wire.send(&[*byte]).await.is_err() {
-            return;
+            return false;
         }
     }
+    true
 }
 
 #[tokio::test]

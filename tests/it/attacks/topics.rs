@@ -83,19 +83,19 @@ async fn a_subscription_bomb() {
     assert!(count(&status, "subscribes_refused") > 9_000, "{status}");
 }
 
-/// The router never forgets a filter: ten thousand that come and go, each with messages.
+/// The router never forgets a filter: ten thousand that come and go, some with messages.
 #[tokio::test]
 async fn filters_that_come_and_go() {
     let attack =
-        Attack { name: "40,000 filters that come and go, with traffic", cap_mib: 96, config: RATES, tls: false };
+        Attack { name: "10,000 filters that come and go twice, with traffic", cap_mib: 144, config: "", tls: false };
     let status = under(attack, async |target: Target| {
         let shared = target.clone();
         many(8, 8, move |n| {
             let target = shared.clone();
             async move {
                 let (mut wire, name) = thief(&target, n).await;
-                for round in 0..100 {
-                    let at = (n as u64 * 100 + round) * 50;
+                for round in 0..50 {
+                    let at = (n as u64 * 50 + round) * 50;
                     let filters: Vec<_> = (at..at + 50)
                         .map(|at| format!("store/stock/{}", gtin(at % 5_000) + &"/#".repeat((at / 5_000 % 2) as usize)))
                         .collect();
@@ -113,11 +113,7 @@ async fn filters_that_come_and_go() {
         nobody_is_deaf(&target).await;
     });
     let status = status.await;
-    println!(
-        "routers made anew: {}, filters refused: {}",
-        status["front"]["router_renewals"],
-        count(&status, "subscribes_refused")
-    );
+    assert!(count(&status, "router_renewals") > 0 && count(&status, "router_restarts") == 0, "{status}");
 }
 
 /// A filter that nobody had before is granted to whoever is in his rights.
@@ -132,11 +128,10 @@ async fn nobody_is_deaf(target: &Target) {
     }
 }
 
-/// Few filters that all match the same, and as much for them as goes through.
+/// Filters that match the same messages, and as much for them as goes through.
 #[tokio::test]
 async fn logs_that_fill_up() {
-    let attack =
-        Attack { name: "1,000 filters filled with 300 MB of messages", cap_mib: 96, config: RATES, tls: false };
+    let attack = Attack { name: "650 filters filled with 290 MB of messages", cap_mib: 96, config: RATES, tls: false };
     let status = under(attack, async |target: Target| {
         many(16, 16, move |n| {
             let target = target.clone();
@@ -158,7 +153,7 @@ async fn logs_that_fill_up() {
         })
         .await;
     });
-    println!("routers made anew: {}", status.await["front"]["router_renewals"]);
+    assert_eq!(count(&status.await, "router_restarts"), 0);
 }
 
 #[tokio::test]
@@ -283,5 +278,6 @@ async fn sessions_that_are_left_behind() {
         let code = wire.greet(&connect("pos-late.kept", Some(("pos-late", PASSWORD)), false, None)).await;
         assert_eq!(code, Some(0), "there is room for a session of somebody else");
     });
-    println!("sessions kept: {}", count(&status.await, "sessions_kept"));
+    let kept = count(&status.await, "sessions_kept");
+    assert!(kept < 100, "one account has {kept} sessions");
 }
