@@ -362,8 +362,22 @@ async fn beyond_loopback_a_store_encrypts_with_a_ca_of_its_own() {
     let publish = |extra: &'static [&'static str]| {
         let (ca, port) = (ca.clone(), port.clone());
         async move {
-            let words =
-                ["-h", "localhost", "-p", &port, "-u", "pos-1", "-P", "long enough", "-q", "1", "-t", "dev/pos-1/scan"];
+            let words = [
+                "-h",
+                "localhost",
+                "-p",
+                &port,
+                "-i",
+                "pos-1",
+                "-u",
+                "pos-1",
+                "-P",
+                "long enough",
+                "-q",
+                "1",
+                "-t",
+                "dev/pos-1/scan",
+            ];
             let secured = ["-m", GTIN, "--cafile", &ca];
             let words = [&words[..], if extra.is_empty() { &secured } else { extra }].concat();
             Command::new("mosquitto_pub").args(words).kill_on_drop(true).output().await
