@@ -62,7 +62,8 @@ async fn movements_at_several_sites_all_count() {
 async fn receive(addr: SocketAddr, qty: i64) {
     let mut scanner = Link::device(addr, "scanner-1").await;
     for n in 0..ROUNDS {
-        scanner.done("scan", json!({"id": format!("r{n}"), "gtin": GTIN, "op": "receive", "qty": qty})).await;
+        // A new box learns which requests the one before answered: its deliveries are others.
+        scanner.done("scan", json!({"id": format!("r{qty}-{n}"), "gtin": GTIN, "op": "receive", "qty": qty})).await;
     }
 }
 
