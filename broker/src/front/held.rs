@@ -110,7 +110,7 @@ mod tests {
         let logs = 2 * 40 * (MESSAGE_BYTES + 150);
         assert_eq!(held.bytes, 2 * FILTER_BYTES + logs + TOPIC_BYTES + 3 + 16);
         assert!(!held.is_spent(2));
-        for n in 0..5_000 {
+        for n in 0..7_000 {
             held.message(&format!("a/{n}"), 100, 0);
         }
         assert!(held.is_spent(2), "topics alone are too many");

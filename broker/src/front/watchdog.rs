@@ -31,7 +31,7 @@ pub(super) async fn watch(router: Arc<Router>, stats: Arc<FrontStats>, timeout: 
             tracing::error!("the router died: a new one takes over, connections attach again, what it held is lost");
             stats.router_restarts.inc();
         } else {
-            tracing::info!("the router holds too much: its thread is made to panic, and a new one takes over");
+            tracing::info!("the router holds too much: a new one takes over, connections attach again");
             stats.router_renewals.inc();
             // Should it hang, it is left behind.
             let _ = tokio::time::timeout(timeout, router.end()).await;

@@ -87,7 +87,7 @@ async fn a_subscription_bomb() {
 #[tokio::test]
 async fn filters_that_come_and_go() {
     let attack =
-        Attack { name: "10,000 filters that come and go twice, with traffic", cap_mib: 144, config: "", tls: false };
+        Attack { name: "10,000 filters that come and go twice, with traffic", cap_mib: 192, config: "", tls: false };
     let status = under(attack, async |target: Target| {
         let shared = target.clone();
         many(8, 8, move |n| {

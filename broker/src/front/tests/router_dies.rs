@@ -5,6 +5,7 @@ use std::time::Duration;
 use rumqttd::protocol::{Packet, Publish};
 use tokio::time::Instant;
 
+use super::super::FrontConfig;
 use super::super::router::LinkFor;
 use super::client::*;
 use super::harness::*;
@@ -147,4 +148,45 @@ async fn links_leave_a_router_that_was_replaced() {
     }
     until_served(&mut writer, &mut reader, 3).await;
     assert_eq!(rig.stats.connections_total.get(), 2);
+}
+
+/// It keeps every filter that it ever heard of. Once too many of them are nobody's, a new one takes its place, and nobody
+/// who is connected notices but by what was under way.
+#[tokio::test]
+async fn a_router_that_holds_too_much_is_made_anew_and_new_filters_are_granted() {
+    let rig = Rig::with(FrontConfig { filters_max: 100, ..FrontConfig::default() }).await;
+    let mut reader = Client::connect(rig.addr, V311, "reader").await;
+    reader.subscribe("t/#", 0).await;
+    let mut restless = Client::connect(rig.addr, V311, "restless").await;
+    for n in 0..500 {
+        let filter = format!("x/{n}");
+        let granted = async {
+            while restless.subscribe(&filter, 0).await == 0x80 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, granted).await.expect("a new filter is granted");
+        restless.unsubscribe(&filter).await;
+    }
+    until("the router is made anew", || rig.stats.router_renewals.get() >= 5).await;
+    let mut writer = Client::connect(rig.addr, V311, "writer").await;
+    until_served(&mut writer, &mut reader, 1).await;
+    assert_eq!((rig.stats.router_restarts.get(), rig.stats.connections_total.get()), (0, 3), "nobody had to reconnect");
+}
+
+/// A log is kept though nobody reads it any more, and so is every topic.
+#[tokio::test]
+async fn a_router_full_of_messages_is_made_anew() {
+    let rig = Rig::with(FrontConfig { router_bytes_max: 1 << 20, ..FrontConfig::default() }).await;
+    let mut reader = Client::connect(rig.addr, V311, "reader").await;
+    reader.subscribe("t/#", 0).await;
+    let mut writer = Client::connect(rig.addr, V311, "writer").await;
+    until_served(&mut writer, &mut reader, 0).await;
+    for n in 0..5_000 {
+        rig.publisher.publish(&format!("t/{n}"), payload("something of no interest"), false);
+        tokio::task::yield_now().await;
+    }
+    until("the router is made anew", || rig.stats.router_renewals.get() >= 1).await;
+    while until_served(&mut writer, &mut reader, 1).await.payload != b"1" {}
+    assert_eq!(rig.stats.router_restarts.get(), 0);
 }
