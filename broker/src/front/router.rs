@@ -43,8 +43,8 @@ pub(super) struct Router {
     config: RouterConfig,
     build: RwLock<Arc<Build>>,
     held: Mutex<Held>,
-    /// It holds too much.
-    pub(super) spent: Notify,
+    /// It may hold too much.
+    spent: Notify,
     /// The filters that it has to serve now.
     pub(super) live: Arc<LiveFilters>,
     /// Which router this is; moves when a new one takes over.
@@ -177,8 +177,11 @@ impl Router {
         }
     }
 
-    pub(super) fn is_spent(&self) -> bool {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).is_spent(self.live.count())
+    /// Waits until it holds too much. What was told of the one before does not count.
+    pub(super) async fn spent(&self) {
+        while !self.held.lock().unwrap_or_else(PoisonError::into_inner).is_spent(self.live.count()) {
+            self.spent.notified().await;
+        }
     }
 
     /// Ends the router's thread, which frees what it holds. It listens to nothing that says so: it keeps a sender to itself,

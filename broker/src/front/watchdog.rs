@@ -21,12 +21,8 @@ pub(super) async fn watch(router: Arc<Router>, stats: Arc<FrontStats>, timeout: 
         let began = Instant::now();
         let died = tokio::select! {
             Err(RouterGone) = probe(&router, timeout) => true,
-            () = router.spent.notified() => false,
+            () = router.spent() => false,
         };
-        if !died && !router.is_spent() {
-            // It was told twice.
-            continue;
-        }
         if died {
             tracing::error!("the router died: a new one takes over, connections attach again, what it held is lost");
             stats.router_restarts.inc();
