@@ -18,7 +18,8 @@ use crate::node::beside::{Answering, Beside};
 use crate::node::listen::Encryption;
 use crate::node::process::Node;
 use crate::node::settings::{Fault, Faults};
-use crate::pki::{Keeper, Own, OwnPaths, now_ms};
+use crate::node::wall_ms;
+use crate::pki::{Keeper, Own, OwnPaths};
 use crate::sites::SiteOffice;
 
 /// The certificate that both listeners show, if they are encrypted, and the hub's own CA, if `init` made one. A server
@@ -34,7 +35,7 @@ pub(crate) fn secure(config: &Config) -> anyhow::Result<(Option<Tls>, Option<Own
     let tls = match (&config.listen.encryption, &own) {
         (Encryption::Files(tls), _) => Some(tls.clone()),
         (Encryption::Own, Some(own)) => {
-            own.renew_server(&[], now_ms(), config.server_cert_valid.as_millis() as u64)
+            own.renew_server(&[], wall_ms(), config.server_cert_valid.as_millis() as u64)
                 .map_err(|why| unusable(&why))?;
             Some(Tls::load(&paths.server, &paths.server, &[&paths.ca]).map_err(|why| unusable(&why))?)
         }

@@ -6,7 +6,8 @@ use anyhow::Context;
 use broker::front::Tls;
 use broker::node::listen::Encryption;
 use broker::node::settings::{Fault, Faults};
-use broker::pki::{self, Own, SERVER_VALID_MS, now_ms};
+use broker::node::wall_ms;
+use broker::pki::{self, Own, SERVER_VALID_MS};
 
 use crate::config::Config;
 
@@ -29,8 +30,8 @@ pub(crate) fn secure(config: &Config) -> anyhow::Result<(Option<Tls>, Option<Own
 }
 
 fn open(config: &Config, hosts: &[String]) -> Result<Own, pki::PkiError> {
-    let own = pki::open_or_create(&config.data, hosts, now_ms())?;
-    own.renew_server(hosts, now_ms(), SERVER_VALID_MS)?;
+    let own = pki::open_or_create(&config.data, hosts, wall_ms())?;
+    own.renew_server(hosts, wall_ms(), SERVER_VALID_MS)?;
     Ok(own)
 }
 

@@ -13,9 +13,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Problem;
 use super::access::Caller;
-use crate::conflicts::{NOTE_BYTES_MAX, to_words};
+use crate::conflicts::to_words;
 use crate::hub::Ask;
 use crate::node::admin::Question;
+use crate::node::note::NOTE_BYTES_MAX;
 
 /// A busy hub may take this long to answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);

@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 
 use super::{Peer, Problem};
 use crate::join::{Desk, Granted, JoinRequest, Refused, RenewRequest};
-use crate::pki::now_ms;
+use crate::node::wall_ms;
 
 type Asked<T> = Result<Json<T>, JsonRejection>;
 type Answer = Result<Json<Granted>, Problem>;
@@ -21,7 +21,7 @@ pub(super) async fn join(
     asked: Asked<JoinRequest>,
 ) -> Answer {
     let Json(asked) = asked.map_err(unreadable)?;
-    decide(peer, move |from| desk.join(&asked, from, now_ms())).await
+    decide(peer, move |from| desk.join(&asked, from, wall_ms())).await
 }
 
 pub(super) async fn renew(
@@ -30,7 +30,7 @@ pub(super) async fn renew(
     asked: Asked<RenewRequest>,
 ) -> Answer {
     let Json(asked) = asked.map_err(unreadable)?;
-    decide(peer, move |from| desk.renew(&asked, from, now_ms())).await
+    decide(peer, move |from| desk.renew(&asked, from, wall_ms())).await
 }
 
 /// On a thread, since it waits for the disk. It runs to its end also if the asker leaves.

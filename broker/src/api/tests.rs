@@ -16,7 +16,8 @@ use super::{Api, router, serve};
 use crate::front::Tls;
 use crate::identity::{AuditSender, SharedBook};
 use crate::join::{Desk, DeskRules};
-use crate::pki::{Authority, DAY_MS, Own, now_ms};
+use crate::node::wall_ms;
+use crate::pki::{Authority, DAY_MS, Own};
 
 struct Rig {
     addr: std::net::SocketAddr,
@@ -28,8 +29,8 @@ struct Rig {
 impl Rig {
     async fn start() -> Rig {
         let dir = tempfile::tempdir().unwrap();
-        let authority = Authority::create("a hub", now_ms()).unwrap();
-        let own = Own::create(dir.path(), authority, &["127.0.0.1".into()], now_ms(), DAY_MS).unwrap();
+        let authority = Authority::create("a hub", wall_ms()).unwrap();
+        let own = Own::create(dir.path(), authority, &["127.0.0.1".into()], wall_ms(), DAY_MS).unwrap();
         let tls = Tls::load(&own.paths.server, &own.paths.server, &[&own.paths.ca]).unwrap();
         let api = Api::bind(([127, 0, 0, 1], 0).into(), tls).await.unwrap();
         let (addr, stopping) = (api.local_addr().unwrap(), watch::Sender::new(false));

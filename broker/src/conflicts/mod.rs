@@ -15,9 +15,10 @@ use serde_json::Value;
 
 use crate::hub::{Ask, Wanted};
 use crate::node::admin::ask_if_running;
+use crate::node::note::NoteArgs;
 use crate::node::show;
 
-pub(crate) use self::words::{NOTE_BYTES_MAX, of_words, to_words};
+pub(crate) use self::words::{of_words, to_words};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Conflicts {
@@ -67,12 +68,8 @@ pub(crate) struct RestoreArgs {
     /// The hub's data folder.
     #[arg(long)]
     data: Option<PathBuf>,
-    /// Who does it, for the journal; if it is not said, the user who runs this.
-    #[arg(long, value_name = "NAME", default_value_t = user(), hide_default_value = true)]
-    by: String,
-    /// Why, for the journal.
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    why: String,
+    #[command(flatten)]
+    note: NoteArgs,
     /// One JSON object instead of text.
     #[arg(long)]
     json: bool,
@@ -127,10 +124,8 @@ fn list(args: ListArgs, default: &Path) -> anyhow::Result<()> {
 
 fn restore(args: RestoreArgs, default: &Path) -> anyhow::Result<()> {
     let dir = args.data.as_deref().unwrap_or(default);
-    let RestoreArgs { id, by, why, .. } = args;
-    if by.len().max(why.len()) > NOTE_BYTES_MAX {
-        bail!("--by and --why take at most {NOTE_BYTES_MAX} bytes each");
-    }
+    args.note.check()?;
+    let (id, NoteArgs { by, why }) = (args.id, args.note);
     let Some(done) = ask_if_running(dir, &to_words(&Ask::Restore { conflict: Seq(id), by, why }))? else {
         bail!("the hub does not run: start it, what is brought back goes through its ledger and to every site");
     };
@@ -177,10 +172,6 @@ fn line(side: &Value) -> String {
     let when = show::when(side["at_ms"].as_u64().unwrap_or(0));
     let device = side["device"].as_str().filter(|device| !device.is_empty()).unwrap_or("-");
     format!("{value}  {}  {when}  {device}", text(&side["dot"]))
-}
-
-fn user() -> String {
-    std::env::var("USER").unwrap_or_default()
 }
 
 fn text(value: &Value) -> &str {

@@ -3,10 +3,7 @@
 use proto::id::Seq;
 
 use crate::hub::{Ask, Wanted};
-use crate::node::rejects::hex;
-
-/// The longest name of who brings something back, and the longest reason.
-pub(crate) const NOTE_BYTES_MAX: usize = 256;
+use crate::node::note::{of_word, to_word};
 
 /// The line on the admin socket that [`of_words`] reads.
 pub(crate) fn to_words(ask: &Ask) -> String {
@@ -14,9 +11,7 @@ pub(crate) fn to_words(ask: &Ask) -> String {
         Ask::List(Wanted { limit, prefixes }) => format!("conflicts list {limit} {}", prefixes.join(" ")),
         Ask::Show(seq) => format!("conflicts show {seq}"),
         Ask::Restore { conflict, by, why } => {
-            // In hex behind a letter, so that each is one word even if it is empty.
-            let [by, why] = [by, why].map(|text| hex::encode(text.as_bytes()));
-            format!("conflicts restore {conflict} b{by} w{why}")
+            format!("conflicts restore {conflict} {} {}", to_word('b', by), to_word('w', why))
         }
     }
 }
@@ -24,10 +19,6 @@ pub(crate) fn to_words(ask: &Ask) -> String {
 /// `None` if it is no question about conflicts.
 pub(crate) fn of_words(words: &[&str]) -> Option<Ask> {
     let seq = |word: &str| word.parse().ok().map(Seq);
-    let note = |word: &str, letter: char| {
-        let text = String::from_utf8(hex::decode(word.strip_prefix(letter)?)?).ok()?;
-        (text.len() <= NOTE_BYTES_MAX).then_some(text)
-    };
     match words {
         ["conflicts", "list", limit, prefixes @ ..] => {
             let prefixes = prefixes.iter().map(|&prefix| prefix.to_owned()).collect();
@@ -35,14 +26,16 @@ pub(crate) fn of_words(words: &[&str]) -> Option<Ask> {
         }
         ["conflicts", "show", conflict] => Some(Ask::Show(seq(conflict)?)),
         ["conflicts", "restore", conflict, by, why] => {
-            Some(Ask::Restore { conflict: seq(conflict)?, by: note(by, 'b')?, why: note(why, 'w')? })
+            Some(Ask::Restore { conflict: seq(conflict)?, by: of_word('b', by)?, why: of_word('w', why)? })
         }
         _ => None,
     }
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::note::NOTE_BYTES_MAX;
 
     #[test]
     fn what_is_asked_arrives_as_it_was_meant() {

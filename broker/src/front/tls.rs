@@ -2,7 +2,6 @@
 //! handed to the policy.
 
 use std::fmt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -15,6 +14,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::certified::Certified;
 use crate::node::pem;
+use crate::node::whole_file::{self, Seen};
 use crate::pki::Facts;
 
 /// How connections are encrypted, and whose client certificates are believed. Clones share it: when the files change, all
@@ -44,9 +44,6 @@ struct Current {
     /// How the files looked when they were read.
     seen: Vec<Seen>,
 }
-
-/// Enough to notice that a file was replaced or written: inode, bytes, and when it changed.
-type Seen = Option<(u64, u64, i64, i64)>;
 
 /// What is wrong with the files, in the operator's words.
 #[derive(Debug, thiserror::Error)]
@@ -118,11 +115,7 @@ impl fmt::Debug for Tls {
 
 impl Files {
     fn look(&self) -> Vec<Seen> {
-        let seen = |path: &PathBuf| {
-            let meta = std::fs::metadata(path).ok()?;
-            Some((meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
-        };
-        [&self.cert, &self.key].into_iter().chain(&self.client_cas).map(seen).collect()
+        [&self.cert, &self.key].into_iter().chain(&self.client_cas).map(|path| whole_file::look(path)).collect()
     }
 
     fn read(&self) -> Result<Current, TlsError> {

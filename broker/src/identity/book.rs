@@ -1,9 +1,8 @@
 //! `DIR/accounts.json`: the accounts of a node, readable by its owner only, replaced as a whole.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -11,6 +10,7 @@ use proto::id::NameError;
 use serde::{Deserialize, Serialize};
 
 use super::account::Account;
+use crate::node::whole_file;
 
 /// More are refused. A hub has one for each site, a store one for each device.
 pub const ACCOUNTS_MAX: usize = 20_000;
@@ -107,7 +107,9 @@ impl Book {
     pub fn save(&self, dir: &Path) -> Result<(), BookError> {
         let on_disk = OnDisk { format: FORMAT, accounts: self.accounts.values().cloned().collect() };
         let path = dir.join(FILE);
-        write(dir, &path, &on_disk).map_err(|why| BookError::File { path, why })
+        let text = serde_json::to_string_pretty(&on_disk).map_err(io::Error::from);
+        let saved = text.and_then(|text| whole_file::replace(&path, &text, 0o600));
+        saved.map_err(|why| BookError::File { path, why })
     }
 
     /// Loads, changes and saves, alone among all processes that do so through this.
@@ -119,10 +121,7 @@ impl Book {
         change: impl FnOnce(&mut Book) -> Result<T, E>,
     ) -> Result<(Book, T), E> {
         let path = dir.join("accounts.lock");
-        let alone = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
-        let alone = alone.map_err(|why| BookError::File { path: path.clone(), why })?;
-        rustix::fs::flock(&alone, rustix::fs::FlockOperation::LockExclusive)
-            .map_err(|why| BookError::File { path, why: why.into() })?;
+        let _alone = whole_file::lock(&path).map_err(|why| BookError::File { path, why })?;
         let mut book = Book::load(dir)?;
         let outcome = change(&mut book)?;
         book.save(dir)?;
@@ -141,15 +140,6 @@ fn read(path: &Path) -> io::Result<String> {
     let file = io::Read::take(File::open(path)?, FILE_BYTES_MAX);
     io::Read::read_to_string(&mut { file }, &mut text)?;
     Ok(text)
-}
-
-fn write(dir: &Path, path: &Path, on_disk: &OnDisk) -> io::Result<()> {
-    let beside = path.with_extension("json.new");
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&beside)?;
-    file.write_all(serde_json::to_string_pretty(on_disk)?.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&beside, path)?;
-    File::open(dir)?.sync_all()
 }
 
 /// The book as the running node sees it: whoever looks gets it whole, whoever changes it puts another in its place.

@@ -16,8 +16,9 @@ use super::rights::Rights;
 use super::scheme::Scheme;
 use super::{password, pending};
 use crate::node::admin::{self, ask_if_running};
+use crate::node::note::operator;
 use crate::node::{pem, show, wall_ms};
-use crate::pki::{self, DeviceCertificate};
+use crate::pki::{self, DeviceCertificate, Facts};
 
 /// Who may connect.
 #[derive(Debug, Subcommand)]
@@ -228,16 +229,12 @@ fn write_certificate(name: &str, certificate: &DeviceCertificate, into: &Path) -
 /// The key of a certificate, which must say the account's name.
 fn key_of(name: &str, file: &Path) -> anyhow::Result<Fingerprint> {
     let chain = pem::certificates(file).map_err(anyhow::Error::msg)?;
-    let first = chain.first().context("the file has no certificate")?;
-    let (_, certificate) = x509_parser::parse_x509_certificate(first).context("read the certificate")?;
-    let said = certificate.subject().iter_common_name().next().and_then(|said| said.as_str().ok());
-    if said != Some(name) {
-        bail!(
-            "the certificate is for {:?}, not for {name:?}: its common name must be the account's",
-            said.unwrap_or("")
-        );
+    let facts = Facts::of(chain.first().context("the file has no certificate")?)?;
+    if facts.name != name {
+        let said = facts.name;
+        bail!("the certificate is for {said:?}, not for {name:?}: its common name must be the account's");
     }
-    Ok(Fingerprint::of_public_key(certificate.public_key().raw))
+    Ok(facts.key)
 }
 
 /// By the running node if there is one, else on its files.
@@ -268,13 +265,4 @@ fn on_files(dir: &Path, name: &str, change: &Change, by: &str, scheme: &'static 
         pending::leave(dir, &event, now_ms).map_err(ChangeError::Audit)
     })
     .map(drop)
-}
-
-/// Who types, as the system has it: never empty, one word.
-fn operator() -> String {
-    let said = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|of| std::env::var(of).ok().filter(|v| !v.is_empty()));
-    let mut name = said.unwrap_or_else(|| "operator".into());
-    name.retain(|c| c.is_ascii_alphanumeric() || "._-@".contains(c));
-    name.truncate(64);
-    if name.is_empty() { "operator".into() } else { name }
 }

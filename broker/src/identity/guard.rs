@@ -46,7 +46,7 @@ impl Guard {
 
     /// Looks at the accounts once more: a command may have changed them while this node was starting.
     pub(crate) fn look_again(&self) -> anyhow::Result<()> {
-        self.book.replace(Book::load(&self.dir)?);
+        self.book.reload(&self.dir)?;
         Ok(())
     }
 

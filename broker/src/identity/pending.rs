@@ -12,6 +12,7 @@ use proto::wire;
 use serde::{Deserialize, Serialize};
 
 use super::audit::SecurityEvent;
+use crate::node::whole_file;
 
 const FILE: &str = "audit.pending";
 /// Past it a command is refused until the node has run.
@@ -36,6 +37,7 @@ pub fn leave(dir: &Path, event: &SecurityEvent, at_ms: u64) -> io::Result<()> {
     let id = format!("{:016x}", getrandom::u64().map_err(io::Error::from)?);
     let line = serde_json::to_string(&Line { id, at_ms, what, who, by, detail })?;
     let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(dir.join(FILE))?;
+    whole_file::give_to_owner_of_folder(&file, &dir.join(FILE))?;
     if file.metadata()?.len() > FILE_BYTES_MAX {
         return Err(io::Error::other("too much waits to be journalled: start the node once"));
     }

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use crate::front::network_of;
+
 /// Failures that a source has free; one comes back every [`BACK_MS`].
 const FREE: u64 = 10;
 const BACK_MS: u64 = 6_000;
@@ -19,13 +21,13 @@ pub(crate) struct Throttle {
 impl Throttle {
     /// Milliseconds for which a source has to wait, if it has to.
     pub(crate) fn wait_ms(&self, source: IpAddr, now_ms: u64) -> Option<u64> {
-        let ahead = ahead_ms(*self.clear_at_ms.get(&network(source))?, now_ms);
+        let ahead = ahead_ms(*self.clear_at_ms.get(&network_of(source))?, now_ms);
         let wait = ahead.saturating_sub((FREE - 1) * BACK_MS);
         (wait > 0).then_some(wait)
     }
 
     pub(crate) fn failed(&mut self, source: IpAddr, now_ms: u64) {
-        let source = network(source);
+        let source = network_of(source);
         if self.clear_at_ms.len() >= SOURCES_MAX && !self.clear_at_ms.contains_key(&source) {
             self.clear_at_ms.retain(|_, clear_at| *clear_at > now_ms);
             let soonest = self.clear_at_ms.iter().min_by_key(|(_, clear_at)| **clear_at).map(|(source, _)| *source);
@@ -44,16 +46,6 @@ impl Throttle {
 fn ahead_ms(clear_at_ms: u64, now_ms: u64) -> u64 {
     let ahead = clear_at_ms.saturating_sub(now_ms);
     if ahead > 2 * FREE * BACK_MS { 0 } else { ahead.min(FREE * BACK_MS) }
-}
-
-fn network(source: IpAddr) -> IpAddr {
-    match source.to_canonical() {
-        IpAddr::V4(v4) => v4.into(),
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            std::net::Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-    }
 }
 
 #[cfg(test)]

@@ -11,12 +11,14 @@ pub mod doctor;
 pub mod host;
 pub mod listen;
 pub mod metrics;
+pub mod note;
 pub mod pem;
 pub mod process;
 pub mod rejects;
 pub mod settings;
 pub mod show;
 pub mod span;
+pub mod whole_file;
 
 use std::future::Future;
 use std::io::Write;
@@ -96,7 +98,7 @@ pub fn doctor_exit(outcome: anyhow::Result<bool>) -> ExitCode {
     }
 }
 
-/// What the box's clock shows, milliseconds since 1970.
+/// What the box's clock shows, milliseconds since 1970; 0 before that, when it is not set at all.
 pub fn wall_ms() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| since.as_millis() as u64)

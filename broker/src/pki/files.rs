@@ -1,10 +1,12 @@
 //! Files that hold keys and certificates: never half-written, and keys for their owner only.
 
 use std::fmt;
-use std::fs::{File, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{File, Permissions};
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+
+use crate::node::whole_file;
 
 /// What is wrong, by what to do next.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +46,7 @@ pub fn make_folder(path: &Path) -> Result<(), PkiError> {
         }
         std::fs::create_dir_all(path)?;
         std::fs::set_permissions(path, Permissions::from_mode(0o700))?;
-        give_to_owner_of_folder(&File::open(path)?, path)
+        whole_file::give_to_owner_of_folder(&File::open(path)?, path)
     };
     made().map_err(|why| PkiError::File { path: path.into(), why })
 }
@@ -54,7 +56,7 @@ pub fn make_folder(path: &Path) -> Result<(), PkiError> {
 /// # Errors
 /// The disk's; the old file is there then, or all of the new one.
 pub fn write_private(path: &Path, text: &str) -> Result<(), PkiError> {
-    write(path, text, 0o600).map_err(|why| PkiError::File { path: path.into(), why })
+    whole_file::replace(path, text, 0o600).map_err(|why| PkiError::File { path: path.into(), why })
 }
 
 /// As [`write_private`], for what anybody may read.
@@ -62,41 +64,7 @@ pub fn write_private(path: &Path, text: &str) -> Result<(), PkiError> {
 /// # Errors
 /// The disk's.
 pub fn write_public(path: &Path, text: &str) -> Result<(), PkiError> {
-    write(path, text, 0o644).map_err(|why| PkiError::File { path: path.into(), why })
-}
-
-fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let beside = PathBuf::from(beside);
-    // What a crash left may have other rights.
-    match std::fs::remove_file(&beside) {
-        Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(why),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().create_new(true).write(true).mode(mode).open(&beside)?;
-    file.write_all(text.as_bytes())?;
-    give_to_owner_of_folder(&file, path)?;
-    file.sync_all()?;
-    std::fs::rename(&beside, path)?;
-    sync_folder_of(path)
-}
-
-/// A command that is run as root must not make files that the node's own user cannot read.
-fn give_to_owner_of_folder(file: &File, path: &Path) -> io::Result<()> {
-    let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
-    let (folder, file_meta) = (std::fs::metadata(parent)?, file.metadata()?);
-    if file_meta.uid() == 0 && folder.uid() != 0 {
-        std::os::unix::fs::fchown(file, Some(folder.uid()), Some(folder.gid()))?;
-    }
-    Ok(())
-}
-
-fn sync_folder_of(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
-        _ => Ok(()),
-    }
+    whole_file::replace(path, text, 0o644).map_err(|why| PkiError::File { path: path.into(), why })
 }
 
 /// Reads a small text file; `None` if it is not there.
@@ -122,13 +90,7 @@ pub fn read_bounded(path: &Path) -> Result<Option<String>, PkiError> {
 /// # Errors
 /// The disk's.
 pub fn lock(path: &Path) -> Result<File, PkiError> {
-    let locked = || {
-        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
-        give_to_owner_of_folder(&file, path)?;
-        rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)?;
-        io::Result::Ok(file)
-    };
-    locked().map_err(|why| PkiError::File { path: path.into(), why })
+    whole_file::lock(path).map_err(|why| PkiError::File { path: path.into(), why })
 }
 
 /// Removes a file; one that is not there is no error.

@@ -7,7 +7,8 @@ use clap::Args;
 
 use super::authority::Authority;
 use super::own::Own;
-use super::{SERVER_VALID_MS, now_ms, read_bounded};
+use super::{SERVER_VALID_MS, read_bounded};
+use crate::node::wall_ms;
 
 /// Make the hub's own CA and its server certificate, so that gateways can join and everything is encrypted.
 ///
@@ -33,7 +34,7 @@ pub(crate) struct InitArgs {
 
 pub(crate) fn init(args: &InitArgs, default: &Path) -> anyhow::Result<()> {
     let dir = args.data.as_deref().unwrap_or(default);
-    let now = now_ms();
+    let now = wall_ms();
     let hosts: Vec<String> = args.name.iter().map(|name| name.trim().to_owned()).filter(|n| !n.is_empty()).collect();
     let Some(first) = hosts.first() else { bail!("--name: at least one name or address of the hub") };
     let authority = match (&args.ca, &args.ca_key) {

@@ -6,12 +6,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::PkiError;
 use super::facts::Facts;
 use super::own::Own;
-use super::{PkiError, now_ms};
 use crate::front::Tls;
 use crate::node::beside::{Answering, Beside};
 use crate::node::show;
+use crate::node::wall_ms;
 
 /// Between two looks; each costs a few `stat`s and reading one small file.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -41,7 +42,7 @@ impl Keeper {
             }
             let keeper = self.clone();
             // A panic in it would be told by tokio; the next look is a new one.
-            let _ = tokio::task::spawn_blocking(move || keeper.look(now_ms())).await;
+            let _ = tokio::task::spawn_blocking(move || keeper.look(wall_ms())).await;
         }
     }
 
@@ -75,7 +76,7 @@ pub fn shown(facts: &Facts, now_ms: u64) -> Value {
 
 impl Beside for Keeper {
     fn status(&self, status: &mut Value) {
-        let mut listener = shown(&self.tls.facts(), now_ms());
+        let mut listener = shown(&self.tls.facts(), wall_ms());
         listener["trouble"] = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone().into();
         if let Some(own) = &self.own {
             listener["ca"] = own.paths.ca.display().to_string().into();

@@ -32,10 +32,3 @@ pub const SITE_VALID_MS: u64 = 90 * DAY_MS;
 /// A device's: most have no way to renew theirs.
 pub const DEVICE_VALID_MS: u64 = 2 * 365 * DAY_MS;
 pub const DAY_MS: u64 = 24 * 3_600_000;
-
-/// The system's clock, milliseconds since 1970; for those who have no better one.
-pub fn now_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    // Before 1970 the clock is not set at all.
-    since.map_or(0, |since| since.as_millis() as u64)
-}

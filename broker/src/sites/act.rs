@@ -9,7 +9,9 @@ use crate::identity::audit::What;
 use crate::identity::{Account, AuditSender, Book, BookError, Kind, SecurityEvent, SharedBook};
 use crate::join::{Code, Invitation, JoinBook, JoinBookError, Pin, Secret};
 use crate::node::beside::{Answering, Beside};
-use crate::pki::{self, Facts, OwnPaths, PkiError, now_ms};
+use crate::node::note::{of_word, to_word};
+use crate::node::wall_ms;
+use crate::pki::{self, Facts, OwnPaths, PkiError};
 
 /// Why a command did nothing, for a person.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +26,13 @@ pub(super) enum SiteError {
     Not(String),
 }
 
-/// One command, as its words cross the admin socket.
+/// One command, and by whom, as the words cross the admin socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Order {
+    pub(super) act: Act,
+    pub(super) by: String,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Act {
     Add { site: String, valid_ms: u64, replace: bool },
@@ -35,29 +43,6 @@ pub(super) enum Act {
 }
 
 impl Act {
-    pub(super) fn words(&self) -> String {
-        match self {
-            Act::Add { site, valid_ms, replace } => format!("site add {site} {valid_ms} {replace}"),
-            Act::List => "site list".into(),
-            Act::Disable(site) => format!("site disable {site}"),
-            Act::Enable(site) => format!("site enable {site}"),
-            Act::Remove(site) => format!("site remove {site}"),
-        }
-    }
-
-    pub(super) fn of_words(words: &[&str]) -> Option<Act> {
-        Some(match *words {
-            ["site", "add", site, valid_ms, replace] => {
-                Act::Add { site: site.into(), valid_ms: valid_ms.parse().ok()?, replace: replace.parse().ok()? }
-            }
-            ["site", "list"] => Act::List,
-            ["site", "disable", site] => Act::Disable(site.into()),
-            ["site", "enable", site] => Act::Enable(site.into()),
-            ["site", "remove", site] => Act::Remove(site.into()),
-            _ => return None,
-        })
-    }
-
     pub(super) fn site(&self) -> Option<&str> {
         match self {
             Act::List => None,
@@ -73,19 +58,6 @@ impl Act {
         }
     }
 
-    /// What the journal is told of it.
-    pub(super) fn event(&self) -> Option<SecurityEvent> {
-        let (what, detail) = match self {
-            Act::List => return None,
-            Act::Add { .. } => (What::AccountAdded, "a code was made"),
-            Act::Disable(_) => (What::AccountDisabled, ""),
-            Act::Enable(_) => (What::AccountEnabled, ""),
-            Act::Remove(_) => (What::AccountRemoved, ""),
-        };
-        let (who, by, peer) = (self.site()?.to_owned(), "operator".to_owned(), String::new());
-        Some(SecurityEvent { what, who, by, peer, detail: detail.into() })
-    }
-
     /// Does it on the files of a data folder.
     pub(super) fn carry_out(&self, dir: &Path, now_ms: u64) -> Result<Value, SiteError> {
         match self {
@@ -95,6 +67,47 @@ impl Act {
             Act::Enable(site) => set_disabled(dir, site, false, now_ms),
             Act::Remove(site) => remove(dir, site, now_ms),
         }
+    }
+}
+
+impl Order {
+    pub(super) fn words(&self) -> String {
+        let by = to_word('b', &self.by);
+        match &self.act {
+            Act::Add { site, valid_ms, replace } => format!("site add {site} {valid_ms} {replace} {by}"),
+            Act::List => format!("site list {by}"),
+            Act::Disable(site) => format!("site disable {site} {by}"),
+            Act::Enable(site) => format!("site enable {site} {by}"),
+            Act::Remove(site) => format!("site remove {site} {by}"),
+        }
+    }
+
+    pub(super) fn of_words(words: &[&str]) -> Option<Order> {
+        let (by, words) = words.split_last()?;
+        let act = match *words {
+            ["site", "add", site, valid_ms, replace] => {
+                Act::Add { site: site.into(), valid_ms: valid_ms.parse().ok()?, replace: replace.parse().ok()? }
+            }
+            ["site", "list"] => Act::List,
+            ["site", "disable", site] => Act::Disable(site.into()),
+            ["site", "enable", site] => Act::Enable(site.into()),
+            ["site", "remove", site] => Act::Remove(site.into()),
+            _ => return None,
+        };
+        Some(Order { act, by: of_word('b', by)? })
+    }
+
+    /// What the journal is told of it.
+    pub(super) fn event(&self) -> Option<SecurityEvent> {
+        let (what, detail) = match &self.act {
+            Act::List => return None,
+            Act::Add { .. } => (What::AccountAdded, "a code was made"),
+            Act::Disable(_) => (What::AccountDisabled, ""),
+            Act::Enable(_) => (What::AccountEnabled, ""),
+            Act::Remove(_) => (What::AccountRemoved, ""),
+        };
+        let (who, by, peer) = (self.act.site()?.to_owned(), self.by.clone(), String::new());
+        Some(SecurityEvent { what, who, by, peer, detail: detail.into() })
     }
 }
 
@@ -192,17 +205,17 @@ impl Beside for SiteOffice {
     fn status(&self, _: &mut Value) {}
 
     fn question(&self, words: &[&str]) -> Option<Answering> {
-        let act = Act::of_words(words)?;
+        let order = Order::of_words(words)?;
         let (dir, accounts, cut) = (self.dir.clone(), self.accounts.clone(), self.cut.clone());
         let audit = self.audit.clone();
         Some(Box::new(move || {
-            let done = act.carry_out(&dir, now_ms()).and_then(|done| {
+            let done = order.act.carry_out(&dir, wall_ms()).and_then(|done| {
                 accounts.reload(&dir)?;
                 Ok(done)
             });
             if done.is_ok() {
-                act.event().into_iter().for_each(|event| audit.tell(event));
-                act.cuts().into_iter().for_each(|site| cut(site));
+                order.event().into_iter().for_each(|event| audit.tell(event));
+                order.act.cuts().into_iter().for_each(|site| cut(site));
             }
             done.unwrap_or_else(|why| json!({ "error": why.to_string() }))
         }))
@@ -232,11 +245,12 @@ mod tests {
             Act::Enable("b".into()),
             Act::Remove("c".into()),
         ] {
-            let words = act.words();
-            assert_eq!(Act::of_words(&words.split(' ').collect::<Vec<_>>()), Some(act));
+            let order = Order { act, by: "anna".into() };
+            let words = order.words();
+            assert_eq!(Order::of_words(&words.split(' ').collect::<Vec<_>>()), Some(order));
         }
-        for other in ["site", "site add x", "site lost x", "status"] {
-            assert_eq!(Act::of_words(&other.split(' ').collect::<Vec<_>>()), None);
+        for other in ["", "site", "site add x", "site lost x", "site list", "site disable x", "status"] {
+            assert_eq!(Order::of_words(&other.split(' ').collect::<Vec<_>>()), None);
         }
     }
 

@@ -6,13 +6,14 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::act::{Act, host};
+use super::act::{Act, Order, host};
 use super::lost::{LostArgs, lost};
 use crate::api;
 use crate::identity::{invite, pending};
+use crate::node::note::operator;
 use crate::node::span::Span;
+use crate::node::wall_ms;
 use crate::node::{admin, show};
-use crate::pki::now_ms;
 
 const DAY_MS: u64 = 24 * 3_600_000;
 /// Codes are short-lived: whoever finds one later has nothing.
@@ -93,12 +94,14 @@ pub(crate) fn run(command: Site, default: &Path) -> anyhow::Result<()> {
     };
     let dir = place.data.as_deref().unwrap_or(default);
     proto::id::check_name(act.site().unwrap_or("x")).map_err(|why| anyhow::anyhow!("the site's name {why}"))?;
-    let mut done = match admin::ask_if_running(dir, &act.words())? {
+    let order = Order { act, by: operator() };
+    let act = &order.act;
+    let mut done = match admin::ask_if_running(dir, &order.words())? {
         Some(done) => done,
         None => {
-            let done = act.carry_out(dir, now_ms()).with_context(|| format!("change {}", dir.display()))?;
-            if let Some(event) = act.event() {
-                pending::leave(dir, &event, now_ms()).context("write down who did it")?;
+            let done = act.carry_out(dir, wall_ms()).with_context(|| format!("change {}", dir.display()))?;
+            if let Some(event) = order.event() {
+                pending::leave(dir, &event, wall_ms()).context("write down who did it")?;
             }
             done
         }
@@ -109,7 +112,7 @@ pub(crate) fn run(command: Site, default: &Path) -> anyhow::Result<()> {
     if place.json {
         println!("{done}");
     } else {
-        print(&act, &done);
+        print(act, &done);
     }
     Ok(())
 }

@@ -9,11 +9,8 @@ use proto::id::SiteName;
 
 use crate::hub::Lost;
 use crate::node::admin::ask_if_running;
-use crate::node::rejects::hex;
+use crate::node::note::{NoteArgs, of_word, to_word};
 use crate::node::show;
-
-/// The longest name of who says it, and the longest reason.
-const NOTE_BYTES_MAX: usize = 256;
 
 #[derive(Debug, Args)]
 pub(crate) struct LostArgs {
@@ -26,12 +23,8 @@ pub(crate) struct LostArgs {
     /// The hub's data folder.
     #[arg(long)]
     data: Option<PathBuf>,
-    /// Who says so, for the journal; if it is not said, the user who runs this.
-    #[arg(long, value_name = "NAME", default_value_t = user(), hide_default_value = true)]
-    by: String,
-    /// Why, for the journal.
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    why: String,
+    #[command(flatten)]
+    note: NoteArgs,
     /// One JSON object instead of text.
     #[arg(long)]
     json: bool,
@@ -39,14 +32,12 @@ pub(crate) struct LostArgs {
 
 /// Carries it out. `default` is the data folder if none is named.
 pub(super) fn lost(args: LostArgs, default: &Path) -> anyhow::Result<()> {
-    let LostArgs { site, by, why, .. } = args;
-    if by.len().max(why.len()) > NOTE_BYTES_MAX {
-        bail!("--by and --why take at most {NOTE_BYTES_MAX} bytes each");
-    }
-    if !args.yes && !confirmed(&site)? {
+    args.note.check()?;
+    if !args.yes && !confirmed(&args.site)? {
         bail!("nothing is done");
     }
-    let lost = Lost { site, by, why };
+    let NoteArgs { by, why } = args.note;
+    let lost = Lost { site: args.site, by, why };
     let Some(done) = ask_if_running(args.data.as_deref().unwrap_or(default), &to_words(&lost))? else {
         bail!("the hub does not run: start it, it must stand in its ledger that the box is lost");
     };
@@ -70,34 +61,21 @@ fn confirmed(site: &SiteName) -> anyhow::Result<bool> {
     Ok(said.trim() == "yes")
 }
 
-fn user() -> String {
-    std::env::var("USER").unwrap_or_default()
-}
-
-/// The line on the admin socket that [`of_words`] reads. Texts are in hex behind a letter, so that each is one word even if
-/// it is empty.
+/// The line on the admin socket that [`of_words`] reads.
 fn to_words(Lost { site, by, why }: &Lost) -> String {
-    let [by, why] = [by, why].map(|text| hex::encode(text.as_bytes()));
-    format!("site lost {site} b{by} w{why}")
+    format!("site lost {site} {} {}", to_word('b', by), to_word('w', why))
 }
 
-/// `None` if it is nothing about sites.
+/// `None` if it is nothing about a lost site.
 pub(crate) fn of_words(words: &[&str]) -> Option<Lost> {
-    let note = |word: &str, letter: char| {
-        let text = String::from_utf8(hex::decode(word.strip_prefix(letter)?)?).ok()?;
-        (text.len() <= NOTE_BYTES_MAX).then_some(text)
-    };
-    match words {
-        ["site", "lost", site, by, why] => {
-            Some(Lost { site: site.parse().ok()?, by: note(by, 'b')?, why: note(why, 'w')? })
-        }
-        _ => None,
-    }
+    let ["site", "lost", site, by, why] = words else { return None };
+    Some(Lost { site: site.parse().ok()?, by: of_word('b', by)?, why: of_word('w', why)? })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::note::NOTE_BYTES_MAX;
 
     #[test]
     fn what_is_said_arrives_as_it_was_meant() {

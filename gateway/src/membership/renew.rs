@@ -8,7 +8,8 @@ use broker::join::{Granted, RENEW_CONTEXT, RenewRequest};
 use broker::node;
 use broker::node::beside::{Answering, Beside};
 use broker::node::show;
-use broker::pki::{Facts, OwnKey, PkiError, RETRY_MOST_MS, due_ms, now_ms, shown};
+use broker::node::wall_ms;
+use broker::pki::{Facts, OwnKey, PkiError, RETRY_MOST_MS, due_ms, shown};
 use proto::backoff::Backoff;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -57,7 +58,7 @@ impl Renewal {
         // What is in memory was checked when it was read.
         let Ok(facts) = membership.facts() else { return LOOK_MOST };
         let mark = facts.key.0.first_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes));
-        let due = Duration::from_millis(due_ms(&facts, mark).saturating_sub(now_ms()));
+        let due = Duration::from_millis(due_ms(&facts, mark).saturating_sub(wall_ms()));
         if !due.is_zero() {
             return due.min(LOOK_MOST);
         }
@@ -133,7 +134,7 @@ impl Beside for Renewal {
     fn status(&self, status: &mut Value) {
         let Some(membership) = self.joined.borrow().clone() else { return };
         let Ok(facts) = membership.facts() else { return };
-        let mut site = shown(&facts, now_ms());
+        let mut site = shown(&facts, wall_ms());
         site["trouble"] = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone().into();
         site["hub"] = json!(format!("{}:{}", membership.api_host, membership.api_port));
         status["certificates"]["site"] = site;

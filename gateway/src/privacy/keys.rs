@@ -2,10 +2,10 @@
 //! at all of them; each key names itself in every pseudonym that it made.
 
 use std::fmt;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
+use broker::node::whole_file;
 use proto::pseudonym::Pseudonym;
 use ring::hmac;
 
@@ -94,7 +94,8 @@ impl Keys {
             return Err(KeyError::Full { path });
         }
         let text: String = keys.iter().map(|key| hex(key) + "\n").collect();
-        write(dir, &path, &text).map_err(|why| KeyError::File { path, why })?;
+        let written = std::fs::create_dir_all(dir).and_then(|()| whole_file::replace(&path, &text, 0o600));
+        written.map_err(|why| KeyError::File { path, why })?;
         self.0 = keys;
         Ok(())
     }
@@ -147,15 +148,4 @@ fn read(line: &str) -> Option<[u8; 32]> {
         *byte = u8::from_str_radix(&line[at..at + 2], 16).ok()?;
     }
     Some(key)
-}
-
-fn write(dir: &Path, path: &Path, text: &str) -> io::Result<()> {
-    std::fs::create_dir_all(dir)?;
-    let beside = path.with_extension("keys.new");
-    let options = &mut std::fs::OpenOptions::new();
-    let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(&beside)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&beside, path)?;
-    std::fs::File::open(dir)?.sync_all()
 }

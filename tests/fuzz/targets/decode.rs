@@ -5,21 +5,9 @@ use bytes::Bytes;
 use gateway::decode::{Limits, ScanMode, decode};
 use proto::topic::{Form, Kind};
 
-const KINDS: [Kind; 9] = [
-    Kind::Scan,
-    Kind::Sale,
-    Kind::Move,
-    Kind::Count,
-    Kind::Item,
-    Kind::Note,
-    Kind::Setting,
-    Kind::Activity,
-    Kind::Feedback,
-];
-
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let Some((choice, payload)) = data.split_first() else { return };
-    let kind = KINDS[usize::from(choice & 0x0f) % KINDS.len()];
+    let kind = Kind::ALL[usize::from(choice & 0x0f) % Kind::ALL.len()];
     let form = if choice & 0x10 == 0 { Form::Json } else { Form::Protobuf };
     let mode = if choice & 0x20 == 0 { ScanMode::Lookup } else { ScanMode::Sell };
     let limits = Limits { payload_bytes_max: 4096, ..Limits::default() };

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use super::Role;
 use super::local::{Token, Tokens};
 use crate::node::show;
-use crate::pki::{DAY_MS, now_ms};
+use crate::node::wall_ms;
+use crate::pki::DAY_MS;
 
 /// Tokens for the HTTPS listener.
 #[derive(Debug, Subcommand)]
@@ -55,7 +56,7 @@ pub(crate) struct Place {
 
 /// Carries one of them out. `default` is the data folder if none is named.
 pub(crate) fn run(command: TokenCommand, default: &Path) -> anyhow::Result<()> {
-    let now_ms = now_ms();
+    let now_ms = wall_ms();
     match command {
         TokenCommand::Add(args) => {
             let dir = args.place.data.as_deref().unwrap_or(default);

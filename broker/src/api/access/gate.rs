@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use super::super::Peer;
 use super::refusal::Refusal;
 use super::{Access, Caller, Role};
-use crate::pki::now_ms;
+use crate::node::wall_ms;
 
 /// Routes behind a token. They come in with the role that they need, and out under the layer that asks for it.
 pub(in crate::api) struct Gate {
@@ -43,7 +43,7 @@ async fn identify(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let mut response = match access.identify(request.headers(), peer.ip(), now_ms()).await {
+    let mut response = match access.identify(request.headers(), peer.ip(), wall_ms()).await {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await

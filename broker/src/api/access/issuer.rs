@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use tokio::sync::{Mutex, watch};
 
 use super::caller::Caller;
-use super::file::{self, Seen};
 use super::jwt::{Expected, Unverified};
 use super::key::{Found, KeySet};
 use super::refusal::Refusal;
 use super::source::Source;
+use crate::node::whole_file::{self, Seen};
 
 /// Keys are asked for again this long after they were last had.
 const FRESH: Duration = Duration::from_secs(600);
@@ -144,7 +144,7 @@ impl Issuer {
     async fn try_if(&self, wanted: impl Fn(&State, Option<Seen>) -> bool) {
         let _alone = self.trying.lock().await;
         let seen = match &self.rules.source {
-            Source::File(path) => Some(file::look(path)),
+            Source::File(path) => Some(whole_file::look(path)),
             Source::Url(..) => None,
         };
         if !wanted(&self.state(), seen) {

@@ -17,7 +17,7 @@ use super::refusal::Refusal;
 /// A longer token is refused before it is looked into.
 pub(super) const TOKEN_BYTES_MAX: usize = 8 << 10;
 /// The longest name of a caller: what the journal takes for who did something.
-const NAME_BYTES_MAX: usize = crate::conflicts::NOTE_BYTES_MAX;
+const NAME_BYTES_MAX: usize = crate::node::note::NOTE_BYTES_MAX;
 
 /// A token whose signature nobody looked at yet.
 #[derive(Debug)]

@@ -7,7 +7,6 @@
 mod caller;
 mod commands;
 mod fetch;
-mod file;
 mod gate;
 mod issuer;
 mod jwt;
@@ -35,12 +34,12 @@ pub(super) use gate::Gate;
 pub(crate) use issuer::IssuerRules;
 pub(crate) use settings::read;
 
-use self::file::Seen;
 use self::issuer::Issuer;
 use self::local::{TokenError, Tokens};
 use self::refusal::Refusal;
 use crate::join::Throttle;
 use crate::node::beside::{Answering, Beside};
+use crate::node::whole_file::{self, Seen};
 
 /// Between two looks at the local tokens: a removed one is refused within this.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -101,7 +100,7 @@ impl Access {
     /// They cannot be read.
     pub(crate) fn open(dir: &Path, issuer: Option<IssuerRules>, tell: Tell) -> Result<Access, TokenError> {
         // Before reading, so that what changes meanwhile is noticed at the next look.
-        let seen = file::look(&local::path(dir));
+        let seen = whole_file::look(&local::path(dir));
         let local = Local { tokens: Arc::new(Tokens::load(dir)?), seen, trouble: None };
         Ok(Access {
             dir: dir.into(),
@@ -132,7 +131,7 @@ impl Access {
 
     /// Reads the local tokens again if their file changed; one that cannot be read changes nothing.
     fn look(&self) {
-        let seen = file::look(&local::path(&self.dir));
+        let seen = whole_file::look(&local::path(&self.dir));
         if seen == self.local.read().unwrap_or_else(PoisonError::into_inner).seen {
             return;
         }

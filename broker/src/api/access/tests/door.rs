@@ -31,7 +31,7 @@ impl Door {
         let dir = tempfile::tempdir().unwrap();
         let roles = [("v", Role::Viewer), ("o", Role::Operator), ("a", Role::Admin)];
         let tokens = roles.map(|(name, role)| {
-            let now = crate::pki::now_ms();
+            let now = crate::node::wall_ms();
             (role, Tokens::edit(dir.path(), |tokens| tokens.add(name, role, now, None)).unwrap().to_string())
         });
         let access = Arc::new(Access::open(dir.path(), None, Box::new(|_| {})).unwrap());

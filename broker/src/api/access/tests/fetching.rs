@@ -9,7 +9,8 @@ use tokio::net::TcpListener;
 use super::super::source::LIST_BYTES_MAX;
 use super::*;
 use crate::front::Tls;
-use crate::pki::{Authority, Own, SERVER_VALID_MS, now_ms};
+use crate::node::wall_ms;
+use crate::pki::{Authority, Own, SERVER_VALID_MS};
 
 async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &str) {
     let mut head = [0; 2_048];
@@ -49,8 +50,8 @@ async fn load(url: &str, ca: Option<&Path>) -> Result<usize, String> {
 #[tokio::test]
 async fn an_encrypted_list_is_believed_by_the_ca_that_is_named_and_by_its_host() {
     let dir = tempfile::tempdir().unwrap();
-    let ca = Authority::create("ca", now_ms()).unwrap();
-    let own = Own::create(dir.path(), ca, &["localhost".into()], now_ms(), SERVER_VALID_MS).unwrap();
+    let ca = Authority::create("ca", wall_ms()).unwrap();
+    let own = Own::create(dir.path(), ca, &["localhost".into()], wall_ms(), SERVER_VALID_MS).unwrap();
     let tls = Tls::load(&own.paths.server, &own.paths.server, &[]).unwrap();
     let port = server(said("200 OK", &json!({ "keys": [Signer::ec().jwk("a")] }).to_string()), Some(tls)).await.port();
     let url = format!("https://localhost:{port}/keys");
