@@ -15,9 +15,9 @@ use tokio::time::Instant;
 
 use super::certified::Certified;
 use super::codec::{CONNECT, Codec, Decoded, Fault, Frame, Version};
-use super::connection::seconds;
 use super::encode;
 use super::intake::{Credentials, Identity, Inbound, Intake};
+use super::leave::seconds;
 use super::ration::Share;
 use super::refused::Refused;
 use super::sessions::Claim;

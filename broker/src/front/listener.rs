@@ -13,9 +13,10 @@ use tokio::time::Instant;
 
 use super::arrivals::{Arrival, Arrivals};
 use super::config::FrontConfig;
-use super::connection::{end_session, serve};
+use super::connection::serve;
 use super::disconnector::{Changes, Disconnector};
 use super::intake::{Intake, Policy};
+use super::leave::end_session;
 use super::publisher::{Feed, Publisher};
 use super::ration::Rations;
 use super::retained::Retained;

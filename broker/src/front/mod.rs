@@ -33,6 +33,7 @@ pub mod fuzzing;
 mod handshake;
 mod held;
 mod intake;
+mod leave;
 mod listener;
 mod live;
 mod mail;

@@ -4,8 +4,8 @@
 //! `apply.rs` takes them, `aside.rs` what cannot be read of them, `merge.rs` decides registers, `conflicts.rs` brings back
 //! what lost, `present.rs` what a site says ahead of its journal, `check.rs` whether both hold the same, `rejoin.rs` is about
 //! earlier lives of a site's ledger, `feed.rs` tells the other sites, `stock.rs` holds every site's stock in memory,
-//! `forget.rs` ends what is deleted, `security.rs` shows who was refused and who let in, `views.rs` tells HQ, `fold.rs` is
-//! what the journal means.
+//! `forget.rs` ends what is deleted, `lost.rs` waits no more for a box that is lost, `security.rs` shows who was refused and
+//! who let in, `report.rs` says how the hub is doing, `views.rs` tells HQ, `fold.rs` is what the journal means.
 
 mod apply;
 mod aside;
@@ -19,6 +19,7 @@ mod lost;
 mod merge;
 mod present;
 mod rejoin;
+mod report;
 mod security;
 mod session;
 mod speak;
@@ -42,7 +43,7 @@ use proto::id::{Epoch, ReplicaId, Seq, SiteName};
 use proto::register::Register;
 use proto::topic::Outbound;
 use proto::wire::{CounterTotal, Down, LostCell, SecurityEvent, SiteCell};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::oneshot;
 
 use self::aside::Strikes;
@@ -60,10 +61,6 @@ use crate::front::{Inbound, Verdict};
 use crate::ledger::{Core, LedgerError, Now, Placed, Put, Read, Step};
 use crate::quota::RejectQuota;
 
-/// A site from which nothing was heard for this long is offline.
-const OFFLINE_MS: u64 = 15_000;
-/// How often a site's status is told while only its numbers change.
-const STATUS_MS: u64 = 1_000;
 /// Conflicts kept; past it the oldest goes, which is counted.
 const CONFLICTS_MAX: usize = 10_000;
 /// How often the hub looks for what can be forgotten, if nobody says otherwise.
@@ -205,60 +202,6 @@ impl Hub {
     /// goes on under it at a seq that the lost one gave to something else. Each restore draws a new incarnation.
     fn writes_as(&self, ledger: &dyn Read) -> ReplicaId {
         ReplicaId { site: ledger.replica().site.clone(), epoch: Epoch(self.incarnation) }
-    }
-
-    fn status(&self) -> Value {
-        let sites: serde_json::Map<String, Value> =
-            self.sites.iter().map(|(site, view)| (site.to_string(), view.json(site))).collect();
-        json!({
-            "incarnation": format!("{:016x}", self.incarnation),
-            "sites": sites,
-            "sync": {
-                "batches": self.tally.batches,
-                "repeats": self.tally.repeats,
-                "gaps": self.tally.gaps,
-                "undecodable": self.tally.undecodable,
-                "set_aside": self.tally.set_aside,
-                "refused": self.tally.refused,
-                "feed_head": self.feed.head(&feed::Stream::Registers),
-            },
-            "forgetting": self.forgetting_status(),
-            "conflicts": {
-                "kept": self.conflicts.len(),
-                "since_start": self.tally.conflicts,
-                "dropped": self.tally.conflicts_dropped,
-                "restored": self.tally.conflicts_restored,
-            },
-        })
-    }
-
-    /// Statuses of the sites that changed, and offline for those that fell silent.
-    fn tell_sites(&mut self, now: &Now) -> Vec<Effect> {
-        let silent: Vec<SiteName> = self
-            .sessions
-            .iter()
-            .filter(|(_, session)| now.mono_ms >= session.heard_ms + OFFLINE_MS)
-            .map(|(site, _)| site.clone())
-            .collect();
-        let mut effects = Vec::new();
-        for site in silent {
-            effects.extend(self.gone(&site));
-        }
-        if now.mono_ms >= self.status_told_ms + STATUS_MS {
-            self.status_told_ms = now.mono_ms;
-            for site in std::mem::take(&mut self.site_changed) {
-                effects.extend(self.sites.get(&site).map(|view| Effect::tell(views::site_status(&site, view))));
-            }
-        }
-        effects
-    }
-
-    /// The gateway left: HQ hears it at once.
-    fn gone(&mut self, site: &SiteName) -> Option<Effect> {
-        self.sessions.remove(site)?;
-        let view = self.sites.get_mut(site)?;
-        view.online = false;
-        Some(Effect::tell(views::site_status(site, view)))
     }
 
     fn drop_old_conflicts(&mut self) -> (Vec<Put>, Vec<Effect>) {
