@@ -165,8 +165,9 @@ async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()>
     let metrics = config.listen.metrics;
     let mut node = Node::bind(writer, handle, reader, front, Arc::new(policy), guard, metrics).await?;
     let stopping = watch::Sender::new(false);
+    let cut = doors::sites(&config, &mut node);
     if let Some(tls) = tls {
-        doors::open(&config, tls, own, &mut node, &stopping).await?;
+        doors::open(&config, tls, own, cut, &mut node, &stopping).await?;
     }
     let recalls = Recalls::start(node.reader(), node.publisher()).context("start a thread")?;
     let perform = perform(node.publisher(), recalls, dir.clone());

@@ -13,7 +13,7 @@ use crate::front::Tls;
 use crate::hub::Hub;
 use crate::identity::audit::What;
 use crate::identity::{Guard, SecurityEvent};
-use crate::join::{Desk, DeskRules};
+use crate::join::{Cut, Desk, DeskRules};
 use crate::node::beside::{Answering, Beside};
 use crate::node::listen::Encryption;
 use crate::node::process::Node;
@@ -53,11 +53,24 @@ pub(crate) fn secure(config: &Config) -> anyhow::Result<(Option<Tls>, Option<Own
     Ok((tls, own))
 }
 
-/// Looks after the certificate, answers the `site` commands, and opens the HTTPS listener.
+/// Answers the `site` commands. Returns how the connections of a site are ended.
+pub(crate) fn sites(config: &Config, node: &mut Node<Hub>) -> Cut {
+    let (disconnector, guard) = (node.disconnector(), node.guard());
+    let cut: Cut = Arc::new(move |site: &str| {
+        let closed = disconnector.close_where(|who| who.name.as_deref() == Some(site));
+        tracing::info!(%site, closed, "no longer let in as before");
+    });
+    let (dir, accounts, audit) = (config.data.clone(), guard.book.clone(), guard.audit.clone());
+    node.beside(Arc::new(SiteOffice { dir, accounts, cut: cut.clone(), audit }));
+    cut
+}
+
+/// Looks after the certificate, and opens the HTTPS listener.
 pub(crate) async fn open(
     config: &Config,
     tls: Tls,
     own: Option<Own>,
+    cut: Cut,
     node: &mut Node<Hub>,
     stopping: &watch::Sender<bool>,
 ) -> anyhow::Result<()> {
@@ -66,24 +79,15 @@ pub(crate) async fn open(
     let guard = node.guard();
     let (kept, desk) = match own {
         None => (None, None),
-        Some(own) if yours => (None, Some(desk(config, own, &guard, mqtt_port)?)),
+        Some(own) if yours => (None, Some(desk(config, own, &guard, cut, mqtt_port)?)),
         Some(own) => {
             let again = Own::open(&config.data).context("read the CA")?;
-            (Some(again), Some(desk(config, own, &guard, mqtt_port)?))
+            (Some(again), Some(desk(config, own, &guard, cut, mqtt_port)?))
         }
     };
     let keeper = Arc::new(Keeper::new(tls.clone(), kept, config.server_cert_valid.as_millis() as u64));
     tokio::spawn(keeper.clone().run(stopping.subscribe()));
     node.beside(keeper);
-    if desk.is_some() {
-        let disconnector = node.disconnector();
-        let cut = Arc::new(move |site: &str| {
-            let closed = disconnector.close_where(|who| who.name.as_deref() == Some(site));
-            tracing::info!(%site, closed, "no longer let in");
-        });
-        let (dir, accounts) = (config.data.clone(), guard.book.clone());
-        node.beside(Arc::new(SiteOffice { dir, accounts, cut, audit: guard.audit.clone() }));
-    }
     if let Some(addr) = config.api {
         let bound = Api::bind(addr, tls).await;
         let bound = bound
@@ -116,7 +120,7 @@ fn security_event(event: access::Event<'_>) -> SecurityEvent {
     }
 }
 
-fn desk(config: &Config, own: Own, guard: &Guard, mqtt_port: u16) -> anyhow::Result<Desk> {
+fn desk(config: &Config, own: Own, guard: &Guard, cut: Cut, mqtt_port: u16) -> anyhow::Result<Desk> {
     let trust_pem = own.paths.trusted()?.context("read the CA's certificate")?;
     let ms = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     Ok(Desk {
@@ -130,6 +134,7 @@ fn desk(config: &Config, own: Own, guard: &Guard, mqtt_port: u16) -> anyhow::Res
             None => (None, mqtt_port),
         },
         throttle: Default::default(),
+        cut,
         audit: guard.audit.clone(),
     })
 }

@@ -53,8 +53,12 @@ impl Policy for HubPolicy {
 
     fn may_publish(&self, who: &Identity, topic: &str) -> Result<(), Denial> {
         let denied = |code, reason: &str| Err(Denial { code, reason: reason.to_owned() });
+        let forbidden = |(name, kind)| self.guard.rights.now().publish(name, kind, topic) == Say::Denied;
         let judged = match (topic.parse(), &who.name) {
             (Ok(Inbound::Up { .. }), None) if self.open => Ok(()),
+            _ if who.name.as_deref().zip(who.kind).is_some_and(forbidden) => {
+                denied("not_authorized", "the policy forbids this account to write here")
+            }
             // A monitor's login is not a gateway's, whatever its name.
             (Ok(Inbound::Up { site }), Some(name)) if site.as_str() == &**name && who.kind == Some(Kind::Site) => {
                 Ok(())
@@ -120,7 +124,8 @@ mod tests {
     fn a_monitor_reads_and_a_gateway_writes_its_own_site() {
         let dir = tempfile::tempdir().unwrap();
         let text = "[[allow]]\nwho = \"erp\"\nsubscribe = [\"hq/stock/#\"]\n\
-                    [[deny]]\nkind = \"monitor\"\nsubscribe = [\"hq/alerts/security/#\"]\n";
+                    [[deny]]\nkind = \"monitor\"\nsubscribe = [\"hq/alerts/security/#\"]\n\
+                    [[deny]]\nwho = \"mill\"\npublish = [\"up/#\"]\n";
         let rights = Rights::parse(text, "p", &SCHEME).unwrap();
         let guard = Arc::new(Guard::open(dir.path(), &SCHEME, None).unwrap());
         guard.rights.replace(rights);
@@ -132,6 +137,8 @@ mod tests {
         assert!(policy.may_publish(&hill, "up/hill").is_ok());
         assert_eq!(policy.may_publish(&hill, "up/harbour").unwrap_err().code, "foreign_site");
         assert!(policy.may_publish(&office, "up/office").is_err(), "its name is no site's");
+        let mill = who("mill", Kind::Site);
+        assert_eq!(policy.may_publish(&mill, "up/mill").unwrap_err().code, "not_authorized", "set apart by the policy");
         for (who, filter, may) in [
             (&hill, "down/hill", true),
             (&hill, "down/+", false),

@@ -80,6 +80,7 @@ fn desk(dir: &Path, own: Own) -> Desk {
         rules: DeskRules { site_valid_ms: DAY_MS, renew_grace_ms: DAY_MS },
         mqtt: (None, 8883),
         throttle: Default::default(),
+        cut: Arc::new(|_| {}),
         audit: AuditSender::default(),
     }
 }

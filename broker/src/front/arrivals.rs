@@ -50,6 +50,8 @@ impl Drop for Arrival {
 /// Who has one IPv6 address has its whole /64.
 pub(crate) fn network_of(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
+        // On a link and in a site's own network the neighbours share the first half.
+        IpAddr::V6(v6) if v6.is_unicast_link_local() || v6.is_unique_local() || v6.is_loopback() => v6.into(),
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();
             [a, b, c, d, 0, 0, 0, 0].into()

@@ -40,8 +40,8 @@ impl Disconnector {
         Disconnector { sessions, changes }
     }
 
-    /// Closes every connection of those that `these` names (v5: 0x98), without its will, and refuses whoever was being
-    /// let in meanwhile; they may try again. What decides about them must have changed before. Returns how many it was.
+    /// Closes every connection of those that `these` names (v5: 0x98), without its will and those that wait for one that
+    /// is away, and refuses whoever was being let in meanwhile; they may try again. What decides about them must have changed before. Returns how many it was.
     pub fn close_where(&self, these: impl Fn(&Identity) -> bool) -> usize {
         self.changes.0.accounts.fetch_add(1, Ordering::SeqCst);
         self.sessions.kick_where(these)

@@ -79,11 +79,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
         match packet {
             Packet::Subscribe(subscribe, properties) => {
                 // Each filter costs what a message does, if not more.
-                self.paused = self.share.spend(subscribe.filters.len(), 0).or(self.paused);
+                let bytes = subscribe.filters.iter().map(|filter| filter.path.len()).sum();
+                self.paused = self.share.spend(subscribe.filters.len(), bytes).or(self.paused);
                 self.subscribe(subscribe, properties).await
             }
             Packet::Unsubscribe(unsubscribe, _) => {
-                self.paused = self.share.spend(unsubscribe.filters.len(), 0).or(self.paused);
+                let bytes = unsubscribe.filters.iter().map(String::len).sum();
+                self.paused = self.share.spend(unsubscribe.filters.len(), bytes).or(self.paused);
                 self.unsubscribe(unsubscribe).await
             }
             Packet::Disconnect(Disconnect { reason_code }, properties) => {

@@ -234,6 +234,11 @@ impl Sessions {
                 kicked += 1;
                 // Fails only if it is on its way out.
                 let _ = holder.kicker.send(Kick::Revoked);
+            } else if entry.holder.is_none()
+                && let Ok(mut session) = entry.session.try_lock()
+            {
+                // What it wanted to be said while it is away is not said any more, either.
+                session.will.take_if(|(_, will)| these(will.who()));
             }
         }
         kicked

@@ -84,7 +84,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
         for filter in subscribe.filters {
             if let Err(refused) = self.check_filter(&filter.path) {
                 self.shared.stats.subscribes_refused.inc();
-                tracing::info!(client = %self.who.client, filter = filter.path, ?refused, "subscription refused");
+                tracing::info!(client = %self.who.client, filter = shown(&filter.path), ?refused, "subscription refused");
                 codes.push(if self.codec.version == Version::V5 { refused as u8 } else { 0x80 });
                 continue;
             }
@@ -270,4 +270,9 @@ fn replays_on(rule: &RetainForwardRule, new: bool) -> bool {
         RetainForwardRule::OnNewSubscribe => new,
         RetainForwardRule::Never => false,
     }
+}
+
+/// The beginning of a filter, for the log: its length is the client's choice.
+fn shown(filter: &str) -> &str {
+    filter.char_indices().nth(64).map_or(filter, |(end, _)| &filter[..end])
 }

@@ -36,6 +36,10 @@ impl Will {
         }
     }
 
+    pub(super) fn who(&self) -> &Identity {
+        &self.who
+    }
+
     /// Makes it durable, then fans it out.
     pub(super) async fn publish<I: Intake>(self, shared: &Shared<I>) {
         shared.stats.wills.inc();

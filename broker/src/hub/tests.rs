@@ -18,6 +18,7 @@ use proto::id::{Epoch, ReplicaId, Seq, WallMs};
 use proto::wire::record::Of;
 use proto::wire::up::Of as UpOf;
 use proto::wire::{Batch as Chunked, Body, Chunks, Dot, Event, Hello, Note, Record, RegisterWrite, Up, VersionVector};
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 

@@ -1,10 +1,13 @@
 //! Changes of accounts: the same whether a node runs or not.
 
+use std::path::Path;
+
 use super::account::{Account, Fingerprint, Kind};
 use super::audit::{SecurityEvent, What};
 use super::book::{Book, BookError};
 use super::password;
 use super::scheme::{Scheme, is_reserved};
+use crate::join::JoinBook;
 
 /// What is to become of an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +46,8 @@ pub enum ChangeError {
     NoProof,
     #[error("write down what is done: {0}")]
     Audit(std::io::Error),
+    #[error("forget its codes for joining: {0}")]
+    Codes(String),
     #[error("the node has just been started: say it again")]
     Started,
 }
@@ -51,6 +56,14 @@ impl Change {
     /// Whether connections of the account must end with it.
     pub fn revokes(&self) -> bool {
         matches!(self, Change::Rotate(_) | Change::Disable | Change::Remove)
+    }
+
+    /// First of all: a code that lets a site in must not undo it later.
+    pub(super) fn forget_codes(&self, dir: &Path, name: &str, now_ms: u64) -> Result<(), ChangeError> {
+        if !self.revokes() {
+            return Ok(());
+        }
+        JoinBook::forget(dir, name, now_ms).map_err(|why| ChangeError::Codes(why.to_string()))
     }
 
     /// Carries it out in a book. Returns what to tell of it.

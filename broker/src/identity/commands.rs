@@ -256,6 +256,7 @@ fn carry_out(dir: &Path, name: &str, change: &Change, scheme: &'static Scheme) -
 fn on_files(dir: &Path, name: &str, change: &Change, by: &str, scheme: &'static Scheme) -> Result<(), ChangeError> {
     let now_ms = wall_ms();
     std::fs::create_dir_all(dir).map_err(ChangeError::Audit)?;
+    change.forget_codes(dir, name, now_ms)?;
     Book::edit(dir, |book| {
         // A node that has begun to listen has read, or will read, what was written before; what comes now it must hear.
         if admin::is_listening(dir) {

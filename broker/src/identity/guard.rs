@@ -59,8 +59,10 @@ impl Guard {
         disconnector: &Disconnector,
     ) -> Result<(SecurityEvent, usize), ChangeError> {
         let now_ms = wall_ms();
-        let (book, event) = Book::edit(&self.dir, |book| change.apply(book, name, by, now_ms, self.scheme))?;
-        self.book.replace(book);
+        change.forget_codes(&self.dir, name, now_ms)?;
+        let (_, event) = Book::edit(&self.dir, |book| change.apply(book, name, by, now_ms, self.scheme))?;
+        // What is on disk now, whoever else changed it meanwhile.
+        self.book.reload(&self.dir)?;
         let closed = match change.revokes() {
             true => disconnector.close_where(|who| who.name.as_deref() == Some(name)),
             false => 0,

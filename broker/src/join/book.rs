@@ -69,13 +69,40 @@ impl JoinBook {
         now_ms: u64,
         change: impl FnOnce(&mut JoinBook) -> Result<T, E>,
     ) -> Result<T, E> {
+        JoinBook::edit_then(dir, now_ms, change, Ok)
+    }
+
+    /// As [`JoinBook::edit`], and does something with the outcome before anybody else may edit: the change is on disk then.
+    ///
+    /// # Errors
+    /// Those of the file, of `change` and of `then`.
+    pub(crate) fn edit_then<T, U, E: From<JoinBookError>>(
+        dir: &Path,
+        now_ms: u64,
+        change: impl FnOnce(&mut JoinBook) -> Result<T, E>,
+        then: impl FnOnce(T) -> Result<U, E>,
+    ) -> Result<U, E> {
         let _alone = pki::lock(&dir.join("joins.lock")).map_err(JoinBookError::from)?;
         let mut book = JoinBook::load(dir)?;
         book.codes.retain(|code| code.expires_ms.saturating_add(REMEMBERED_MS) > now_ms);
         let outcome = change(&mut book)?;
         let text = serde_json::to_string_pretty(&book).map_err(|why| PkiError::content(&path(dir), why));
         pki::write_private(&path(dir), &text.map_err(JoinBookError::from)?).map_err(JoinBookError::from)?;
-        Ok(outcome)
+        then(outcome)
+    }
+
+    /// Forgets all codes of a site, where there are any: none that is used later may undo what is done to its account.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub(crate) fn forget(dir: &Path, site: &str, now_ms: u64) -> Result<(), JoinBookError> {
+        if !path(dir).exists() {
+            return Ok(());
+        }
+        JoinBook::edit(dir, now_ms, |book| {
+            book.remove(site);
+            Ok(())
+        })
     }
 
     pub(crate) fn load(dir: &Path) -> Result<JoinBook, JoinBookError> {

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use rustls::pki_types::CertificateDer;
@@ -24,6 +24,8 @@ use crate::pki::{Authority, Facts, PkiError, key_of_request};
 pub const RENEW_CONTEXT: &str = "tillsync renew 1\n";
 /// A certificate is not renewed in the first tenth of its life: whoever asks that often is broken.
 const YOUNG: u64 = 10;
+/// Between two renewals of one site: each is written to the disk, and a lost answer may be asked for again.
+const RENEW_EVERY_MS: u64 = 1_000;
 
 /// `POST /join`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -104,6 +106,9 @@ impl From<BookError> for Refused {
     }
 }
 
+/// Ends the live connections of the site of this name.
+pub(crate) type Cut = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// How long certificates are good for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DeskRules {
@@ -121,6 +126,8 @@ pub(crate) struct Desk {
     pub(crate) trust_pem: String,
     pub(crate) mqtt: (Option<String>, u16),
     pub(crate) throttle: Mutex<Throttle>,
+    /// Ends the live connections of a site.
+    pub(crate) cut: Cut,
     /// Each decision is told there.
     pub(crate) audit: AuditSender,
 }
@@ -140,14 +147,22 @@ impl Desk {
         self.guarded(What::Joined, from, now_ms, || {
             let secret: Secret = asked.secret.parse().map_err(|_| Refused::Unknown)?;
             let key = key_of_request(&asked.request).map_err(|why| Refused::Request(why.to_string()))?;
-            let (site, admission) = JoinBook::edit(&self.dir, now_ms, |book| {
+            let spend = |book: &mut JoinBook| {
                 let code = book.find(&secret).ok_or(Refused::Unknown)?;
                 let taken = self.take(code, key, asked, now_ms)?;
-                Ok::<_, Refused>((code.site.clone(), taken))
-            })?;
-            // The code is spent from here on; only this key may come again, and it gets as far as it can.
-            Book::edit(&self.dir, |accounts| admit(accounts, &site, key, &admission, now_ms))?;
+                Ok((code.site.clone(), taken))
+            };
+            // The code is spent from there on; only this key may come again, and it gets as far as it can.
+            let let_in = |(site, admission): (String, Admission)| {
+                let edit = |accounts: &mut Book| admit(accounts, &site, key, &admission, now_ms);
+                let (_, replaced) = Book::edit(&self.dir, edit)?;
+                Ok::<_, Refused>((site, admission, replaced))
+            };
+            let (site, admission, replaced) = JoinBook::edit_then(&self.dir, now_ms, spend, let_in)?;
             self.accounts.reload(&self.dir)?;
+            if replaced {
+                (self.cut)(&site);
+            }
             Ok((site, admission.taken.certificate))
         })
     }
@@ -195,14 +210,23 @@ impl Desk {
                 .authority
                 .client_of_request(&asked.request, &old.name, now_ms, self.rules.site_valid_ms)
                 .map_err(request)?;
-            Book::edit(&self.dir, |accounts| {
+            let (_, dropped) = Book::edit(&self.dir, |accounts| {
                 let mut account = holder(accounts, &old)?.clone();
+                if now_ms.saturating_sub(account.changed_ms) < RENEW_EVERY_MS {
+                    return Err(Refused::Early);
+                }
                 // The answer may be lost, so the old one stays until the next one was used to renew.
-                account.keys = if next == old.key { vec![next] } else { vec![old.key, next] };
-                account.changed_ms = now_ms;
-                Ok::<_, Refused>(accounts.put(account)?)
+                let keys = if next == old.key { vec![next] } else { vec![old.key, next] };
+                let dropped = account.keys.iter().any(|key| !keys.contains(key));
+                (account.keys, account.changed_ms) = (keys, now_ms);
+                accounts.put(account)?;
+                Ok::<_, Refused>(dropped)
             })?;
             self.accounts.reload(&self.dir)?;
+            if dropped {
+                // Whoever still shows a key that is nobody's any more. The site itself comes back with its own.
+                (self.cut)(&old.name);
+            }
             Ok((old.name, certificate))
         })
     }
@@ -252,7 +276,7 @@ impl Desk {
         match decide() {
             Ok((site, certificate)) => {
                 tracing::info!(%site, %from, "{what}: a certificate was issued");
-                self.tell(what, &site, "the hub", from, String::new());
+                self.tell(what, &site, if what == What::Joined { "the hub" } else { "" }, from, String::new());
                 let ((mqtt_host, mqtt_port), ca) = (self.mqtt.clone(), self.trust_pem.clone());
                 Ok(Granted { site, certificate, ca, mqtt_host, mqtt_port })
             }
@@ -279,22 +303,31 @@ struct Admission {
     replaces: bool,
 }
 
-/// Lets `key` be the site's, if it may be. Said again of the same key, it changes nothing.
-fn admit(accounts: &mut Book, site: &str, key: Fingerprint, admission: &Admission, now_ms: u64) -> Result<(), Refused> {
-    let since_ms = match accounts.get(site) {
-        None => now_ms,
+/// Lets `key` be the site's, if it may be, and says whether another one was until now. Said again of the same key, it
+/// changes nothing.
+fn admit(
+    accounts: &mut Book,
+    site: &str,
+    key: Fingerprint,
+    admission: &Admission,
+    now_ms: u64,
+) -> Result<bool, Refused> {
+    let (since_ms, replaced) = match accounts.get(site) {
+        None => (now_ms, false),
         Some(account) if account.kind != Kind::Site => return Err(Refused::Joined(site.into())),
+        Some(account) if !account.disabled && account.keys.contains(&key) => return Ok(false),
+        // Of a code that is used again it must not undo what came after. One that was made for a site that is disabled
+        // lets only the new box in.
+        Some(account) if admission.replaces && account.changed_ms <= admission.taken.at_ms => (account.since_ms, true),
         Some(account) if account.disabled => return Err(Refused::Disabled(site.into())),
-        Some(account) if account.keys.contains(&key) => return Ok(()),
-        Some(account) if account.keys.is_empty() => account.since_ms,
-        // Of a code that is used again it must not undo what came after.
-        Some(account) if admission.replaces && account.changed_ms <= admission.taken.at_ms => account.since_ms,
+        Some(account) if account.keys.is_empty() && account.password.is_none() => (account.since_ms, false),
         Some(_) => return Err(Refused::Joined(site.into())),
     };
     let (name, keys) = (site.to_owned(), vec![key]);
     let account =
         Account { name, kind: Kind::Site, password: None, keys, disabled: false, since_ms, changed_ms: now_ms };
-    Ok(accounts.put(account)?)
+    accounts.put(account)?;
+    Ok(replaced)
 }
 
 /// The site's account, if this certificate is it.

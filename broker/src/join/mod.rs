@@ -12,6 +12,6 @@ mod throttle;
 
 pub(crate) use book::{Invitation, JoinBook, JoinBookError};
 pub use code::{Code, CodeError, Pin, Secret};
-pub(crate) use desk::{Desk, DeskRules};
+pub(crate) use desk::{Cut, Desk, DeskRules};
 pub use desk::{Granted, JoinRequest, RENEW_CONTEXT, Refused, RenewRequest};
 pub(crate) use throttle::Throttle;

@@ -88,6 +88,7 @@ impl Office {
             rules: DeskRules { site_valid_ms: 90 * DAY_MS, renew_grace_ms: 180 * DAY_MS },
             mqtt: (None, 8883),
             throttle: Mutex::new(Throttle::default()),
+            cut: Arc::new(|_| {}),
             audit: AuditSender::default(),
         }
     }

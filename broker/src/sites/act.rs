@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::identity::audit::What;
 use crate::identity::{Account, AuditSender, Book, BookError, Kind, SecurityEvent, SharedBook};
-use crate::join::{Code, Invitation, JoinBook, JoinBookError, Pin, Secret};
+use crate::join::{Code, Cut, Invitation, JoinBook, JoinBookError, Pin, Secret};
 use crate::node::beside::{Answering, Beside};
 use crate::node::note::{of_word, to_word};
 use crate::node::wall_ms;
@@ -117,10 +117,12 @@ fn add(dir: &Path, site: &str, valid_ms: u64, replace: bool, now_ms: u64) -> Res
         Some(account) if account.kind != Kind::Site => {
             return Err(SiteError::Not(format!("{site} is the name of a {}", account.kind)));
         }
-        Some(account) if account.disabled => {
-            return Err(SiteError::Not(format!("{site} is disabled; `site enable {site}` first")));
+        Some(account) if account.disabled && !replace => {
+            let why =
+                format!("{site} is disabled; `site enable {site}` first, or --replace for another box in its place");
+            return Err(SiteError::Not(why));
         }
-        Some(account) if !account.keys.is_empty() && !replace => {
+        Some(account) if (!account.keys.is_empty() || account.password.is_some()) && !replace => {
             let why = format!("{site} has joined already; with --replace another box takes its place when it joins");
             return Err(SiteError::Not(why));
         }
@@ -192,7 +194,7 @@ pub(crate) struct SiteOffice {
     pub(crate) accounts: SharedBook,
     pub(crate) audit: AuditSender,
     /// Ends the live connections of a site.
-    pub(crate) cut: std::sync::Arc<dyn Fn(&str) + Send + Sync>,
+    pub(crate) cut: Cut,
 }
 
 impl fmt::Debug for SiteOffice {
