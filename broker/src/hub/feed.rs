@@ -175,7 +175,7 @@ fn stock_after<'a>(stock: &'a Stock, lives: impl Iterator<Item = (&'a ReplicaId,
         let (replica, moves) = &mut sources[n];
         if let Some((_, gtin, part)) = moves.next() {
             let (site, epoch) = (replica.site.to_string(), replica.epoch.0);
-            feed.stock.push(StockEntry { gtin, site, epoch, units: part.units, seq: part.seq });
+            feed.stock.push(StockEntry { gtin, site, epoch, units: part.units, seq: part.seq, by_hub: false });
         }
         next.extend(moves.peek().map(|(position, ..)| Reverse((*position, n))));
     }

@@ -111,7 +111,7 @@ impl Hub {
                 Ok(quiet())
             }
             UpOf::Bye(_) => Ok(Step { then: self.gone(&site).into_iter().collect(), ..quiet() }),
-            UpOf::Hello(_) => Ok(quiet()),
+            UpOf::RightsHeld(_) | UpOf::RightsWanted(_) | UpOf::Hello(_) => Ok(quiet()),
         }
     }
 
@@ -188,6 +188,7 @@ impl Hub {
             hub_ms: now.wall.0,
             present: session.present.complete,
             reads_packed_present: true,
+            rights: false,
         });
         let down = Down { session: nonce, incarnation: self.incarnation, of: Some(welcome) };
         step.then.push(Effect::down(site, &down));

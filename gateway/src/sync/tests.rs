@@ -50,6 +50,7 @@ fn welcome(position: Position) -> Down {
         hub_ms: 5,
         present: 0,
         reads_packed_present: false,
+        rights: false,
     });
     Down { session: 77, incarnation: 3, of: Some(of) }
 }

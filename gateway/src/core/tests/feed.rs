@@ -9,8 +9,14 @@ impl Store {
     /// Entries as (site, epoch, units).
     fn feed_stock(&mut self, stream: &str, prev: u64, upto: u64, entries: Vec<(&str, u64, i64)>) -> Vec<Effect> {
         let gtin = GTIN.parse().unwrap();
-        let entry =
-            |(site, epoch, units): (&str, u64, i64)| StockEntry { gtin, site: site.into(), epoch, units, seq: 1 };
+        let entry = |(site, epoch, units): (&str, u64, i64)| StockEntry {
+            gtin,
+            site: site.into(),
+            epoch,
+            units,
+            seq: 1,
+            by_hub: false,
+        };
         let stock = entries.into_iter().map(entry).collect();
         self.hear(Feed { prev, upto, stock, stream: stream.into(), ..Feed::default() })
     }

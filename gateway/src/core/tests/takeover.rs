@@ -108,7 +108,8 @@ impl Store {
     }
 
     fn own_by(&mut self, incarnation: u64, units: i64, seq: u64) {
-        let stock = vec![StockEntry { gtin: number(), site: "harbour".into(), epoch: OLD.0, units, seq }];
+        let stock =
+            vec![StockEntry { gtin: number(), site: "harbour".into(), epoch: OLD.0, units, seq, by_hub: false }];
         let feed = Feed { prev: 0, upto: 5, stream: "own".into(), stock, ..Feed::default() };
         self.takes_in(Input::FromHub(FromHub::Feed { incarnation, feed }));
     }
