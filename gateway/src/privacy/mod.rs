@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use aho_corasick::AhoCorasick;
 use bytes::Bytes;
-use prost::Message;
+use prost::{DecodeError, Message};
 use proto::pos::{self, value};
 use proto::pseudonym;
 use proto::topic::{Form, Kind};
@@ -59,7 +59,10 @@ impl Personal {
         let list = |text: &str| -> Vec<String> {
             text.split(',').map(|name| name.trim().to_ascii_lowercase()).filter(|name| !name.is_empty()).collect()
         };
-        let (fields, scans) = (list(fields), list(scans));
+        // Of a number written with leading zeros as without.
+        let scans = list(scans).into_iter().map(|scan| scan.trim_start_matches('0').to_owned());
+        let scans = scans.filter(|scan| !scan.is_empty()).collect();
+        let fields = list(fields);
         // It fails for patterns beyond 2 GiB; then every message is read.
         let names = (!fields.is_empty())
             .then(|| AhoCorasick::builder().ascii_case_insensitive(true).build(&fields).ok())
@@ -72,9 +75,10 @@ impl Personal {
         let rules = &*self.rules;
         let mut people = Vec::new();
         let payload = match (form, kind) {
+            // Its people need no name that the configuration knows.
+            (Form::Protobuf, Some(kind)) => rules.guard_protobuf(kind, payload, &mut people),
             _ if !rules.may_concern(payload) => None,
             (Form::Json, _) => rules.guard_json(payload, &mut people),
-            (Form::Protobuf, Some(kind)) => rules.guard_protobuf(kind, payload, &mut people),
             (Form::Protobuf, None) => rules.guard_text(payload, &mut people),
         }
         .unwrap_or_else(|| payload.clone());
@@ -88,16 +92,19 @@ impl Rules {
     fn may_concern(&self, payload: &[u8]) -> bool {
         let named = self.names.as_ref().is_some_and(|names| names.is_match(payload));
         // An escaped letter could hide a name.
-        let escaped = || !self.fields.is_empty() && payload.windows(2).any(|two| two == b"\\u");
+        let escaped = || {
+            let any = !self.fields.is_empty() || !self.scans.is_empty();
+            any && payload.windows(2).any(|two| two == b"\\u")
+        };
         let scanned = || self.scans.iter().any(|scan| payload.windows(scan.len()).any(|part| part == scan.as_bytes()));
         named || escaped() || scanned()
     }
 
     fn guard_json(&self, payload: &[u8], people: &mut Vec<Pseudonym>) -> Option<Bytes> {
         if let Ok(text) = std::str::from_utf8(payload)
-            && self.is_personal_scan(text)
+            && let Some(card) = self.card(text)
         {
-            return Some(self.replace("scan", text.trim(), people)?.into());
+            return Some(self.replace("scan", &card, people)?.into());
         }
         match serde_json::from_slice::<Value>(payload) {
             Ok(mut value @ (Value::Object(_) | Value::Array(_))) => {
@@ -105,8 +112,12 @@ impl Rules {
                 self.walk(&mut value, people);
                 (value != before).then(|| value.to_string().into())
             }
-            Ok(_) => None,
-            Err(_) => self.guard_text(payload, people),
+            // JSON within JSON is nothing of ours, and kept to be repaired.
+            Ok(Value::String(inner)) => {
+                let guarded = self.guard_json(inner.as_bytes(), people)?;
+                Some(Value::from(String::from_utf8_lossy(&guarded)).to_string().into())
+            }
+            Ok(_) | Err(_) => self.guard_text(payload, people),
         }
     }
 
@@ -114,17 +125,37 @@ impl Rules {
         match value {
             Value::Object(fields) => {
                 for (name, value) in fields {
-                    match (self.field(name), &*value) {
-                        (Some(field), _) => self.replace_all(&field, value, people),
-                        (None, Value::String(code)) if name == "gtin" && self.is_personal_scan(code) => {
-                            self.replace_all("scan", value, people);
-                        }
-                        (None, _) => self.walk(value, people),
+                    match self.field(name) {
+                        Some(field) => self.replace_all(&field, value, people),
+                        None if name == "gtin" => self.replace_cards(value, people),
+                        None => self.walk(value, people),
                     }
                 }
             }
             Value::Array(values) => values.iter_mut().for_each(|value| self.walk(value, people)),
+            Value::String(text) => {
+                if let Ok(inner @ (Value::Object(_) | Value::Array(_))) = serde_json::from_str::<Value>(text) {
+                    let mut guarded = inner.clone();
+                    self.walk(&mut guarded, people);
+                    if guarded != inner {
+                        *text = guarded.to_string();
+                    }
+                }
+            }
             _ => {}
+        }
+    }
+
+    /// Where an item's number should stand.
+    fn replace_cards(&self, value: &mut Value, people: &mut Vec<Pseudonym>) {
+        let code = match value {
+            Value::String(code) => code.clone(),
+            Value::Number(number) => number.to_string(),
+            Value::Array(values) => return values.iter_mut().for_each(|value| self.replace_cards(value, people)),
+            _ => return self.walk(value, people),
+        };
+        if let Some(of) = self.card(&code).and_then(|card| self.replace("scan", &card, people)) {
+            *value = of.into();
         }
     }
 
@@ -146,11 +177,21 @@ impl Rules {
         }
     }
 
-    /// Only where `pos.proto` has room for people. In anything else the names mean nothing.
+    /// Only where `pos.proto` has room for people. In anything else the names mean nothing; what cannot be read is searched
+    /// as text.
     fn guard_protobuf(&self, kind: Kind, payload: &Bytes, people: &mut Vec<Pseudonym>) -> Option<Bytes> {
+        self.guard_message(kind, payload, people).unwrap_or_else(|_| self.guard_text(payload, people))
+    }
+
+    fn guard_message(
+        &self,
+        kind: Kind,
+        payload: &Bytes,
+        people: &mut Vec<Pseudonym>,
+    ) -> Result<Option<Bytes>, DecodeError> {
         let guarded = match kind {
             Kind::Activity | Kind::Feedback => {
-                let mut remark = pos::Remark::decode(payload.clone()).ok()?;
+                let mut remark = pos::Remark::decode(payload.clone())?;
                 for (name, value) in &mut remark.fields {
                     let Some(field) = self.field(name) else { continue };
                     self.replace_value(&field, value, people);
@@ -158,26 +199,38 @@ impl Rules {
                 remark.encode_to_vec()
             }
             Kind::Sale => {
-                let mut sale = pos::Sale::decode(payload.clone()).ok()?;
+                let mut sale = pos::Sale::decode(payload.clone())?;
                 self.replace_people(&mut sale.people, people);
+                sale.lines.iter_mut().for_each(|line| self.replace_card(&mut line.gtin, people));
                 sale.encode_to_vec()
             }
             Kind::Move => {
-                let mut movement = pos::Move::decode(payload.clone()).ok()?;
+                let mut movement = pos::Move::decode(payload.clone())?;
                 self.replace_people(&mut movement.people, people);
+                movement.lines.iter_mut().for_each(|line| self.replace_card(&mut line.gtin, people));
                 movement.encode_to_vec()
             }
             Kind::Scan => {
-                let mut scan = pos::Scan::decode(payload.clone()).ok()?;
-                if self.is_personal_scan(&scan.gtin) {
-                    scan.gtin = self.replace("scan", &scan.gtin, people)?;
-                }
+                let mut scan = pos::Scan::decode(payload.clone())?;
                 self.replace_people(&mut scan.people, people);
+                self.replace_card(&mut scan.gtin, people);
                 scan.encode_to_vec()
             }
-            Kind::Count | Kind::Item | Kind::Note | Kind::Setting => return self.guard_text(payload, people),
+            Kind::Count => {
+                let mut count = pos::Count::decode(payload.clone())?;
+                self.replace_card(&mut count.gtin, people);
+                count.encode_to_vec()
+            }
+            Kind::Item | Kind::Note | Kind::Setting => return Ok(self.guard_text(payload, people)),
         };
-        Some(guarded.into())
+        // As it came, if it is about nobody: what newer firmware says besides stays.
+        Ok((!people.is_empty()).then(|| guarded.into()))
+    }
+
+    fn replace_card(&self, code: &mut String, people: &mut Vec<Pseudonym>) {
+        if let Some(of) = self.card(code).and_then(|card| self.replace("scan", &card, people)) {
+            *code = of;
+        }
     }
 
     fn replace_value(&self, field: &str, value: &mut pos::Value, people: &mut Vec<Pseudonym>) {
@@ -225,16 +278,38 @@ impl Rules {
         self.fields.iter().find(|field| field.eq_ignore_ascii_case(name)).cloned()
     }
 
-    fn is_personal_scan(&self, text: &str) -> bool {
-        // Scanners may say first which kind of barcode it was: "]E0".
-        let text = text.trim();
-        let code = text.strip_prefix(']').and_then(|rest| rest.get(2..)).unwrap_or(text);
-        !code.is_empty()
-            && code.bytes().all(|b| b.is_ascii_digit())
-            && self.scans.iter().any(|scan| code.starts_with(scan.as_str()))
+    /// The card's own digits, if that is what was scanned: the same however the scanner writes it.
+    fn card(&self, code: &str) -> Option<String> {
+        let digits = text::digits_of(code)?;
+        self.is_card(digits).then(|| digits.to_owned())
     }
 
+    /// `digits` has no leading zeros.
+    fn is_card(&self, digits: &str) -> bool {
+        self.scans.iter().any(|scan| digits.starts_with(scan.as_str()))
+    }
+
+    /// Text that nothing else can read: what follows a field's name, and numbers that could be cards.
     fn guard_text(&self, payload: &[u8], people: &mut Vec<Pseudonym>) -> Option<Bytes> {
+        let named = self.guard_names(payload, people);
+        let text = named.as_deref().unwrap_or(payload);
+        let (mut out, mut from) = (Vec::with_capacity(text.len() + 64), 0);
+        for run in text::digit_runs(text) {
+            let digits = std::str::from_utf8(&text[run.clone()]).ok().and_then(text::digits_of);
+            let Some(digits) = digits.filter(|digits| self.is_card(digits)) else { continue };
+            let Some(of) = self.replace("scan", digits, people) else { continue };
+            out.extend_from_slice(&text[from..run.start]);
+            out.extend_from_slice(of.as_bytes());
+            from = run.end;
+        }
+        if from == 0 {
+            return named.map(Bytes::from);
+        }
+        out.extend_from_slice(&text[from..]);
+        Some(out.into())
+    }
+
+    fn guard_names(&self, payload: &[u8], people: &mut Vec<Pseudonym>) -> Option<Vec<u8>> {
         let names = self.names.as_ref()?;
         let mut out = Vec::with_capacity(payload.len() + 64);
         let mut from = 0;
@@ -254,7 +329,7 @@ impl Rules {
             return None;
         }
         out.extend_from_slice(&payload[from..]);
-        Some(out.into())
+        Some(out)
     }
 }
 

@@ -72,11 +72,44 @@ fn what_cannot_be_read_is_searched_as_text() {
 #[test]
 fn a_loyalty_card_is_nobody_s_barcode() {
     let (_dir, personal) = personal();
-    for payload in ["2900001364003", "]E02900001364003\r\n", "{\"gtin\":\"2900001364003\"}"] {
-        let (guarded, people) = guard(&personal, payload);
-        assert!(!guarded.contains("1364") && people == ["scan"], "{payload} became {guarded}");
+    let of = |payload: &str| {
+        let guarded = personal.guard(Some(Kind::Sale), Form::Json, &payload.to_owned().into());
+        let text = String::from_utf8(guarded.payload.to_vec()).unwrap();
+        assert!(!text.contains("1364"), "{payload} became {text}");
+        guarded.people
+    };
+    let person = of("2900001364003");
+    for payload in [
+        "]E02900001364003\r\n",
+        "02900001364003",
+        "]C1010290000136400310LOT7",
+        "0102900001364003",
+        "\"2900001364003\"",
+        "\u{0}2900001364003\u{0}",
+        "{\"gtin\":\"2900001364003\"}",
+        "{\"gtin\":2900001364003}",
+        "{\"gtin\":\"\\u0032900001364003\"}",
+        "{\"lines\":[{\"gtin\":\"02900001364003\",\"qty\":1}]}",
+        "{\"lines\":[{\"gtin\":\"2900001364003\",\"qty\"",
+        "{\"gtin\":[2900001364003]}",
+        "{\"text\":\"{\\\"gtin\\\":2900001364003}\"}",
+        "scan 2900001364003!",
+    ] {
+        assert_eq!(of(payload), person, "{payload}: the same card is the same person");
     }
-    assert_eq!(guard(&personal, "4006381329003").0, "4006381329003", "29 stands inside it only");
+    for nobody in ["4006381329003", "{\"at_ms\":2900001364003}", "{\"reference\":\"2900001364003\"}", "29: 2911"] {
+        assert_eq!(guard(&personal, nobody), (nobody.to_owned(), vec![]));
+    }
+}
+
+#[test]
+fn json_within_json_hides_nobody() {
+    let (_dir, personal) = personal();
+    for payload in ["\"{\\\"household\\\":1364}\"", "{\"text\":\"{\\\"household\\\":[1364]}\"}"] {
+        let (guarded, people) = guard(&personal, payload);
+        assert!(!guarded.contains("1364") && people == ["household"], "{payload} became {guarded}");
+    }
+    assert_eq!(guard(&personal, "{\"text\":\"the household's wine\"}").1, Vec::<String>::new());
 }
 
 #[test]
@@ -92,6 +125,34 @@ fn protobuf_is_guarded_where_it_has_room_for_people() {
     let guarded = personal.guard(Some(Kind::Activity), Form::Protobuf, &remark.encode_to_vec().into());
     let read = pos::Remark::decode(guarded.payload).unwrap();
     assert!(matches!(&read.fields["customer"].of, Some(value::Of::Text(of)) if of.starts_with('~')));
+}
+
+#[test]
+fn protobuf_has_cards_among_its_lines_and_names_that_nobody_configured() {
+    let (_dir, personal) = personal();
+    let line = |gtin: &str| pos::Line { gtin: gtin.into(), qty: Some(1), cents: None };
+    let sale = pos::Sale { lines: vec![line("4006381333931"), line("02900001364003")], ..Default::default() };
+    let guest = [("guest".to_owned(), "1364".to_owned())].into();
+    let movement = pos::Move { lines: vec![line("]E02900001364003")], people: guest, ..Default::default() };
+    let count = pos::Count { gtin: "2900001364003".into(), ..Default::default() };
+    let scan = pos::Scan { gtin: "2900001364003".into(), ..Default::default() };
+    let (sale, movement) = (sale.encode_to_vec(), movement.encode_to_vec());
+    let torn = movement[..movement.len() - 1].to_vec();
+    for (kind, payload, people) in [
+        (Kind::Sale, sale, 1),
+        (Kind::Move, movement, 2),
+        (Kind::Move, torn, 1),
+        (Kind::Count, count.encode_to_vec(), 1),
+        (Kind::Scan, scan.encode_to_vec(), 1),
+        (Kind::Sale, b"\xff\xff household 1364".to_vec(), 1),
+    ] {
+        let guarded = personal.guard(Some(kind), Form::Protobuf, &payload.into());
+        let card = guarded.payload.windows(9).any(|part| part == b"290000136");
+        assert!(!card && guarded.people.len() == people, "{kind:?}: {guarded:?}");
+    }
+    let nobody = pos::Sale { id: "household".into(), lines: vec![line("4006381333931")], ..Default::default() };
+    let bytes = Bytes::from(nobody.encode_to_vec());
+    assert_eq!(personal.guard(Some(Kind::Sale), Form::Protobuf, &bytes).payload, bytes);
 }
 
 #[test]
