@@ -16,6 +16,7 @@ pub static SCHEME: Scheme = Scheme {
     command: "tillsync-broker account",
     kinds: &[Kind::Site, Kind::Monitor, Kind::Integrator],
     publish_below: None,
+    makes_ca: false,
     example: include_str!("../policy.toml"),
 };
 

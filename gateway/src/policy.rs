@@ -15,6 +15,7 @@ pub static SCHEME: Scheme = Scheme {
     command: "tillsync-gateway device",
     kinds: &[Kind::Scanner, Kind::Pos, Kind::Tablet, Kind::Monitor, Kind::Integrator],
     publish_below: Some("dev/"),
+    makes_ca: true,
     example: include_str!("../policy.toml"),
 };
 

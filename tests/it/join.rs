@@ -323,6 +323,26 @@ async fn a_disabled_site_is_shut_out_until_it_is_enabled_running_or_stopped() {
     assert_eq!(chain.site(&["list"]).await["sites"], json!([]));
 }
 
+#[tokio::test]
+async fn a_box_that_another_one_replaces_is_cut_off_while_it_is_connected() {
+    let chain = Chain::start("").await;
+    chain.joined(SITE).await;
+    let stolen = chain.gateway(SITE).start().await;
+    stolen.until_applied().await;
+    let spare = code(&chain.site(&["add", SITE, "--replace"]).await);
+    assert_eq!(stolen.status().await["uplink"]["connected"], true, "a code alone cuts nobody off");
+    assert!(chain.join("spare", &spare).await.status.success());
+    stolen.until_status("it is cut off", |now| now["uplink"]["connected"] == false).await;
+    chain.hub.until_status("it is refused", |status| refused_connects(status) > 0).await;
+    // Also one whose site was disabled at once, as after a theft.
+    chain.site(&["disable", SITE]).await;
+    refused(&run(&["hub", "site", "add", SITE, "--data", &chain.data()]).await, "is disabled");
+    let third = code(&chain.site(&["add", SITE, "--replace"]).await);
+    assert!(chain.join("third", &third).await.status.success());
+    let listed = chain.site(&["list"]).await;
+    assert_eq!(listed["sites"][0]["state"], "joined", "{listed}");
+}
+
 fn refused_connects(status: &Value) -> u64 {
     let front = &status["front"];
     ["refused_credentials", "refused_authorization"].iter().filter_map(|key| front[key].as_u64()).sum()

@@ -1,6 +1,6 @@
 //! What one identity may take: messages and bytes in a second, connections, subscriptions.
 //!
-//! All connections of a name share one ration. Whoever has no name has one for each connection. Past a rate nothing is
+//! All connections of a name share one ration, and so do those of an address that show no name. Past a rate nothing is
 //! dropped: the socket is read later, and its sender waits.
 
 use std::collections::HashMap;
@@ -35,7 +35,10 @@ impl Allowance {
         Allowance { rate: None, connections_max: usize::MAX, subscriptions_max: usize::MAX };
 }
 
-/// All rations in use; there are never more than connections.
+/// Rations past which those that nobody uses, and that owe nothing any more, are looked for.
+const UNUSED_MAX: usize = 4_096;
+
+/// All rations in use, and those of who left in debt.
 pub(super) struct Rations {
     by_name: Mutex<HashMap<Arc<str>, Arc<Ration>>>,
     subscriptions: Mutex<usize>,
@@ -63,31 +66,33 @@ impl Rations {
         Rations { by_name: Mutex::default(), subscriptions: Mutex::default(), subscriptions_max, stats }
     }
 
-    /// A connection's part in its name's ration; `None` if it has as many as it may. `instead` says that it takes the
+    /// A connection's part in the ration of `name`; `None` if it has as many as it may. `instead` says that it takes the
     /// place of another one of the same name.
-    pub(super) fn share(
-        self: &Arc<Self>,
-        name: Option<&Arc<str>>,
-        allowance: Allowance,
-        instead: bool,
-    ) -> Option<Share> {
+    pub(super) fn share(self: &Arc<Self>, name: Arc<str>, allowance: Allowance, instead: bool) -> Option<Share> {
         let fresh = || Arc::new(Ration { allowance, used: Mutex::new(Used::new(&allowance)) });
-        let ration = match name {
-            None => fresh(),
-            Some(name) => {
-                let mut rations = lock(&self.by_name);
-                let ration = rations.entry(name.clone()).or_insert_with(fresh).clone();
-                let mut used = lock(&ration.used);
-                if used.connections >= allowance.connections_max.saturating_add(usize::from(instead)) {
-                    return None;
-                }
-                used.connections += 1;
-                drop(used);
-                ration
-            }
-        };
-        let name = name.cloned();
+        let mut rations = lock(&self.by_name);
+        if rations.len() >= UNUSED_MAX && !rations.contains_key(&name) {
+            rations.retain(|_, ration| ration.counts());
+        }
+        let ration = rations.entry(name.clone()).or_insert_with(fresh).clone();
+        let mut used = lock(&ration.used);
+        if used.connections >= allowance.connections_max.saturating_add(usize::from(instead)) {
+            return None;
+        }
+        used.connections += 1;
+        drop(used);
         Some(Share { ration, name, subscriptions: 0, rations: self.clone() })
+    }
+}
+
+impl Ration {
+    /// Whether somebody has a part in it, or left in debt: a debt outlives the connection that made it, or coming back
+    /// would pay it.
+    fn counts(&self) -> bool {
+        let mut used = lock(&self.used);
+        let rate = self.allowance.rate;
+        rate.into_iter().for_each(|rate| used.refill(rate, Instant::now()));
+        used.connections > 0 || rate.is_some() && (used.messages < 0.0 || used.bytes < 0.0)
     }
 }
 
@@ -112,7 +117,7 @@ fn full(a_second: u32) -> f64 {
 /// One connection's part of its identity's ration.
 pub(super) struct Share {
     ration: Arc<Ration>,
-    name: Option<Arc<str>>,
+    name: Arc<str>,
     /// Those of this connection.
     subscriptions: usize,
     rations: Arc<Rations>,
@@ -162,18 +167,10 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         self.subscribed(0);
-        let Some(name) = &self.name else { return };
         let mut rations = lock(&self.rations.by_name);
-        let mut used = lock(&self.ration.used);
-        used.connections -= 1;
-        // A debt outlives the connection that made it, or coming back would pay it.
-        let rate = self.ration.allowance.rate;
-        rate.into_iter().for_each(|rate| used.refill(rate, Instant::now()));
-        let in_debt = rate.is_some() && (used.messages < 0.0 || used.bytes < 0.0);
-        let unused = used.connections == 0 && !in_debt;
-        drop(used);
-        if unused && rations.get(name).is_some_and(|held| Arc::ptr_eq(held, &self.ration)) {
-            rations.remove(name);
+        lock(&self.ration.used).connections -= 1;
+        if !self.ration.counts() && rations.get(&self.name).is_some_and(|held| Arc::ptr_eq(held, &self.ration)) {
+            rations.remove(&self.name);
         }
     }
 }
@@ -194,7 +191,7 @@ mod tests {
     async fn over_the_rate_is_slower_and_never_more() {
         let rate = Rate { messages: 10, bytes: 1_000_000 };
         let allowance = Allowance { rate: Some(rate), ..Allowance::UNLIMITED };
-        let share = rations().share(None, allowance, false).unwrap();
+        let share = rations().share("pos-1".into(), allowance, false).unwrap();
         let (began, mut sent) = (Instant::now(), 0);
         while began.elapsed() < Duration::from_secs(10) {
             let some = share.messages(64);
@@ -210,8 +207,8 @@ mod tests {
     #[test]
     fn connections_and_subscriptions_of_a_name_are_counted_together() {
         let allowance = Allowance { rate: None, connections_max: 2, subscriptions_max: 3 };
-        let (rations, name) = (rations(), Arc::from("pos-1"));
-        let share = |instead| rations.share(Some(&name), allowance, instead);
+        let (rations, name) = (rations(), Arc::<str>::from("pos-1"));
+        let share = |instead| rations.share(name.clone(), allowance, instead);
         let (mut one, mut two) = (share(false).unwrap(), share(false).unwrap());
         assert!(share(false).is_none());
         assert!(share(true).is_some(), "it replaces another one");
@@ -221,7 +218,7 @@ mod tests {
         assert!(!two.has_room() && !one.has_room());
         drop(one);
         assert!(two.has_room() && share(false).is_some());
-        let mut stranger = rations.share(None, Allowance::UNLIMITED, false).unwrap();
+        let mut stranger = rations.share("@::1".into(), Allowance::UNLIMITED, false).unwrap();
         stranger.subscribed(9);
         assert!(!two.has_room(), "those of all clients are bounded too");
         drop((two, stranger));

@@ -18,7 +18,7 @@ use super::{password, pending};
 use crate::node::admin::{self, ask_if_running};
 use crate::node::note::operator;
 use crate::node::{pem, show, wall_ms};
-use crate::pki::{self, DeviceCertificate, Facts};
+use crate::pki::{self, DeviceCertificate, Facts, OwnPaths};
 
 /// Who may connect.
 #[derive(Debug, Subcommand)]
@@ -92,7 +92,8 @@ pub struct RotateArgs {
 #[derive(Debug, Args)]
 struct ProofArgs {
     /// Issue a certificate of this node's own CA instead of a password: NAME.crt, NAME.key and ca.crt are written into this
-    /// folder. The key is nowhere else.
+    /// folder. The key is nowhere else. If the node shows a certificate of yours (`tls_cert`), add DIR/pki/ca.crt to its
+    /// `tls_client_ca`, and give out your CA's certificate in the place of this ca.crt.
     #[arg(long, value_name = "DIR", conflicts_with = "certificate_file")]
     certificate: Option<PathBuf>,
     /// A certificate of it, as PEM, by whose key it is known from then on. It gets no password.
@@ -115,7 +116,9 @@ pub fn accounts(command: &Accounts, default: &Path, scheme: &'static Scheme) -> 
     proto::id::check_name(name).with_context(|| format!("the name {name:?}"))?;
     let dir = common.data.as_deref().unwrap_or(default);
     let Drawn { proof, password, issued } = match command {
-        Accounts::Add(AddArgs { proof, .. }) | Accounts::Rotate(RotateArgs { proof, .. }) => drawn(dir, name, proof)?,
+        Accounts::Add(AddArgs { proof, .. }) | Accounts::Rotate(RotateArgs { proof, .. }) => {
+            drawn(dir, name, proof, scheme)?
+        }
         _ => Drawn::default(),
     };
     let change = match command {
@@ -147,6 +150,9 @@ pub fn accounts(command: &Accounts, default: &Path, scheme: &'static Scheme) -> 
     if shows {
         print!("{}", invite.to_text());
         written.iter().flatten().for_each(|file| println!("written    {}", file.display()));
+        if written.is_some() && done["running"] == true && !tls {
+            println!("the node takes plain connections now: the certificate counts once it runs with TLS");
+        }
     }
     match done["running"] == true {
         true => println!("{name}: done; {} connections ended", show::number(&done["closed"])),
@@ -201,12 +207,16 @@ struct Drawn {
     issued: Option<(DeviceCertificate, PathBuf)>,
 }
 
-fn drawn(dir: &Path, name: &str, args: &ProofArgs) -> anyhow::Result<Drawn> {
+fn drawn(dir: &Path, name: &str, args: &ProofArgs, scheme: &Scheme) -> anyhow::Result<Drawn> {
     if let Some(file) = &args.certificate_file {
         let proof = Proof { password: None, keys: vec![key_of(name, file)?] };
         return Ok(Drawn { proof, ..Drawn::default() });
     }
     if let Some(into) = &args.certificate {
+        let ca = OwnPaths::of(dir).ca;
+        if !scheme.makes_ca && !ca.exists() {
+            bail!("there is no {}: `init` makes it; or name a certificate that you have: --certificate-file", ca.display());
+        }
         let certificate = pki::issue_device(dir, name, wall_ms()).context("issue a certificate")?;
         let proof = Proof { password: None, keys: vec![certificate.key] };
         return Ok(Drawn { proof, issued: Some((certificate, into.clone())), ..Drawn::default() });

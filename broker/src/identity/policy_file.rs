@@ -205,6 +205,7 @@ mod tests {
         command: "device",
         kinds: &[Kind::Scanner, Kind::Pos, Kind::Monitor, Kind::Integrator],
         publish_below: Some("dev/"),
+        makes_ca: true,
         example: "",
     };
 

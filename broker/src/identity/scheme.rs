@@ -10,6 +10,8 @@ pub struct Scheme {
     pub kinds: &'static [Kind],
     /// What topics that a policy lets somebody publish must begin with; `None`: it cannot let anybody publish anything.
     pub publish_below: Option<&'static str>,
+    /// Whether a CA is made for the first certificate that is issued; else an operator makes it (`init`).
+    pub makes_ca: bool,
     /// A policy file to start from, which is also its manual.
     pub example: &'static str,
 }

@@ -103,6 +103,7 @@ pub(crate) fn run(command: Site, default: &Path) -> anyhow::Result<()> {
             if let Some(event) = order.event() {
                 pending::leave(dir, &event, wall_ms()).context("write down who did it")?;
             }
+            look_again(dir, &order)?;
             done
         }
     };
@@ -115,6 +116,16 @@ pub(crate) fn run(command: Site, default: &Path) -> anyhow::Result<()> {
         print(act, &done);
     }
     Ok(())
+}
+
+/// A hub that began to listen while its files were changed may have read them before: any question about sites makes it
+/// read them again, and one that ends connections is asked once more.
+fn look_again(dir: &Path, order: &Order) -> anyhow::Result<()> {
+    let again = match &order.act {
+        Act::Disable(_) => order.words(),
+        _ => Order { act: Act::List, by: order.by.clone() }.words(),
+    };
+    admin::ask_if_running(dir, &again).map(drop)
 }
 
 /// Where gateways join: the hub's first name, and the port of its HTTPS listener.
