@@ -57,13 +57,24 @@ impl Held {
         if self.knows(filter) {
             return true;
         }
-        if self.filters.len() >= self.filters_max {
-            return false;
+        let room = self.filters.len() < self.filters_max;
+        if room {
+            self.keep(filter);
         }
+        room
+    }
+
+    /// One that a router before this had: whoever holds it keeps it, though others were faster and took all the room.
+    pub(super) fn filter_again(&mut self, filter: &str) {
+        if !self.knows(filter) {
+            self.keep(filter);
+        }
+    }
+
+    fn keep(&mut self, filter: &str) {
         self.logs.insert(filter, self.filters.len(), Log::default());
         self.filters.insert(filter.to_owned());
         self.bytes += FILTER_BYTES;
-        true
     }
 
     /// A message goes into the log of every filter that ever matched it. `counted`: topic and payload, all that the router
@@ -125,5 +136,7 @@ mod tests {
         assert!(!held.filter("one more") && held.filter("7"));
         assert!(held.is_spent(20), "most of them are nobody's");
         assert!(held.is_spent(60) && !held.is_spent(95), "they would all be there again");
+        held.filter_again("held before");
+        assert!(held.knows("held before"), "who was connected keeps its filter, however full the new router is");
     }
 }

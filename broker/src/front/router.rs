@@ -158,6 +158,13 @@ impl Router {
         admitted
     }
 
+    /// Counts a filter that was granted in a router before this one.
+    pub(super) fn admit_again(&self, filter: &str) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.filter_again(filter);
+        self.look_at(&held);
+    }
+
     /// Counts what is about to be sent to it.
     pub(super) fn charge(&self, packets: &[Packet]) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);

@@ -168,9 +168,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
     /// Makes all subscriptions again, in a router that is new. An answer that is owed to the client is owed still.
     pub(super) async fn resubscribe(&mut self) -> Result<(), End> {
         let owed = self.pending.take().unwrap_or_default();
-        let admitted = self.claim.filters.iter().filter(|(filter, _)| self.shared.router.admit(filter));
         let filters: BTreeMap<String, Subscription> =
-            admitted.map(|(filter, subscription)| (filter.clone(), *subscription)).collect();
+            self.claim.filters.iter().map(|(filter, subscription)| (filter.clone(), *subscription)).collect();
+        filters.keys().for_each(|filter| self.shared.router.admit_again(filter));
         let steps = subscribes(&filters).map(|packet| vec![packet]).collect();
         self.begin(Pending { steps, last: None, ..owed }).await
     }

@@ -171,7 +171,8 @@ impl std::fmt::Display for Proof {
 mod tests {
     use super::*;
 
-    const SCHEME: Scheme = Scheme { command: "device", kinds: &[Kind::Pos], publish_below: None, makes_ca: true, example: "" };
+    const SCHEME: Scheme =
+        Scheme { command: "device", kinds: &[Kind::Pos], publish_below: None, makes_ca: true, example: "" };
 
     fn with_password() -> Proof {
         Proof { password: Some(password::hash("x").unwrap()), keys: vec![] }

@@ -215,7 +215,10 @@ fn drawn(dir: &Path, name: &str, args: &ProofArgs, scheme: &Scheme) -> anyhow::R
     if let Some(into) = &args.certificate {
         let ca = OwnPaths::of(dir).ca;
         if !scheme.makes_ca && !ca.exists() {
-            bail!("there is no {}: `init` makes it; or name a certificate that you have: --certificate-file", ca.display());
+            bail!(
+                "there is no {}: `init` makes it; or name a certificate that you have: --certificate-file",
+                ca.display()
+            );
         }
         let certificate = pki::issue_device(dir, name, wall_ms()).context("issue a certificate")?;
         let proof = Proof { password: None, keys: vec![certificate.key] };
