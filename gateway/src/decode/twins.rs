@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::*;
 
 fn same(kind: Kind, message: &impl Message, twin: Value) -> Result<(), TestCaseError> {
-    let limits = Limits { payload_bytes_max: 8 << 10, units_max: 99, lines_max: 4 };
+    let limits = Limits { payload_bytes_max: 8 << 10, units_max: 99, lines_max: 4, hold_s_max: 900 };
     let read = |form, payload: Bytes| decode(kind, form, ScanMode::Sell, &payload, &limits);
     let written: Bytes = message.encode_to_vec().into();
     // Nothing at all in protobuf is an empty payload, which JSON cannot be.

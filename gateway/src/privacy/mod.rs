@@ -167,6 +167,11 @@ impl Rules {
                 self.replace_people(&mut movement.people, people);
                 movement.encode_to_vec()
             }
+            Kind::Hold => {
+                let mut hold = pos::Hold::decode(payload.clone()).ok()?;
+                self.replace_people(&mut hold.people, people);
+                hold.encode_to_vec()
+            }
             Kind::Scan => {
                 let mut scan = pos::Scan::decode(payload.clone()).ok()?;
                 if self.is_personal_scan(&scan.gtin) {
