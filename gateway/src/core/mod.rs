@@ -1,9 +1,9 @@
 //! The shop's rules: what a request, a message of the hub or a tick comes to. Pure: events in, one step out.
 //!
-//! `requests.rs` decides requests, `replies.rs` answers them, `stock.rs` holds counters, `items.rs` registers, `ids.rs`
+//! `requests.rs` decides requests, `refusals.rs` keeps what was not done, `replies.rs` answers, `stock.rs` holds counters, `items.rs` registers, `ids.rs`
 //! idempotency, `time.rs` what is taken for the time, `again.rs` refusals that are handed in again, `hub.rs` and `feed.rs`
 //! what the hub says, `rights.rs`, `holds.rs` and `wants.rs` what may be promised of items that are sold from a pool,
-//! `snapshot.rs` all that it says of registers, `present.rs` what it is told ahead of the journal,
+//! `inherit.rs` what earlier lives left of that, `snapshot.rs` all that it says of registers, `present.rs` what it is told ahead of the journal,
 //! `check.rs` whether both hold the same, `takeover.rs` and `rejournal.rs` what is taken over from earlier lives of the
 //! ledger, `fold.rs` what the journal means.
 
@@ -14,8 +14,10 @@ mod fold;
 mod holds;
 mod hub;
 mod ids;
+mod inherit;
 mod items;
 mod present;
+mod refusals;
 mod rejournal;
 mod replies;
 mod requests;
