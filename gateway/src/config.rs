@@ -24,6 +24,8 @@ use crate::privacy::{self, Keys, Personal};
 use crate::source::HubSource;
 
 const DAY_S: u64 = 24 * 3600;
+/// What a new box hears of the one before reaches back this far, so no hold may be older.
+const HOLD_S_MAX: u64 = 7 * DAY_S;
 /// What the `config` command prints; equal to [`Config::default`] by test.
 pub const MANUAL: &str = include_str!("../gateway.toml");
 
@@ -51,6 +53,8 @@ pub struct Config {
     /// Who shows nothing may scan.
     pub anonymous: bool,
     pub requests: Limits,
+    /// Open holds at once.
+    pub holds_max: usize,
     pub modes: HashMap<DeviceName, ScanMode>,
     /// Streams of the hub's feed besides the registers.
     pub follow: Vec<String>,
@@ -92,6 +96,7 @@ impl Default for Config {
             policy: None,
             anonymous: false,
             requests: Limits::default(),
+            holds_max: 10_000,
             modes: HashMap::new(),
             follow: Vec::new(),
             personal_fields: privacy::FIELDS.into(),
@@ -150,7 +155,9 @@ impl Config {
             payload_bytes_max: (settings.number("payload_kib_max", 64, 1..=512) as usize) << 10,
             units_max: settings.number("units_max", 9_999, 1..=1_000_000) as i64,
             lines_max: settings.number("lines_max", 100, 1..=100) as usize,
+            hold_s_max: settings.number("hold_max_s", 86_400, 1..=HOLD_S_MAX),
         };
+        let holds_max = settings.number("holds_max", default.holds_max as u64, 1..=1_000_000) as usize;
         let modes = modes(&mut settings);
         settings.finish(Some(Config {
             site,
@@ -169,6 +176,7 @@ impl Config {
             policy,
             anonymous,
             requests,
+            holds_max,
             modes,
             follow,
             personal_fields,
@@ -179,6 +187,7 @@ impl Config {
     pub fn rules(&self, keys: Keys) -> Rules {
         Rules {
             limits: self.requests,
+            holds_max: self.holds_max,
             modes: self.modes.clone(),
             has_hub: self.hub.is_some() || self.joined,
             follow: self.follow.clone(),

@@ -11,6 +11,8 @@ use crate::core::{Gateway, Input};
 
 /// Codes of refusals that have series of their own; ours are a few dozen.
 const CODES_MAX: usize = 100;
+/// Items that have some; the core shows no more.
+const ITEMS_MAX: usize = 100;
 
 pub(crate) const FACE: Face<Gateway> = Face {
     status: Input::Status,
@@ -57,7 +59,25 @@ fn metrics(status: &Value, out: &mut Exposition) {
     let pending = ["waiting", "taking over"].iter().any(|state| status["takeover"]["state"] == *state);
     let help = "1 while what earlier ledgers of this store left is not taken over.";
     out.gauge("tillsync_takeover_pending", help, &pending.into());
+    rights(&status["rights"], out);
     requests(&status["requests"], out);
+}
+
+fn rights(rights: &Value, out: &mut Exposition) {
+    out.gauge("tillsync_rights_pools", "Items that are sold from a pool.", &rights["pools"]);
+    out.gauge("tillsync_rights_wanted", "Of them, those that run out here.", &rights["wanted"]);
+    out.gauge("tillsync_holds_open", "Units set aside for buyers: open holds.", &rights["holds_open"]);
+    let of = |part: &str| {
+        let items = rights["items"].as_object().into_iter().flatten();
+        Value::Object(items.map(|(gtin, item)| (gtin.clone(), item[part].clone())).collect())
+    };
+    for (name, help, part) in [
+        ("tillsync_rights_available", "Units that may be promised here now, of the first 100 items.", "available"),
+        ("tillsync_rights_held", "Units in open holds, of the first 100 items.", "held"),
+        ("tillsync_rights_promised", "Units that this ledger promised in all, of the first 100 items.", "promised"),
+    ] {
+        out.gauges(name, help).samples("gtin", &of(part), ITEMS_MAX);
+    }
 }
 
 fn requests(requests: &Value, out: &mut Exposition) {
@@ -118,6 +138,7 @@ pub(crate) fn lines(status: &Value) -> Vec<(String, String)> {
             ),
         ),
         ("refused".into(), if refused.is_empty() { "nothing".into() } else { refused.join(", ") }),
+        ("rights".into(), rights_line(&status["rights"])),
         ("certificates".into(), show::certificates(&status["certificates"])),
         ("devices".into(), show::number(&status["front"]["connections"])),
         (
@@ -129,6 +150,18 @@ pub(crate) fn lines(status: &Value) -> Vec<(String, String)> {
             ),
         ),
     ]
+}
+
+/// What is sold from pools here.
+fn rights_line(rights: &Value) -> String {
+    if rights["pools"].as_u64().unwrap_or(0) == 0 {
+        return "no item is sold from a pool".into();
+    }
+    let (pools, open) = (show::number(&rights["pools"]), show::number(&rights["holds_open"]));
+    format!(
+        "{pools} items sold from pools, {} of them running out here, {open} holds open",
+        show::number(&rights["wanted"])
+    )
 }
 
 /// How far this ledger has taken over what earlier ones of the store left.
@@ -161,6 +194,10 @@ mod tests {
             "uplink": { "connected": true, "turned_away": null, "backlog_records": 5, "backlog_age_ms": 2500 },
             "ledger": { "backlog_bytes": 90 },
             "requests": { "accepted": 3, "partial": 1, "duplicates": 2, "refused": { "qty_zero": 4 } },
+            "rights": {
+                "pools": 1, "wanted": 0, "holds_open": 2,
+                "items": { "04006381333931": { "available": -1, "held": 2, "promised": 5 } },
+            },
         });
         let mut out = Exposition::default();
         metrics(&status, &mut out);
@@ -173,6 +210,9 @@ mod tests {
             "tillsync_backlog_age_seconds 2.5",
             "tillsync_requests_total{outcome=\"duplicates\"} 2",
             "tillsync_refusals_total{code=\"qty_zero\"} 4",
+            "tillsync_holds_open 2",
+            "tillsync_rights_available{gtin=\"04006381333931\"} -1",
+            "tillsync_rights_promised{gtin=\"04006381333931\"} 5",
         ] {
             assert!(text.lines().any(|found| found == line), "no {line:?} in\n{text}");
         }

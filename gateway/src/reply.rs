@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use prost::Message;
 use proto::gtin::Gtin;
-use proto::id::{RequestId, Units};
+use proto::id::{HoldId, RequestId, Units};
 use proto::pos;
 use proto::wire::{LineRefusal, Outcome, Status};
 use serde::Serialize;
@@ -33,6 +33,31 @@ pub struct Reply<'a> {
     /// On scans: the item as this store knows it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub item: Option<ItemReply>,
+    /// Of requests about a hold, and of sales that name one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold: Option<HoldReply>,
+}
+
+/// How a hold stands after a request. What is not known or does not apply is left out.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct HoldReply {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold: Option<HoldId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gtin: Option<Gtin>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub units: Option<u64>,
+    /// `open`, `committed`, `released`, `expired`, `collected`, or `unknown`: there is no such hold.
+    pub state: &'static str,
+    /// Open: for so many powered-on seconds more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_s: Option<u64>,
+    /// What may be held of the item here, now. Negative if more was sold in hand than there were rights for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub available: Option<i64>,
+    /// Sales: units of the sale that the hold had set aside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub covered: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -69,6 +94,7 @@ impl<'a> Reply<'a> {
             lines: vec![],
             refused: vec![],
             item: None,
+            hold: None,
         }
     }
 
@@ -110,8 +136,23 @@ impl<'a> Reply<'a> {
             lines: self.lines.iter().map(line).collect(),
             refused: self.refused.iter().map(refused).collect(),
             item: self.item.as_ref().map(ItemReply::to_pos),
+            hold: self.hold.as_ref().map(HoldReply::to_pos),
         };
         reply.encode_to_vec().into()
+    }
+}
+
+impl HoldReply {
+    fn to_pos(&self) -> pos::HoldReply {
+        pos::HoldReply {
+            hold: self.hold.as_ref().map_or(String::new(), ToString::to_string),
+            gtin: self.gtin.map_or(String::new(), |gtin| gtin.to_string()),
+            units: self.units.unwrap_or_default(),
+            state: self.state.into(),
+            expires_s: self.expires_s,
+            available: self.available,
+            covered: self.covered,
+        }
     }
 }
 

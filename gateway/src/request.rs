@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use proto::gtin::Gtin;
-use proto::id::{Cents, DeviceName, RequestId, SiteName, Units};
+use proto::id::{Cents, DeviceName, HoldId, RequestId, SiteName, Units};
 use proto::register::RegisterKey;
 use proto::wire::MovementKind;
 
@@ -26,6 +26,7 @@ pub enum Ask {
         counted: Units,
         began_ms: Option<u64>,
     },
+    Hold(HoldAsk),
     /// Each value is JSON text; `None` deletes.
     Write {
         gtin: Gtin,
@@ -43,6 +44,27 @@ pub enum Ask {
     },
 }
 
+/// What is asked of units that are set aside for a buyer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HoldAsk {
+    Begin(NewHold),
+    /// They are promised for good.
+    Commit(HoldId),
+    Release(HoldId),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewHold {
+    /// `None`: named after the request.
+    pub hold: Option<HoldId>,
+    pub gtin: Gtin,
+    /// More than 0.
+    pub units: Units,
+    /// Powered-on seconds.
+    pub seconds: u64,
+    pub reference: String,
+}
+
 /// Movements of one kind; the lines that could not be read stand beside the good ones.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Moves {
@@ -52,6 +74,8 @@ pub struct Moves {
     pub reference: String,
     /// The other site of a transfer.
     pub peer: Option<SiteName>,
+    /// The hold whose goods a sale hands over.
+    pub hold: Option<HoldId>,
 }
 
 /// One good line. `units` has the sign of its effect on the shelf.

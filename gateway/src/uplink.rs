@@ -327,7 +327,7 @@ impl Live {
                 self.session.ahead(parts, looked, now);
                 Ok(())
             }
-            Command::Say(of) if self.session.protocol() > 1 => self.say(of),
+            Command::Say(of) if self.session.may_say(&of) => self.say(of),
             Command::Say(_) => Ok(()),
         }
     }

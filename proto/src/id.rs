@@ -90,6 +90,10 @@ name_type! {
     /// What a device calls one of its requests. Unique per device; a repeat is answered with the first outcome.
     RequestId
 }
+name_type! {
+    /// Units set aside for a buyer. Unique in the replica's site.
+    HoldId
+}
 
 /// 64 random bits drawn when a ledger is created: which life of the site's ledger this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

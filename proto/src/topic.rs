@@ -13,6 +13,7 @@ pub enum Kind {
     Sale,
     Move,
     Count,
+    Hold,
     Item,
     Note,
     Setting,
@@ -21,11 +22,12 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 10] = [
         Kind::Scan,
         Kind::Sale,
         Kind::Move,
         Kind::Count,
+        Kind::Hold,
         Kind::Item,
         Kind::Note,
         Kind::Setting,
@@ -39,6 +41,7 @@ impl Kind {
             Kind::Sale => "sale",
             Kind::Move => "move",
             Kind::Count => "count",
+            Kind::Hold => "hold",
             Kind::Item => "item",
             Kind::Note => "note",
             Kind::Setting => "setting",
@@ -72,7 +75,7 @@ pub enum Inbound {
 pub enum TopicError {
     #[error("the name in the topic {0}")]
     Name(#[from] NameError),
-    #[error("devices write to dev/{{device}}/scan, sale, move, count, item, note, setting, activity or feedback")]
+    #[error("devices write to dev/{{device}}/scan, sale, move, count, hold, item, note, setting, activity or feedback")]
     Unknown,
 }
 
@@ -180,6 +183,7 @@ mod tests {
             ("dev/pos-1/reply/pb", Err(TopicError::Unknown)),
             ("dev/pos-1/pb", Err(TopicError::Unknown)),
             ("dev/pos-1/sale", device("pos-1", Kind::Sale)),
+            ("dev/pos-1/hold", device("pos-1", Kind::Hold)),
             ("dev/scanner-1/scan", device("scanner-1", Kind::Scan)),
             ("up/harbour", Ok(Inbound::Up { site: "harbour".parse().unwrap() })),
             ("dev/pos-1/reply", Err(TopicError::Unknown)),

@@ -160,6 +160,30 @@ fn describe(of: &Of) -> (Option<u64>, Value) {
         Of::Note(n) => (None, json!({ "kind": n.kind, "bytes": n.payload.len() })),
         Of::TimeAnchor(a) => (None, json!({ "kind": "time_anchor", "wall_ms": a.wall_ms })),
         Of::Security(e) => (None, security(e)),
+        Of::Rights(r) => (
+            Some(r.gtin),
+            json!({
+                "kind": "rights", "gtin": format!("{:014}", r.gtin), "granted": r.granted, "returned": r.returned,
+                "promised": r.promised, "refunded": r.refunded, "held": r.held,
+            }),
+        ),
+        Of::Hold(h) => (
+            Some(h.gtin),
+            json!({
+                "kind": "hold", "gtin": format!("{:014}", h.gtin), "units": h.units, "hold": h.id, "seconds": h.seconds,
+                "reference": h.reference, "inherited": h.inherited,
+            }),
+        ),
+        Of::HoldEnded(h) => {
+            let how = format!("hold_{}", h.how().as_str_name().to_lowercase());
+            (
+                Some(h.gtin),
+                json!({
+                    "kind": how, "gtin": format!("{:014}", h.gtin), "units": h.units, "hold": h.id,
+                    "reference": h.reference,
+                }),
+            )
+        }
         _ => (None, json!({ "kind": "other" })),
     }
 }

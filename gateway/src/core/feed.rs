@@ -19,7 +19,7 @@ use super::tables::{
 };
 use super::{Effect, Gateway, hub, items};
 use crate::request::Refused;
-use crate::sync::Ack;
+use crate::sync::{Ack, RIGHTS};
 
 /// Who sent what the feed brought, in records of what could not be read of it. No device has this name.
 const FEED: &str = "";
@@ -54,6 +54,9 @@ impl Gateway {
             self.adopt_register(entry, now, ledger, &mut step)?;
         }
         self.adopt_stock(&feed, now, ledger, &mut step)?;
+        if stream == RIGHTS {
+            self.adopt_rights(&feed.rights, now, ledger, &mut step)?;
+        }
         step.puts.push(Put::set(SYNC, cursor_key(&stream), cursor.encode_to_vec()));
         step.then.push(Effect::FeedAck(hub::ack(&stream, cursor, ledger)));
         Ok(step)
@@ -123,7 +126,7 @@ impl Gateway {
     }
 
     /// What an earlier life left of an item. If this life counted the item before it heard of that, the count stands:
-    /// whoever counted saw all there is.
+    /// whoever counted saw all there is. What the hub itself moved is no part of that: it stays moved.
     fn adopt_past(
         &mut self,
         gtin: Gtin,
@@ -137,7 +140,7 @@ impl Gateway {
         let change = Units(entry.units) + -Units(held.map_or(0, |held| held.units));
         self.stock.past_changed(gtin, change);
         step.puts.push(Put::set(PAST, key, cell.encode_to_vec()));
-        if held.is_some() || change == Units(0) || ledger.get(COUNTED, &counter_key(gtin))?.is_none() {
+        if entry.by_hub || held.is_some() || change == Units(0) || ledger.get(COUNTED, &counter_key(gtin))?.is_none() {
             return Ok(None);
         }
         Ok(Some(Movement {
@@ -149,7 +152,14 @@ impl Gateway {
         }))
     }
 
-    fn reject_entry(&mut self, what: &str, bytes: Vec<u8>, now: &Now, ledger: &dyn Read, step: &mut Step<Effect>) {
+    pub(super) fn reject_entry(
+        &mut self,
+        what: &str,
+        bytes: Vec<u8>,
+        now: &Now,
+        ledger: &dyn Read,
+        step: &mut Step<Effect>,
+    ) {
         self.hub.feed_rejects += 1;
         let reason = format!("the hub says of {what:?} what cannot be read; what this site had of it stays");
         let why = Refused::new("feed_unreadable", reason);

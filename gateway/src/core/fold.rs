@@ -5,10 +5,11 @@ use prost::Message;
 use proto::id::{Dot, Seq};
 use proto::wire::record::Of;
 use proto::wire::{
-    CounterCell, CounterTotal, Event, IdCell, LineRefusal, MovementKind, Outcome, RegisterState, RegisterWrite, Status,
+    CounterCell, CounterTotal, Event, Hold, HoldCell, HoldEnded, IdCell, LineRefusal, MovementKind, Outcome,
+    RegisterState, RegisterWrite, Status,
 };
 
-use super::tables::{COUNTED, COUNTER, ID, ORIGIN, OWN, REJOINED, origin_key};
+use super::tables::{COUNTED, COUNTER, HOLDS, ID, ORIGIN, OWN, REJOINED, RIGHTS, origin_key};
 
 pub(super) fn event(placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
     let event = placed.event;
@@ -21,6 +22,17 @@ pub(super) fn event(placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
             // A count of the life before said nothing of what this one knows.
             Some(Of::Movement(movement)) if movement.kind() == MovementKind::Count && event.rejoined_of == 0 => {
                 put(Put::set(COUNTED, movement.gtin.to_be_bytes(), []));
+            }
+            Some(Of::Rights(rights)) => {
+                put(Put::set(RIGHTS, rights.gtin.to_be_bytes(), rights.encode_to_vec()));
+            }
+            Some(Of::Hold(hold)) => {
+                let at_s = placed.powered_on_s.saturating_add(hold.seconds);
+                let cell = HoldCell { hold: Some(hold.clone()), at_s, ..hold_cell(placed, offset) };
+                put(Put::set(HOLDS, hold.id.as_str(), cell.encode_to_vec()));
+            }
+            Some(Of::HoldEnded(ended)) => {
+                put(Put::set(HOLDS, ended.id.as_str(), ended_hold(ended, hold_cell(placed, offset)).encode_to_vec()));
             }
             _ => {}
         }
@@ -46,6 +58,17 @@ pub(super) fn total(total: &CounterTotal, chunk_first: Seq, put: &mut dyn FnMut(
     let seq = chunk_first.0 + u64::from(total.seq_offset);
     let cell = CounterCell { units: total.units, seq, feed_position: 0 };
     put(Put::set(COUNTER, total.gtin.to_be_bytes(), cell.encode_to_vec()));
+}
+
+fn hold_cell(placed: &Placed<'_>, offset: u64) -> HoldCell {
+    let (device, seq) = (placed.event.device.clone(), placed.first.plus(offset).0);
+    HoldCell { at_s: placed.powered_on_s, device, seq, ..HoldCell::default() }
+}
+
+fn ended_hold(ended: &HoldEnded, cell: HoldCell) -> HoldCell {
+    let HoldEnded { id, gtin, units, reference, .. } = ended.clone();
+    let hold = Hold { id, gtin, units, reference, ..Hold::default() };
+    HoldCell { hold: Some(hold), ended: ended.how, ..cell }
 }
 
 fn own_register(write: &RegisterWrite, dot: &Dot, device: &str) -> RegisterState {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::tables::{SYNC, SYNC_APPLIED, cursor_key, decode};
 use super::{Effect, Gateway};
-use crate::sync::{Ack, FromHub, OWN_PAST, REGISTERS};
+use crate::sync::{ALWAYS, Ack, FromHub};
 
 /// How the connection to the hub stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub(super) struct HubView {
 
 impl HubView {
     pub(super) fn following(follow: &[String]) -> HubView {
-        let streams = [REGISTERS, OWN_PAST].into_iter().chain(follow.iter().map(String::as_str));
+        let streams = ALWAYS.into_iter().chain(follow.iter().map(String::as_str));
         let cursors = streams.map(|stream| (stream.to_owned(), FeedCursor::default())).collect();
         HubView { cursors, ..HubView::default() }
     }

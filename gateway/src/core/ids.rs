@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use broker::ledger::{LedgerError, Now, Put, Read, Table};
 use proto::dedupe::{self, Repeat};
 use proto::id::{DeviceName, RequestId};
-use proto::wire::IdCell;
+use proto::wire::{HoldCell, IdCell};
 
 use super::tables::{ID, PAST_IDS, decode, id_key};
 
@@ -35,10 +35,24 @@ pub(super) fn look_up(
     Ok(None)
 }
 
-/// Walks over the ids a few at a time and lets the old ones go.
+/// The powered-on second from which a cell ages; `None` while it must stay.
+pub(super) type Since = fn(Table, &[u8]) -> Result<Option<u64>, LedgerError>;
+
+pub(super) fn answered_s(table: Table, value: &[u8]) -> Result<Option<u64>, LedgerError> {
+    Ok(Some(decode::<IdCell>(table, value)?.powered_on_s))
+}
+
+/// Holds that have ended go the same way; an open one stays.
+pub(super) fn ended_s(table: Table, value: &[u8]) -> Result<Option<u64>, LedgerError> {
+    let cell: HoldCell = decode(table, value)?;
+    Ok((cell.ended != 0).then_some(cell.at_s))
+}
+
+/// Walks over the cells of a table a few at a time and lets the old ones go.
 #[derive(Debug)]
 pub(super) struct Sweep {
     table: Table,
+    since: Since,
     from: Vec<u8>,
     seen: u64,
     rest_until_ms: u64,
@@ -46,8 +60,8 @@ pub(super) struct Sweep {
 }
 
 impl Sweep {
-    pub(super) fn of(table: Table) -> Sweep {
-        Sweep { table, from: Vec::new(), seen: 0, rest_until_ms: 0, keep_s: KEEP_S }
+    pub(super) fn of(table: Table, since: Since) -> Sweep {
+        Sweep { table, since, from: Vec::new(), seen: 0, rest_until_ms: 0, keep_s: KEEP_S }
     }
 
     pub(super) fn expired(&mut self, now: &Now, ledger: &dyn Read) -> Result<Vec<Put>, LedgerError> {
@@ -56,15 +70,15 @@ impl Sweep {
         }
         let (mut looked, mut gone, mut next) = (0, Vec::new(), None);
         let mut damaged = None;
-        let table = self.table;
+        let (table, since) = (self.table, self.since);
         ledger.scan(table, &self.from, &mut |key, value| {
             if looked == SWEEP_CELLS {
                 next = Some(key.to_vec());
                 return ControlFlow::Break(());
             }
             looked += 1;
-            match decode::<IdCell>(table, value) {
-                Ok(cell) if cell.powered_on_s + self.keep_s < now.powered_on_s => gone.push(Put::delete(table, key)),
+            match since(table, value) {
+                Ok(Some(since_s)) if since_s + self.keep_s < now.powered_on_s => gone.push(Put::delete(table, key)),
                 Ok(_) => self.seen += 1,
                 Err(error) => damaged = Some(error),
             }

@@ -1,8 +1,9 @@
 //! The shop's rules: what a request, a message of the hub or a tick comes to. Pure: events in, one step out.
 //!
-//! `requests.rs` decides requests, `replies.rs` answers them, `stock.rs` holds counters, `items.rs` registers, `ids.rs`
+//! `requests.rs` decides requests, `refusals.rs` keeps what was not done, `replies.rs` answers, `stock.rs` holds counters, `items.rs` registers, `ids.rs`
 //! idempotency, `time.rs` what is taken for the time, `again.rs` refusals that are handed in again, `hub.rs` and `feed.rs`
-//! what the hub says, `snapshot.rs` all that it says of registers, `present.rs` what it is told ahead of the journal,
+//! what the hub says, `rights.rs`, `holds.rs` and `wants.rs` what may be promised of items that are sold from a pool,
+//! `inherit.rs` what earlier lives left of that, `snapshot.rs` all that it says of registers, `present.rs` what it is told ahead of the journal,
 //! `check.rs` whether both hold the same, `takeover.rs` and `rejournal.rs` what is taken over from earlier lives of the
 //! ledger, `fold.rs` what the journal means.
 
@@ -10,13 +11,17 @@ mod again;
 mod check;
 mod feed;
 mod fold;
+mod holds;
 mod hub;
 mod ids;
+mod inherit;
 mod items;
 mod present;
+mod refusals;
 mod rejournal;
 mod replies;
 mod requests;
+mod rights;
 mod snapshot;
 mod status;
 mod stock;
@@ -25,6 +30,7 @@ mod takeover;
 #[cfg(test)]
 mod tests;
 mod time;
+mod wants;
 
 use std::collections::HashMap;
 
@@ -36,6 +42,7 @@ use broker::quota::RejectQuota;
 use bytes::Bytes;
 use proto::chunk::Position;
 use proto::clock::{Clock, Stamp};
+use proto::gtin::Gtin;
 use proto::id::{DeviceName, Seq};
 use proto::wire::record::Of;
 use proto::wire::up::Of as UpOf;
@@ -48,9 +55,10 @@ pub use self::hub::LinkState;
 pub(crate) use self::hub::applied_on_disk;
 use self::ids::Sweep;
 use self::items::Items;
+use self::rights::Book;
 use self::status::Tally;
 use self::stock::Stock;
-use self::tables::{ID, PAST_IDS};
+use self::tables::{HOLDS, ID, PAST_IDS};
 pub use self::takeover::ForkSays;
 use self::takeover::Takeover;
 use self::time::Time;
@@ -59,17 +67,32 @@ use crate::privacy::Personal;
 use crate::sync::{Ack, FromHub, PresentAsk};
 
 /// What the rules need to know of the configuration.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Rules {
     pub limits: Limits,
     /// Devices whose plain scans mean something else than a lookup.
     pub modes: HashMap<DeviceName, ScanMode>,
+    /// Holds that may be open at once; a new one beyond them is refused.
+    pub holds_max: usize,
     /// Whether there is a hub to forward to.
     pub has_hub: bool,
     /// Streams of the hub's feed that are followed besides the registers and what earlier lives left.
     pub follow: Vec<String>,
     /// What must not leave the store as it came.
     pub personal: Personal,
+}
+
+impl Default for Rules {
+    fn default() -> Rules {
+        Rules {
+            limits: Limits::default(),
+            modes: HashMap::new(),
+            holds_max: 10_000,
+            has_hub: false,
+            follow: Vec::new(),
+            personal: Personal::default(),
+        }
+    }
 }
 
 /// Inputs besides what devices publish.
@@ -135,10 +158,12 @@ pub struct Gateway {
     rules: Rules,
     clock: Clock,
     stock: Stock,
+    rights: Book,
     items: Items,
     hub: HubView,
     sweep: Sweep,
     past_sweep: Sweep,
+    hold_sweep: Sweep,
     takeover: Takeover,
     quota: RejectQuota,
     tally: Tally,
@@ -151,11 +176,13 @@ impl Gateway {
         Gateway {
             clock: Clock::default(),
             stock: Stock::default(),
+            rights: Book::default(),
             items: Items::default(),
             hub: HubView::following(&rules.follow),
             rules,
-            sweep: Sweep::of(ID),
-            past_sweep: Sweep::of(PAST_IDS),
+            sweep: Sweep::of(ID, ids::answered_s),
+            past_sweep: Sweep::of(PAST_IDS, ids::answered_s),
+            hold_sweep: Sweep::of(HOLDS, ids::ended_s),
             takeover: Takeover::default(),
             quota: RejectQuota::default(),
             tally: Tally::default(),
@@ -223,7 +250,8 @@ impl Core for Gateway {
                 Step { then: vec![Effect::Present { parts, looked }], ..Step::nothing() }
             }
             Input::Status(answer) => {
-                let status = self.status(&now, ledger);
+                let mut status = self.status(&now, ledger);
+                status["rights"]["items"] = self.rights.items(ledger)?;
                 Step { then: vec![Effect::Answer(answer, status)], ..Step::nothing() }
             }
         };
@@ -244,17 +272,28 @@ impl Core for Gateway {
         let now = &self.time.believed(now);
         let mut lazy = self.sweep.expired(now, ledger)?;
         lazy.extend(self.past_sweep.expired(now, ledger)?);
+        lazy.extend(self.hold_sweep.expired(now, ledger)?);
         lazy.extend(self.takeover.sweep(ledger)?);
         let mut then = self.report(now, ledger);
         then.extend(self.check(now, ledger)?);
         then.extend(self.ask_for_the_past(now));
-        let mut step = Step { lazy, then, ..Step::nothing() };
+        then.extend(self.say_wants(now, ledger)?);
+        let events = self.expire(now, ledger)?.into_iter().collect();
+        let mut step = Step { events, lazy, then, ..Step::nothing() };
         self.anchor(&mut step, now);
         Ok(step)
     }
 
     fn fold(&mut self, placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
         fold::event(placed, put);
+        for of in placed.event.records.iter().filter_map(|record| record.of.as_ref()) {
+            self.rights.open.folded(of, placed.powered_on_s);
+            if let Of::Rights(rights) = of
+                && let Ok(gtin) = Gtin::from_number(rights.gtin)
+            {
+                self.stock.touched(gtin);
+            }
+        }
     }
 
     fn fold_total(&mut self, total: &CounterTotal, chunk_first: Seq, put: &mut dyn FnMut(Put)) {
@@ -272,7 +311,8 @@ impl Core for Gateway {
         self.takeover.resume(ledger)?;
         let mut then: Vec<Effect> = self.hub.acks(ledger).map(Effect::FeedAck).collect();
         then.extend(self.takeover.lineage());
-        then.extend(self.stock.resume(ledger)?);
+        self.rights.resume(ledger)?;
+        then.extend(self.stock.resume(ledger, &self.rights)?);
         then.extend(items::all(ledger)?);
         let (lazy, elsewhere) = feed::resume(&self.rules.follow, ledger)?;
         then.extend(elsewhere);
@@ -280,7 +320,7 @@ impl Core for Gateway {
     }
 
     fn committed(&mut self, _now: &Now, ledger: &dyn Read) -> Result<Vec<Effect>, LedgerError> {
-        let mut effects = self.stock.changed(ledger)?;
+        let mut effects = self.stock.changed(ledger, &self.rights)?;
         effects.extend(self.items.changed(ledger)?);
         Ok(effects)
     }

@@ -14,6 +14,7 @@ use proto::version::VersionVector;
 use proto::wire::record::Of;
 use proto::wire::{CounterCell, Event, IdCell, Movement, MovementKind, Record, RegisterWrite, TimeAnchor};
 
+use super::inherit::Again;
 use super::tables::{COUNTED, ID, PAST, PAST_IDS, counter_key, decode, past_key};
 use super::{Effect, Gateway, items};
 use crate::request::Refused;
@@ -51,6 +52,7 @@ impl Gateway {
         let Some((common, applied)) = self.takeover.closed() else { return Ok(step) };
         let Some(fork) = self.takeover.fork.as_ref().filter(|fork| fork.at == after) else { return Ok(step) };
         let (epoch, mut at, mut records, mut bytes) = (fork.epoch, after, 0, 0);
+        let mut again = Again::default();
         if chunks.is_empty() {
             let (put, then) = self.takeover.end();
             step.puts.push(put);
@@ -79,7 +81,7 @@ impl Gateway {
                 let is_known = self.is_known(event, ledger)?;
                 // More than we have in common: another box went on with it, and the figures are that one's.
                 let source = Source { epoch, figures_are_its_own: common == applied, seq: first, is_known };
-                if let Some(draft) = self.journalled_again(&source, stamp, event, ledger, &step)? {
+                if let Some(draft) = self.journalled_again(&source, (stamp, event), &mut again, ledger, &step)? {
                     records += draft.event.records.len();
                     bytes += draft.event.encoded_len();
                     step.events.push(draft);
@@ -99,8 +101,8 @@ impl Gateway {
     fn journalled_again(
         &mut self,
         source: &Source,
-        stamp: Stamp,
-        event: &Event,
+        (stamp, event): (Stamp, &Event),
+        rights: &mut Again,
         ledger: &dyn Read,
         step: &Step<Effect>,
     ) -> Result<Option<Draft>, LedgerError> {
@@ -125,6 +127,12 @@ impl Gateway {
                     let run = anchor.run | OF_ANOTHER_LIFE;
                     records.push(Record { of: Some(Of::TimeAnchor(TimeAnchor { run, ..*anchor })) });
                 }
+                // What it says of the earlier life is said there; of this one it comes last.
+                Some(Of::Rights(_)) => {}
+                Some(Of::Hold(hold)) if !source.is_known => records.extend(self.inherit(hold, rights, ledger)?),
+                Some(Of::HoldEnded(ended)) if !source.is_known => {
+                    records.extend(self.inherit_end(ended, rights, ledger)?);
+                }
                 _ if !source.is_known => records.push(record.clone()),
                 _ => {}
             }
@@ -136,6 +144,9 @@ impl Gateway {
         for write in repeated {
             let dot = Dot { replica: ledger.replica().clone(), seq: first.plus(records.len() as u64) };
             records.push(Record { of: Some(Of::Register(written_again(&write, &dot))) });
+        }
+        if !source.is_known {
+            records.extend(self.rights_again(event, rights, ledger)?);
         }
         if records.is_empty() {
             return Ok(None);

@@ -1,7 +1,7 @@
 //! Requests: from a publish to records, a verdict and a reply.
 
 use broker::front::{Denial, InboundPublish, Outcome as Told, Verdict};
-use broker::ledger::{Draft, LedgerError, Now, Read, Step};
+use broker::ledger::{LedgerError, Now, Read, Step};
 use bytes::Bytes;
 use prost::Message;
 use proto::clock::Stamp;
@@ -14,19 +14,19 @@ use proto::wire::record::Of;
 use proto::wire::{Event, Lookup, Movement, MovementKind, Note, Pseudonym, Record, Refusal, RegisterWrite, Status};
 
 use super::fold::outcome_of;
-use super::replies::{self, Decided, answer};
+use super::refusals::retry_of;
+use super::replies::{Decided, answer};
+use super::rights::Sheet;
 use super::{Effect, Gateway, ids, items, stock};
 use crate::decode::decode;
 use crate::privacy::Guarded;
-use crate::reply::{ItemReply, LineReply, Reply};
+use crate::reply::{HoldReply, ItemReply, LineReply, Reply};
 use crate::request::{Ask, Moves, Refused, Request};
 
 /// How far stamps may run ahead of the wall clock before moments on it mean nothing in the journal.
 const CLOCK_SLACK_MS: u64 = 1_000;
 /// The most that one request's register writes may take, with what each had seen: the hub takes chunks of 96 KiB.
 const WRITES_BYTES_MAX: usize = 32 << 10;
-/// How much of a refused topic is kept.
-const KEPT_TOPIC_CHARS_MAX: usize = 256;
 
 /// Who asks, and how.
 pub(super) struct Asked {
@@ -42,11 +42,15 @@ pub(super) struct Asked {
 }
 
 /// The records of one request as they are found, each with the seq it will have.
-struct Found {
-    first: Seq,
-    records: Vec<Record>,
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) first: Seq,
+    pub(super) records: Vec<Record>,
     lines: Vec<LineReply>,
     item: Option<ItemReply>,
+    pub(super) hold: Option<HoldReply>,
+    /// Rights to items that are sold from a pool, with what this request does to them.
+    pub(super) sheet: Sheet,
 }
 
 impl Found {
@@ -54,7 +58,7 @@ impl Found {
         self.first.plus(self.records.len() as u64)
     }
 
-    fn add(&mut self, of: Of) {
+    pub(super) fn add(&mut self, of: Of) {
         self.records.push(Record { of: Some(of) });
     }
 }
@@ -85,7 +89,7 @@ impl Gateway {
         let mode = self.rules.modes.get(&asked.device).copied().unwrap_or_default();
         let request = match decode(asked.kind, asked.form, mode, &asked.payload, &self.rules.limits) {
             Ok(request) => request,
-            Err(bad) => return Ok(self.refuse(asked, bad.id.as_ref(), bad.why, now)),
+            Err(bad) => return Ok(self.refuse(asked, bad.id.as_ref(), bad.why, None, now)),
         };
         let mut digest = 0;
         if let Some(id) = &request.id {
@@ -95,11 +99,15 @@ impl Gateway {
                 Some((Repeat::Same(outcome), seq)) => {
                     self.tally.duplicates += 1;
                     let verdict = Verdict { forward: false, ..Verdict::ACCEPTED };
-                    return Ok(answer(asked, &Reply::duplicate(id, &outcome, seq), verdict));
+                    let hold = match &request.ask {
+                        Ask::Hold(ask) => self.hold_again(ask, id, now, ledger)?,
+                        _ => None,
+                    };
+                    return Ok(answer(asked, &Reply { hold, ..Reply::duplicate(id, &outcome, seq) }, verdict));
                 }
                 Some((Repeat::Reused, _)) => {
                     let reason = "this id was used before for another request: use a new one";
-                    return Ok(self.refuse(asked, Some(id), Refused::new("id_reused", reason), now));
+                    return Ok(self.refuse(asked, Some(id), Refused::new("id_reused", reason), None, now));
                 }
             }
         }
@@ -115,7 +123,7 @@ impl Gateway {
         ledger: &dyn Read,
     ) -> Result<Decided, LedgerError> {
         let Request { id, device_ms, ask } = request;
-        let mut found = Found { first: ledger.next_seq(), records: vec![], lines: vec![], item: None };
+        let mut found = Found { first: ledger.next_seq(), ..Found::default() };
         let refused = match ask {
             Ask::Lookup(gtin) => self.look_up(gtin, &mut found, ledger)?,
             Ask::Move(moves) => self.move_stock(moves, asked, now, &mut found, ledger)?,
@@ -123,6 +131,7 @@ impl Gateway {
                 let began = began_ms.map(|began| gateway_time(began, device_ms, now));
                 self.count(gtin, counted, began, now, &mut found, ledger)?
             }
+            Ask::Hold(ask) => self.hold(&ask, id.as_ref(), &mut found, now, ledger)?,
             Ask::Write { registers, .. } => self.write(registers, now, &mut found, ledger)?,
             Ask::Set { device, values } => {
                 let site = ledger.replica().site.clone();
@@ -136,8 +145,9 @@ impl Gateway {
             }
         };
         if let Some(why) = refused {
-            return Ok(self.refuse(asked, id.as_ref(), why, now));
+            return Ok(self.refuse(asked, id.as_ref(), why, found.hold, now));
         }
+        found.records.extend(found.sheet.records());
         let request_id = id.as_ref().map_or(String::new(), |id| id.as_str().to_owned());
         let event = Event {
             device: asked.device.as_str().to_owned(),
@@ -155,7 +165,8 @@ impl Gateway {
             Status::Partial => self.tally.partial += 1,
             Status::Refused => {}
         }
-        let reply = Reply { lines: found.lines, item: found.item, ..Reply::of(id.as_ref(), &outcome, found.first.0) };
+        let Found { lines, item, hold, .. } = found;
+        let reply = Reply { lines, item, hold, ..Reply::of(id.as_ref(), &outcome, found.first.0) };
         let verdict = match outcome.status() {
             Status::Refused => Verdict::refused(Told::PayloadInvalid),
             _ => Verdict::ACCEPTED,
@@ -211,6 +222,7 @@ impl Gateway {
         if let ([line], Kind::Scan) = (&moves.lines[..], asked.kind) {
             found.item = Some(self.item(line.gtin, ledger)?);
         }
+        self.spend(&moves, found, now, ledger)?;
         Ok(None)
     }
 
@@ -296,67 +308,6 @@ impl Gateway {
             price_cents: items::raw_value(ledger, gtin, "price_cents")?,
         })
     }
-
-    /// A request that the front or its policy stopped: recorded under the one who sent it, and answered to them.
-    fn deny(&mut self, publish: &InboundPublish, denial: &Denial, now: &Now) -> Step<Effect> {
-        let topic = String::from_utf8_lossy(&publish.topic);
-        let proven = publish.who.name.as_deref().and_then(|name| name.parse().ok());
-        let device: Option<DeviceName> = proven.or_else(|| topic::device_of(&topic));
-        let sender = device.as_ref().map_or(&*publish.who.client, DeviceName::as_str);
-        let why = Refused::new(denial.code, denial.reason.clone());
-        let told = match denial.code {
-            "topic_invalid" | "topic_unknown" | "name_invalid" => Told::TopicInvalid,
-            _ => Told::NotAuthorized,
-        };
-        let event = self.refusal_event(sender, (&topic, &publish.payload), &why, None, now);
-        let mut step = Step { verdict: Verdict::refused(told), ..Step::nothing() };
-        if let Some(device) = device {
-            let reply = Reply::refused(None, why.code, &why.reason);
-            step.then.push(replies::effect(&device, topic::form_of(&topic), &reply));
-        }
-        step.events.push(event);
-        step
-    }
-
-    /// A request that is refused as a whole. It changed nothing, so its id may be used again, corrected.
-    fn refuse(&mut self, asked: &Asked, id: Option<&proto::id::RequestId>, why: Refused, now: &Now) -> Decided {
-        let sent = (asked.topic.as_str(), &asked.payload);
-        let event = self.refusal_event(asked.device.as_str(), sent, &why, asked.retry_of, now);
-        let reply = Reply::refused(id, why.code, &why.reason);
-        let mut decided = answer(asked, &reply, Verdict::refused(Told::PayloadInvalid));
-        decided.step.events.push(event);
-        decided
-    }
-
-    pub(super) fn refusal_event(
-        &mut self,
-        sender: &str,
-        (topic, payload): (&str, &Bytes),
-        why: &Refused,
-        again: Option<Seq>,
-        now: &Now,
-    ) -> Draft {
-        self.tally.refuse(why.code);
-        let refusal = Refusal {
-            code: why.code.into(),
-            reason: why.reason.clone(),
-            line: 0,
-            topic: topic.chars().take(KEPT_TOPIC_CHARS_MAX).collect(),
-            payload_bytes: payload.len() as u32,
-            payload: self.kept(sender, payload, now),
-        };
-        let event = Event {
-            device: sender.to_owned(),
-            records: vec![Record { of: Some(Of::Refusal(refusal)) }],
-            retry_of: retry_of(again),
-            ..Event::default()
-        };
-        self.draft(event, now)
-    }
-
-    fn kept(&mut self, sender: &str, payload: &Bytes, now: &Now) -> Bytes {
-        self.quota.kept(sender, payload, now)
-    }
 }
 
 /// Who asks and how, or why it is not for us.
@@ -374,10 +325,6 @@ fn address(publish: &InboundPublish) -> Result<Asked, Denial> {
         Ok(topic::Inbound::Up { .. }) => Err(denial("topic_unknown", topic::TopicError::Unknown.to_string())),
         Err(error) => Err(denial(error.code(), error.to_string())),
     }
-}
-
-fn retry_of(seq: Option<Seq>) -> u64 {
-    seq.map_or(0, |seq| seq.0)
 }
 
 /// A device's moment on our clock, if it also said what its clock shows now.

@@ -59,6 +59,7 @@ impl Gateway {
                 "feed_cursor": self.hub.cursors.get(REGISTERS).map_or(0, |cursor| cursor.position),
                 "feed_rejects": self.hub.feed_rejects,
             },
+            "rights": self.rights.brief(),
             "takeover": self.takeover.status(self.rules.has_hub),
             "clock": { "synced": now.synced, "of": self.time.quality(), "skew_ms": self.time.skew_ms, "wall_ms": now.wall.0 },
             "requests": {

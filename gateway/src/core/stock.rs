@@ -10,9 +10,10 @@ use proto::gtin::Gtin;
 use proto::id::{Seq, Units, WallMs};
 use proto::topic::Outbound;
 use proto::wire::record::Of;
-use proto::wire::{CounterCell, CounterTotal};
+use proto::wire::{CounterCell, CounterTotal, Rights};
 
 use super::Effect;
+use super::rights::{Book, available};
 use super::tables::{COUNTER, PAST, counter_key, decode, gtin_of};
 
 /// How far a count looks back for sales since it began, in records. Beyond it the count is refused: count again.
@@ -53,6 +54,11 @@ impl Stock {
         Ok(self.component(ledger, gtin)?.units + self.past(gtin))
     }
 
+    /// What is told of it besides has changed.
+    pub(super) fn touched(&mut self, gtin: Gtin) {
+        self.to_tell.insert(gtin);
+    }
+
     fn past(&self, gtin: Gtin) -> Units {
         self.past.get(&gtin).copied().unwrap_or_default()
     }
@@ -64,16 +70,18 @@ impl Stock {
     }
 
     /// What earlier lives left, and every item's topic, for a start.
-    pub(super) fn resume(&mut self, ledger: &dyn Read) -> Result<Vec<Effect>, LedgerError> {
+    pub(super) fn resume(&mut self, ledger: &dyn Read, rights: &Book) -> Result<Vec<Effect>, LedgerError> {
         self.past.clear();
-        let mut items = BTreeSet::new();
+        self.to_tell.clear();
+        let mut items: BTreeSet<Gtin> = rights.pools.keys().copied().collect();
         each_cell(ledger, PAST, &mut |gtin, units| {
             items.insert(gtin);
             *self.past.entry(gtin).or_default() += units;
         })?;
         each_cell(ledger, COUNTER, &mut |gtin, _| items.extend([gtin]))?;
         let tell = |gtin: Gtin| {
-            let (topic, payload) = message(gtin, stored(ledger, gtin)?.units + self.past(gtin));
+            let on_hand = stored(ledger, gtin)?.units + self.past(gtin);
+            let (topic, payload) = message(gtin, on_hand, rights.shown(gtin, ledger)?);
             Ok(Effect::Restore { topic, payload })
         };
         items.into_iter().map(tell).collect()
@@ -90,10 +98,11 @@ impl Stock {
     }
 
     /// One message for each item that moved, however often it did.
-    pub(super) fn changed(&mut self, ledger: &dyn Read) -> Result<Vec<Effect>, LedgerError> {
+    pub(super) fn changed(&mut self, ledger: &dyn Read, rights: &Book) -> Result<Vec<Effect>, LedgerError> {
         let mut effects = Vec::new();
         for gtin in std::mem::take(&mut self.to_tell) {
-            let (topic, payload) = message(gtin, stored(ledger, gtin)?.units + self.past(gtin));
+            let on_hand = stored(ledger, gtin)?.units + self.past(gtin);
+            let (topic, payload) = message(gtin, on_hand, rights.shown(gtin, ledger)?);
             effects.push(Effect::Publish { topic, payload, retain: true });
         }
         Ok(effects)
@@ -149,7 +158,16 @@ fn stored(ledger: &dyn Read, gtin: Gtin) -> Result<Component, LedgerError> {
     }
 }
 
-fn message(gtin: Gtin, on_hand: Units) -> (String, bytes::Bytes) {
-    let body = serde_json::json!({ "gtin": gtin, "on_hand": on_hand });
+fn message(gtin: Gtin, on_hand: Units, rights: Option<Rights>) -> (String, bytes::Bytes) {
+    let body = match rights {
+        None => serde_json::json!({ "gtin": gtin, "on_hand": on_hand }),
+        Some(rights) => serde_json::json!({
+            "gtin": gtin,
+            "on_hand": on_hand,
+            "available": available(&rights),
+            "held": rights.held,
+            "promised": rights.promised,
+        }),
+    };
     (Outbound::StoreStock(gtin).to_string(), body.to_string().into())
 }

@@ -32,6 +32,13 @@ pub(super) const ORIGIN: Table = Table(12);
 /// epoch ‖ seq ‖ hash → incarnation: by that hub, another life has journalled it again. Put; swept at the end.
 pub(super) const PAST_ORIGIN: Table = Table(13);
 
+/// gtin → what the hub granted and asked back: the item is sold from a pool. Put.
+pub(super) const GRANTED: Table = Table(14);
+/// gtin → how this life has used its rights. Folded.
+pub(super) const RIGHTS: Table = Table(15);
+/// hold → how it stands. Folded; ended ones are swept.
+pub(super) const HOLDS: Table = Table(16);
+
 pub(super) const SYNC_TAKEOVER: &[u8] = b"takeover";
 pub(super) const SYNC_APPLIED: &[u8] = b"applied";
 pub(super) const SYNC_UNANCHORED: &[u8] = b"unanchored";

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use broker::ledger::{Draft, LedgerError, Now, Put, Read, Step};
 use bytes::Bytes;
 use prost::Message;
-use proto::chunk::{self, Position};
+use proto::chunk::{self, Chunk, Position};
 use proto::gtin::Gtin;
 use proto::id::{Epoch, Seq, Units};
 use proto::wire::record::Of;
@@ -198,6 +198,9 @@ impl Gateway {
             self.takeover.begin_anew();
             step.puts.push(self.takeover.put());
         }
+        if state == LinkState::Connected {
+            step.then.extend(self.say_rights());
+        }
         self.hub.link = state;
         step
     }
@@ -221,11 +224,17 @@ impl Gateway {
         }
         // The newest answer to an id counts, and the chunks come newest first.
         let mut shown = Shown::default();
-        for bytes in &past.chunk {
-            self.ids_in(bytes, now, ledger, &mut shown)?;
+        // What the hub could not read either it has set aside.
+        let chunks: Vec<_> = past.chunk.iter().filter_map(|bytes| chunk::open(bytes).ok()).collect();
+        let own = ledger.replica();
+        let earlier = |chunk: &Chunk| chunk.head.replica.site == own.site && chunk.head.replica != *own;
+        let chunks: Vec<_> = chunks.into_iter().filter(earlier).collect();
+        for chunk in &chunks {
+            self.ids_in(chunk, now, ledger, &mut shown)?;
         }
         let Shown { ids, origins, twice } = shown;
         step.events.extend(self.take_back(twice, now, ledger)?);
+        step.events.extend(self.holds_shown(&chunks, now, ledger)?);
         let takeover = &mut self.takeover;
         takeover.cell.ids += ids.len() as u64;
         takeover.cell.below = past.next_below;
@@ -250,12 +259,7 @@ impl Gateway {
         Ok(step)
     }
 
-    fn ids_in(&self, bytes: &[u8], now: &Now, ledger: &dyn Read, shown: &mut Shown) -> Result<(), LedgerError> {
-        // What the hub could not read either it has set aside.
-        let Ok(chunk) = chunk::open(bytes) else { return Ok(()) };
-        if chunk.head.replica.site != ledger.replica().site || chunk.head.replica == *ledger.replica() {
-            return Ok(());
-        }
+    fn ids_in(&self, chunk: &Chunk, now: &Now, ledger: &dyn Read, shown: &mut Shown) -> Result<(), LedgerError> {
         for (first, _, event) in chunk.events() {
             if event.origin_seq > 0 && self.takeover.fork.is_some() {
                 shown.origins.push(origin_key(event));

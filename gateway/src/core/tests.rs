@@ -1,6 +1,9 @@
 //! The rules on a ledger in memory, with time as an argument: clocks that are wrong, hubs that change their mind.
 
 mod feed;
+mod holds;
+mod inherit;
+mod rights;
 mod snapshot;
 mod takeover;
 mod time;
@@ -67,6 +70,8 @@ struct Store {
     ledger: Memory,
     wall: u64,
     mono: u64,
+    /// Powered-on seconds.
+    powered: u64,
     synced: bool,
 }
 
@@ -78,11 +83,11 @@ impl Store {
     fn with(rules: Rules) -> Store {
         let replica = ReplicaId { site: "harbour".parse().unwrap(), epoch: Epoch(1) };
         let ledger = Memory { replica, cells: BTreeMap::new(), events: vec![], last: Seq::ZERO };
-        Store { gateway: Gateway::new(rules), ledger, wall: 10_000_000, mono: 0, synced: true }
+        Store { gateway: Gateway::new(rules), ledger, wall: 10_000_000, mono: 0, powered: 0, synced: true }
     }
 
     fn now(&self) -> Now {
-        Now { wall: WallMs(self.wall), synced: self.synced, mono_ms: self.mono, powered_on_s: 0 }
+        Now { wall: WallMs(self.wall), synced: self.synced, mono_ms: self.mono, powered_on_s: self.powered }
     }
 
     /// Publishes and returns the reply.
@@ -138,13 +143,13 @@ impl Store {
     }
 
     fn commit(&mut self, step: Step<Effect>) -> Vec<Effect> {
-        let Store { gateway, ledger, .. } = self;
+        let Store { gateway, ledger, powered, .. } = self;
         let mut puts: Vec<Put> = Vec::new();
         let chunk_first = ledger.last.next();
         for draft in step.events {
             let first = ledger.last.next();
             let (replica, stamp, event) = (&ledger.replica, draft.stamp, &draft.event);
-            gateway.fold(&Placed { replica, first, stamp, event, powered_on_s: 0 }, &mut |put| puts.push(put));
+            gateway.fold(&Placed { replica, first, stamp, event, powered_on_s: *powered }, &mut |put| puts.push(put));
             ledger.last = ledger.last.plus(draft.event.records.len() as u64);
             ledger.events.push((first, stamp, draft.event));
         }

@@ -1,7 +1,7 @@
 //! Single fields of a message, checked.
 
 use proto::gtin::Gtin;
-use proto::id::{RequestId, SiteName};
+use proto::id::{HoldId, RequestId, SiteName};
 use serde_json::{Map, Value};
 
 use crate::request::Refused;
@@ -21,6 +21,16 @@ pub(super) fn request_id(fields: &Fields) -> Result<Option<RequestId>, Refused> 
             id.parse().map(Some).map_err(|e| Refused::new("id_invalid", format!("the request's id {e}")))
         }
         Some(_) => Err(Refused::new("id_invalid", "the request's id must be text")),
+    }
+}
+
+pub(super) fn hold_id(fields: &Fields) -> Result<Option<HoldId>, Refused> {
+    match fields.get("hold") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(hold)) => {
+            hold.parse().map(Some).map_err(|e| Refused::new("hold_invalid", format!("the hold's name {e}")))
+        }
+        Some(_) => Err(Refused::new("hold_invalid", "`hold`, the hold's name, must be text")),
     }
 }
 

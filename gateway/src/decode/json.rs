@@ -34,7 +34,7 @@ pub(super) fn plain_scan(mode: ScanMode, payload: &[u8]) -> Decoded {
     };
     let one = |kind, units| {
         let lines = vec![Line { number: 1, gtin, units: Units(units), cents: Cents(0) }];
-        Ask::Move(Moves { kind, lines, bad: vec![], reference: String::new(), peer: None })
+        Ask::Move(Moves { kind, lines, bad: vec![], reference: String::new(), peer: None, hold: None })
     };
     let ask = match mode {
         ScanMode::Lookup => Ask::Lookup(gtin),

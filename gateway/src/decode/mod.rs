@@ -1,9 +1,10 @@
 //! Payloads to requests: the one door. Past it there is no invalid scan, so nobody checks again.
 //!
-//! `json.rs` and `pb.rs` read what a message says into the same fields; `moves.rs` and `writes.rs` hold them against the
-//! rules, `fields.rs` one at a time. So a message is taken, or refused with the same code, whichever way it was written.
+//! `json.rs` and `pb.rs` read what a message says into the same fields; `moves.rs`, `holds.rs` and `writes.rs` hold them
+//! against the rules, `fields.rs` one at a time. So a message is taken, or refused with the same code, whichever way it was written.
 
 mod fields;
+mod holds;
 mod json;
 mod moves;
 mod pb;
@@ -49,11 +50,13 @@ pub struct Limits {
     /// Units of one line.
     pub units_max: i64,
     pub lines_max: usize,
+    /// Powered-on seconds for which a hold may last.
+    pub hold_s_max: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { payload_bytes_max: 64 << 10, units_max: 9_999, lines_max: 100 }
+        Limits { payload_bytes_max: 64 << 10, units_max: 9_999, lines_max: 100, hold_s_max: 86_400 }
     }
 }
 
@@ -81,6 +84,7 @@ pub fn decode(kind: Kind, form: Form, mode: ScanMode, payload: &Bytes, limits: &
         (Kind::Sale, _) => moves::sale(fields, limits),
         (Kind::Move, _) => moves::movement(fields, limits),
         (Kind::Count, _) => moves::count(&fields),
+        (Kind::Hold, _) => holds::hold(&fields, limits),
         (Kind::Item, _) => writes::item(fields),
         (Kind::Note, _) => writes::note(fields),
         (Kind::Setting, _) => writes::setting(fields),

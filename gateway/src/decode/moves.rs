@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Limits;
-use super::fields::{CENTS_MAX, Fields, gtin, op_unknown, reference, site, text, whole};
+use super::fields::{CENTS_MAX, Fields, gtin, hold_id, op_unknown, reference, site, text, whole};
 use crate::request::{Ask, BadLine, Line, Moves, Refused};
 
 const COUNTED_MAX: i64 = 1_000_000;
@@ -23,13 +23,13 @@ pub(super) fn scan(fields: Fields, limits: &Limits) -> Result<Ask, Refused> {
     let qty = fields.get("qty").cloned().unwrap_or(Value::from(1));
     let line = line(1, fields.get("gtin"), Some(&qty), fields.get("cents"), kind, limits)?;
     let reference = reference(&fields)?;
-    Ok(Ask::Move(Moves { kind, lines: vec![line], bad: vec![], reference, peer: None }))
+    Ok(Ask::Move(Moves { kind, lines: vec![line], bad: vec![], reference, peer: None, hold: None }))
 }
 
 pub(super) fn sale(fields: Fields, limits: &Limits) -> Result<Ask, Refused> {
     let (lines, bad) = lines(&fields, MovementKind::Sale, limits)?;
-    let reference = reference(&fields)?;
-    Ok(Ask::Move(Moves { kind: MovementKind::Sale, lines, bad, reference, peer: None }))
+    let (reference, hold) = (reference(&fields)?, hold_id(&fields)?);
+    Ok(Ask::Move(Moves { kind: MovementKind::Sale, lines, bad, reference, peer: None, hold }))
 }
 
 pub(super) fn movement(fields: Fields, limits: &Limits) -> Result<Ask, Refused> {
@@ -49,7 +49,7 @@ pub(super) fn movement(fields: Fields, limits: &Limits) -> Result<Ask, Refused> 
         _ => None,
     };
     let (lines, bad) = lines(&fields, kind, limits)?;
-    Ok(Ask::Move(Moves { kind, lines, bad, reference: reference(&fields)?, peer }))
+    Ok(Ask::Move(Moves { kind, lines, bad, reference: reference(&fields)?, peer, hold: None }))
 }
 
 pub(super) fn count(fields: &Fields) -> Result<Ask, Refused> {

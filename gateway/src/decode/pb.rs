@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use prost::Message;
-use proto::pos::{self, MoveOp, ScanOp, value};
+use proto::pos::{self, HoldOp, MoveOp, ScanOp, value};
 use proto::topic::Kind;
 use serde_json::Value;
 
@@ -21,6 +21,7 @@ pub(super) fn fields(kind: Kind, payload: &Bytes, limits: &Limits) -> Result<Fie
         Kind::Sale => sale(read(payload)?, limits),
         Kind::Move => movement(read(payload)?, limits),
         Kind::Count => count(read(payload)?),
+        Kind::Hold => hold(read(payload)?),
         Kind::Item => item(read(payload)?),
         Kind::Note => note(read(payload)?),
         Kind::Setting => setting(read(payload)?),
@@ -54,6 +55,7 @@ fn scan(scan: pos::Scan) -> Result<Fields, Refused> {
 fn sale(sale: pos::Sale, limits: &Limits) -> Result<Fields, Refused> {
     let mut fields = begin(sale.id, sale.at_ms);
     text(&mut fields, "reference", sale.reference);
+    text(&mut fields, "hold", sale.hold);
     fields.insert("lines".into(), lines(sale.lines, limits));
     Ok(fields)
 }
@@ -95,6 +97,24 @@ fn count(count: pos::Count) -> Result<Fields, Refused> {
     text(&mut fields, "gtin", count.gtin);
     maybe(&mut fields, "qty", count.qty);
     maybe(&mut fields, "began_ms", count.began_ms);
+    Ok(fields)
+}
+
+fn hold(hold: pos::Hold) -> Result<Fields, Refused> {
+    let op = match hold.op() {
+        HoldOp::Unspecified if hold.op != 0 => hold.op.to_string(),
+        HoldOp::Unspecified => String::new(),
+        HoldOp::Hold => "hold".into(),
+        HoldOp::Commit => "commit".into(),
+        HoldOp::Release => "release".into(),
+    };
+    let mut fields = begin(hold.id, hold.at_ms);
+    text(&mut fields, "op", op);
+    text(&mut fields, "hold", hold.hold);
+    text(&mut fields, "gtin", hold.gtin);
+    text(&mut fields, "reference", hold.reference);
+    maybe(&mut fields, "qty", hold.qty);
+    maybe(&mut fields, "seconds", hold.seconds);
     Ok(fields)
 }
 

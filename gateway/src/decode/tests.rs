@@ -1,10 +1,11 @@
 //! What is taken from JSON, and what is refused.
 
 use proptest::prelude::*;
-use proto::id::Units;
+use proto::id::{HoldId, Units};
 use proto::wire::MovementKind;
 
 use super::*;
+use crate::request::HoldAsk;
 
 const GTIN: &str = "4006381333931";
 
@@ -83,6 +84,48 @@ fn moves_have_the_sign_of_their_op() {
 }
 
 #[test]
+fn holds_say_what_is_set_aside_or_which_one_ends() {
+    let begun = |rest: &str| match read(Kind::Hold, &format!(r#"{{"op":"hold","gtin":"{GTIN}"{rest}}}"#)).unwrap().ask {
+        Ask::Hold(HoldAsk::Begin(new)) => (new.hold.map(|id| id.to_string()), new.units.0, new.seconds, new.reference),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(begun(""), (None, 1, 600, String::new()));
+    let full = r#","hold":"H-1","qty":3,"seconds":86400,"reference":"web 7""#;
+    assert_eq!(begun(full), (Some("H-1".into()), 3, 86_400, "web 7".into()));
+    let id: HoldId = "H-1".parse().unwrap();
+    let ends = |op: &str| read(Kind::Hold, &format!(r#"{{"id":"r","op":"{op}","hold":"H-1"}}"#)).unwrap().ask;
+    assert_eq!(ends("commit"), Ask::Hold(HoldAsk::Commit(id.clone())));
+    assert_eq!(ends("release"), Ask::Hold(HoldAsk::Release(id.clone())));
+    let sale = format!(r#"{{"hold":"H-1","lines":[{{"gtin":"{GTIN}","qty":1}}]}}"#);
+    let Ask::Move(moves) = read(Kind::Sale, &sale).unwrap().ask else { panic!("a sale") };
+    assert_eq!(moves.hold, Some(id));
+    // A box that lets holds last for a minute takes that for what is not said.
+    let limits = Limits { hold_s_max: 60, ..Limits::default() };
+    let plain = Bytes::from(format!(r#"{{"op":"hold","gtin":"{GTIN}"}}"#));
+    let short = decode(Kind::Hold, Form::Json, ScanMode::Lookup, &plain, &limits).unwrap().ask;
+    assert!(matches!(short, Ask::Hold(HoldAsk::Begin(new)) if new.seconds == 60));
+    for (rest, expected) in [
+        (r#""op":"steal""#, "op_unknown"),
+        (r#""qty":1"#, "field_missing"),
+        (r#""op":"commit""#, "hold_missing"),
+        (r#""op":"release","hold":7"#, "hold_invalid"),
+        (r#""op":"hold","hold":"a/b""#, "hold_invalid"),
+        (r#""op":"hold","qty":0"#, "qty_zero"),
+        (r#""op":"hold","qty":-1"#, "qty_negative"),
+        (r#""op":"hold","qty":10000"#, "qty_absurd"),
+        (r#""op":"hold","qty":1.5"#, "qty_invalid"),
+        (r#""op":"hold","seconds":0"#, "seconds_invalid"),
+        (r#""op":"hold","seconds":86401"#, "seconds_invalid"),
+        (r#""op":"hold","seconds":"long""#, "seconds_invalid"),
+        (r#""op":"hold","reference":1"#, "reference_invalid"),
+    ] {
+        assert_eq!(code(Kind::Hold, &format!(r#"{{"gtin":"{GTIN}",{rest}}}"#)), expected, "{rest}");
+    }
+    assert_eq!(code(Kind::Hold, r#"{"op":"hold"}"#), "gtin_missing");
+    assert_eq!(code(Kind::Sale, r#"{"hold":1,"lines":[{"qty":1}]}"#), "hold_invalid");
+}
+
+#[test]
 fn refusals_name_what_is_wrong() {
     let rows = [
         (Kind::Scan, "", "payload_empty"),
@@ -133,7 +176,7 @@ fn a_refusal_carries_the_id_if_it_could_be_read() {
 
 proptest! {
     #[test]
-    fn no_payload_panics(payload in prop::collection::vec(any::<u8>(), 0..200), json in ".{0,60}", n in any::<i64>(), kind in 0usize..8) {
+    fn no_payload_panics(payload in prop::collection::vec(any::<u8>(), 0..200), json in ".{0,60}", n in any::<i64>(), kind in 0..Kind::ALL.len()) {
         let dressed = format!(r#"{{"id":"x","op":"receive","gtin":"{GTIN}","qty":{n},"cents":{n},"lines":[{{"gtin":{n},"qty":{n}}}],"{json}":1}}"#);
         for bytes in [Bytes::from(payload), Bytes::from(dressed)] {
             for mode in [ScanMode::Lookup, ScanMode::Sell] {

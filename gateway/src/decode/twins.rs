@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::*;
 
 fn same(kind: Kind, message: &impl Message, twin: Value) -> Result<(), TestCaseError> {
-    let limits = Limits { payload_bytes_max: 8 << 10, units_max: 99, lines_max: 4 };
+    let limits = Limits { payload_bytes_max: 8 << 10, units_max: 99, lines_max: 4, hold_s_max: 900 };
     let read = |form, payload: Bytes| decode(kind, form, ScanMode::Sell, &payload, &limits);
     let written: Bytes = message.encode_to_vec().into();
     // Nothing at all in protobuf is an empty payload, which JSON cannot be.
@@ -96,11 +96,24 @@ proptest! {
     }
 
     #[test]
-    fn sales((lines, twins) in lines(), id in id(), at_ms in of(any::<u64>()), reference in words()) {
+    fn sales((lines, twins) in lines(), id in id(), at_ms in of(any::<u64>()), reference in words(), hold in id()) {
         let json = twin([
             ("id", said(&id)), ("at_ms", at_ms.map(Value::from)), ("lines", Some(twins)), ("reference", said(&reference)),
+            ("hold", said(&hold)),
         ]);
-        same(Kind::Sale, &pos::Sale { id, at_ms, lines, reference, ..Default::default() }, json)?;
+        same(Kind::Sale, &pos::Sale { id, at_ms, lines, reference, hold, ..Default::default() }, json)?;
+    }
+
+    #[test]
+    fn holds(id in id(), op in 0usize..6, hold in id(), gtin in gtin(), qty in amount(), seconds in of(0u64..1_000),
+             reference in words()) {
+        let name = [None, Some("hold"), Some("commit"), Some("release"), Some("4"), Some("5")][op];
+        let json = twin([
+            ("id", said(&id)), ("op", name.map(Value::from)), ("hold", said(&hold)), ("gtin", said(&gtin)),
+            ("qty", qty.map(Value::from)), ("seconds", seconds.map(Value::from)), ("reference", said(&reference)),
+        ]);
+        let message = pos::Hold { id, op: op as i32, hold, gtin, qty, seconds, reference, ..Default::default() };
+        same(Kind::Hold, &message, json)?;
     }
 
     #[test]

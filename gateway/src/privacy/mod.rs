@@ -210,6 +210,11 @@ impl Rules {
                 movement.lines.iter_mut().for_each(|line| self.replace_card(&mut line.gtin, people));
                 movement.encode_to_vec()
             }
+            Kind::Hold => {
+                let mut hold = pos::Hold::decode(payload.clone()).ok()?;
+                self.replace_people(&mut hold.people, people);
+                hold.encode_to_vec()
+            }
             Kind::Scan => {
                 let mut scan = pos::Scan::decode(payload.clone())?;
                 self.replace_people(&mut scan.people, people);

@@ -11,6 +11,12 @@ pub const REGISTERS: &str = "";
 /// The stream of what earlier lives of this site's ledger left.
 pub const OWN_PAST: &str = "own";
 
+/// The stream of what this life of the ledger may promise of items that are sold from a pool.
+pub const RIGHTS: &str = "rights";
+
+/// Streams that every gateway follows.
+pub(crate) const ALWAYS: [&str; 3] = [REGISTERS, OWN_PAST, RIGHTS];
+
 /// What the core says of one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ack {
@@ -35,7 +41,7 @@ impl Cursors {
     /// Every stream that is followed, from its beginning: the first Hello may leave before the core has said how far it is,
     /// and the hub tells a session only what its Hello names.
     pub fn following(follow: &[String]) -> Cursors {
-        let streams = [REGISTERS, OWN_PAST].into_iter().chain(follow.iter().map(String::as_str));
+        let streams = ALWAYS.into_iter().chain(follow.iter().map(String::as_str));
         let streams = streams.map(|stream| (stream.to_owned(), FeedCursor::default())).collect();
         Cursors { streams, lineage: Vec::new() }
     }

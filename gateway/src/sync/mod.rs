@@ -20,7 +20,8 @@ use proto::wire::down::Of as DownOf;
 use proto::wire::up::Of as UpOf;
 use proto::wire::{Applied, Down, Feed, Followed, Hello, Past, Present, Turned, Up, Welcome};
 
-pub use self::cursors::{Ack, Cursors, OWN_PAST, REGISTERS};
+pub(crate) use self::cursors::ALWAYS;
+pub use self::cursors::{Ack, Cursors, OWN_PAST, REGISTERS, RIGHTS};
 pub use self::past::in_common;
 pub use self::send::PresentAsk;
 
@@ -113,6 +114,8 @@ pub struct Session {
     outbox: VecDeque<Present>,
     /// The hub reads packed parts of it.
     packs_present: bool,
+    /// The hub keeps rights.
+    keeps_rights: bool,
     /// The hub cannot read what comes next in company: one chunk a message, not packed.
     one_by_one: bool,
     progress_ms: u64,
@@ -137,6 +140,7 @@ impl Session {
             ahead: send::Ahead::default(),
             outbox: VecDeque::new(),
             packs_present: false,
+            keeps_rights: false,
             one_by_one: false,
             progress_ms: now_ms,
             heard_ms: now_ms,
@@ -159,6 +163,14 @@ impl Session {
     /// What both sides speak; 1 before the welcome.
     pub fn protocol(&self) -> u32 {
         self.protocol
+    }
+
+    /// Whether the hub knows what such a message is: an older one would refuse it.
+    pub fn may_say(&self, of: &UpOf) -> bool {
+        match of {
+            UpOf::RightsHeld(_) | UpOf::RightsWanted(_) => self.keeps_rights,
+            _ => self.protocol > 1,
+        }
     }
 
     pub fn wrap(&self, of: UpOf) -> Up {
@@ -263,6 +275,7 @@ impl Session {
         self.progress_ms = now_ms;
         self.outbox.clear();
         self.packs_present = welcome.reads_packed_present;
+        self.keeps_rights = welcome.rights;
         self.ahead = send::Ahead::from(welcome.present);
         Ok(Heard::Said(FromHub::Applied { incarnation, position, hub_ms: welcome.hub_ms }))
     }

@@ -186,7 +186,23 @@ fn the_first_hello_names_every_stream_also_before_the_core_said_a_word() {
     let hello = session().hello(&chain(), &Cursors::following(&["site/hill".into()]), "test").unwrap();
     let Some(UpOf::Hello(hello)) = hello.of else { panic!("{hello:?}") };
     let named: Vec<_> = hello.streams.iter().map(|cursor| (cursor.stream.as_str(), cursor.position)).collect();
-    assert_eq!(named, [("own", 0), ("site/hill", 0)]);
+    assert_eq!(named, [("own", 0), ("rights", 0), ("site/hill", 0)]);
+}
+
+/// An older hub would refuse such a message, and count it as the site's fault.
+#[test]
+fn of_rights_only_a_hub_that_keeps_them_hears() {
+    use proto::wire::{Recall, RightsHeld, RightsWanted};
+    for (protocol, rights) in [(1, false), (2, false), (2, true)] {
+        let mut session = session();
+        let mut down = welcome(at(5));
+        let Some(DownOf::Welcome(welcome)) = &mut down.of else { panic!("{down:?}") };
+        (welcome.protocol, welcome.rights) = (protocol, rights);
+        session.receive(down, &chain(), 1).unwrap();
+        let said = [UpOf::RightsHeld(RightsHeld::default()), UpOf::RightsWanted(RightsWanted::default())];
+        assert_eq!(said.map(|of| session.may_say(&of)), [rights; 2]);
+        assert_eq!(session.may_say(&UpOf::Recall(Recall::default())), protocol > 1);
+    }
 }
 
 #[test]

@@ -147,7 +147,7 @@ impl World {
             Command::FeedAck(_) => {}
             Command::Beat(beat) => self.say(at, UpOf::Beat(beat)),
             Command::Present { parts, looked } => live.session.ahead(parts, looked, now - live.started_ms),
-            Command::Say(of) if live.session.protocol() > 1 => self.say(at, of),
+            Command::Say(of) if live.session.may_say(&of) => self.say(at, of),
             Command::Say(_) => {}
         }
         self.pump(at);

@@ -10,24 +10,24 @@ use proto::wire::{
 
 use super::*;
 
-const OLD: Epoch = Epoch(9);
+pub(super) const OLD: Epoch = Epoch(9);
 
-fn number() -> u64 {
+pub(super) fn number() -> u64 {
     GTIN.parse::<Gtin>().unwrap().number()
 }
 
 /// The journal of an earlier life, as it would have written it.
-struct Old {
-    at: Position,
-    chunks: Vec<Bytes>,
+pub(super) struct Old {
+    pub(super) at: Position,
+    pub(super) chunks: Vec<Bytes>,
 }
 
 impl Old {
-    fn new() -> Old {
+    pub(super) fn new() -> Old {
         Old { at: Position::default(), chunks: Vec::new() }
     }
 
-    fn chunk(&mut self, events: Vec<Event>) -> Position {
+    pub(super) fn chunk(&mut self, events: Vec<Event>) -> Position {
         let replica = ReplicaId { site: "harbour".parse().unwrap(), epoch: OLD };
         let body = Body { base_ms: 1_000, events, ..Body::default() };
         let sealed = Sealer::default().seal(&replica, self.at, &body);
@@ -37,7 +37,7 @@ impl Old {
     }
 }
 
-fn event(id: &str, records: Vec<Of>) -> Event {
+pub(super) fn event(id: &str, records: Vec<Of>) -> Event {
     let records = records.into_iter().map(|of| Record { of: Some(of) }).collect();
     Event { device: "pos-1".into(), request: id.into(), digest: digest(id), records, ..Event::default() }
 }
@@ -51,7 +51,7 @@ fn digest(id: &str) -> u32 {
     if id.is_empty() { 0 } else { dedupe::digest("sale", payload(id).to_string().as_bytes()) }
 }
 
-fn moved(units: i64, kind: MovementKind) -> Of {
+pub(super) fn moved(units: i64, kind: MovementKind) -> Of {
     Of::Movement(Movement { gtin: number(), units, kind: kind.into(), ..Movement::default() })
 }
 
@@ -60,28 +60,28 @@ fn sold(id: &str) -> Event {
 }
 
 impl Store {
-    fn with_hub() -> Store {
+    pub(super) fn with_hub() -> Store {
         let mut store = Store::open();
         store.begin_again();
         store
     }
 
     /// As after a crash: only the ledger is left.
-    fn begin_again(&mut self) {
+    pub(super) fn begin_again(&mut self) {
         self.gateway = Gateway::new(Rules { has_hub: true, ..Rules::default() });
         let now = self.now();
         let step = self.gateway.recovered(Stamp::default(), &now, &self.ledger).unwrap();
         self.commit(step);
     }
 
-    fn takes_in(&mut self, input: Input) -> Vec<Effect> {
+    pub(super) fn takes_in(&mut self, input: Input) -> Vec<Effect> {
         let now = self.now();
         let step = self.gateway.input(input, &now, &self.ledger).unwrap();
         self.commit(step)
     }
 
     /// What it asks the hub at its next tick.
-    fn asks(&mut self) -> Option<UpOf> {
+    pub(super) fn asks(&mut self) -> Option<UpOf> {
         self.takes_in(Input::Link(LinkState::Connected));
         let now = self.now();
         let step = self.gateway.tick(&now, &self.ledger).unwrap();
@@ -89,11 +89,17 @@ impl Store {
         said.next()
     }
 
-    fn past(&mut self, below: u64, next_below: u64, chunk: &[Bytes], common: Option<Position>) -> Vec<Effect> {
+    pub(super) fn past(
+        &mut self,
+        below: u64,
+        next_below: u64,
+        chunk: &[Bytes],
+        common: Option<Position>,
+    ) -> Vec<Effect> {
         self.takes_in(Input::Past { past: Past { below, next_below, chunk: chunk.to_vec() }, common })
     }
 
-    fn here(&mut self, end: Position) -> Vec<Effect> {
+    pub(super) fn here(&mut self, end: Position) -> Vec<Effect> {
         self.takes_in(Input::Fork(ForkSays::Here {
             epoch: OLD,
             why: "test".into(),
@@ -103,7 +109,7 @@ impl Store {
     }
 
     /// What the hub holds of the old life's component, by the stream `own`.
-    fn own(&mut self, units: i64, seq: u64) {
+    pub(super) fn own(&mut self, units: i64, seq: u64) {
         self.own_by(7, units, seq);
     }
 
@@ -114,7 +120,7 @@ impl Store {
         self.takes_in(Input::FromHub(FromHub::Feed { incarnation, feed }));
     }
 
-    fn followed(&mut self, applied_seq: u64) -> Vec<Effect> {
+    pub(super) fn followed(&mut self, applied_seq: u64) -> Vec<Effect> {
         self.followed_by(7, applied_seq)
     }
 
@@ -129,7 +135,7 @@ impl Store {
     }
 
     /// Feeds the fork's chunks until the end, as the reader would.
-    fn read_fork(&mut self, old: &Old, mut effects: Vec<Effect>) {
+    pub(super) fn read_fork(&mut self, old: &Old, mut effects: Vec<Effect>) {
         while let Some(after) = wants(&effects) {
             let ends_after = |bytes: &&Bytes| proto::chunk::head(bytes).unwrap().last > after;
             let chunks = old.chunks.iter().filter(ends_after).take(2).cloned().collect();
@@ -143,19 +149,19 @@ impl Store {
     }
 
     /// Where the events come from that were journalled again.
-    fn rejoined(&self) -> Vec<u64> {
+    pub(super) fn rejoined(&self) -> Vec<u64> {
         self.ledger.events.iter().map(|(_, _, event)| event.rejoined_of).filter(|seq| *seq > 0).collect()
     }
 }
 
-fn said(effect: Effect) -> Option<UpOf> {
+pub(super) fn said(effect: Effect) -> Option<UpOf> {
     match effect {
         Effect::Say(of) => Some(of),
         _ => None,
     }
 }
 
-fn wants(effects: &[Effect]) -> Option<Seq> {
+pub(super) fn wants(effects: &[Effect]) -> Option<Seq> {
     effects.iter().find_map(|effect| match effect {
         Effect::ReadFork { after } => Some(*after),
         _ => None,

@@ -16,12 +16,6 @@ impl Store {
         self.commit(step);
     }
 
-    fn tick(&mut self) {
-        let now = self.now();
-        let step = self.gateway.tick(&now, &self.ledger).unwrap();
-        self.commit(step);
-    }
-
     fn last_event(&self) -> &Event {
         &self.ledger.events.last().unwrap().2
     }
