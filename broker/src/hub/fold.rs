@@ -11,6 +11,7 @@ use proto::wire::{
 };
 
 use super::aside;
+use super::rights::fold as fold_rights;
 use super::tables::{
     ASIDE, CONFLICT, COUNTER, EPOCH, LOST, PRESENT, REGISTER, RESTORED, RETIRED, SITE, SITE_LOST, WATERMARK,
     counter_key, lost_key, replica_key,
@@ -33,6 +34,12 @@ pub(super) fn event(placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
                 let key = replica_key(&lost.site, Epoch(lost.epoch));
                 put(Put::set(SITE_LOST, key, seq.0.to_be_bytes()));
             }
+            Some(Of::PoolChanged(changed)) => fold_rights::pool(changed, seq, placed.stamp.ms().0, put),
+            Some(Of::RightsGranted(granted)) => fold_rights::granted(granted, seq, put),
+            Some(Of::Rights(rights)) => fold_rights::used(placed.replica, rights, put),
+            Some(Of::Hold(hold)) => fold_rights::hold(hold, seq, placed, put),
+            Some(Of::HoldEnded(ended)) => fold_rights::hold_ended(ended, seq, placed, put),
+            Some(Of::RightsReported(reported)) => fold_rights::reported(reported, put),
             Some(Of::Forgotten(forgotten)) => put(Put::delete(REGISTER, forgotten.key.as_str())),
             _ => {}
         }
@@ -56,6 +63,7 @@ fn applied(site_chunk: &SiteChunk, seq: Seq, put: &mut dyn FnMut(Put)) {
         let cell = CounterCell { units: total.units, seq: of, feed_position: seq.0 };
         put(Put::set(COUNTER, counter_key(total.gtin, &head.replica), cell.encode_to_vec()));
     }
+    fold_rights::of_site(&chunk, put);
     if !chunk.body.losses.is_empty() {
         let cell = LostCell { last: head.last.0, losses: chunk.body.losses.clone(), told_ms: site_chunk.received_ms };
         put(Put::set(LOST, lost_key(&head.replica, head.first), cell.encode_to_vec()));

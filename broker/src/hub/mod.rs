@@ -20,6 +20,7 @@ mod merge;
 mod present;
 mod rejoin;
 mod report;
+mod rights;
 mod security;
 mod session;
 mod speak;
@@ -52,6 +53,7 @@ use self::feed::FeedIndex;
 use self::forget::Forgetting;
 pub use self::lost::Lost;
 pub use self::rejoin::Question;
+pub use self::rights::{Part, Pools, Totals};
 use self::security::SecurityCounts;
 use self::session::Session;
 use self::tables::{CONFLICT, HUB, HUB_INCARNATION, LOST, RESTORED, SITE, decode, site_of_lost};
@@ -151,6 +153,8 @@ pub struct Hub {
     site_changed: BTreeSet<SiteName>,
     status_told_ms: u64,
     feed: FeedIndex,
+    /// What may be promised of items that are sold from a pool.
+    pools: Pools,
     forgetting: Forgetting,
     /// Lives whose box is lost: nothing waits for them.
     lost: BTreeSet<ReplicaId>,
@@ -180,6 +184,7 @@ impl Hub {
             site_changed: Default::default(),
             status_told_ms: 0,
             feed: FeedIndex::default(),
+            pools: Pools::default(),
             forgetting: Forgetting::every(FORGET_EVERY),
             lost: BTreeSet::new(),
             unfolded: HashMap::new(),
@@ -278,6 +283,7 @@ impl Core for Hub {
     fn recovered(&mut self, last: Stamp, _now: &Now, ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
         self.clock = Clock::resume(last);
         self.feed = FeedIndex::rebuild(ledger)?;
+        self.pools = Pools::rebuild(ledger)?;
         self.forgetting.recover(ledger)?;
         self.recover_lost(ledger)?;
         let mut step = Step::nothing();
