@@ -183,6 +183,10 @@ fn perform(publisher: Publisher, recalls: Recalls, dir: PathBuf) -> Perform<Effe
             // The asker may have left.
             let _ = answer.send(value);
         }
+        Effect::Reply(answer, reply) => {
+            // The same; a repeat with its key gets the same reply.
+            let _ = answer.send(reply);
+        }
         Effect::IncarnationKept => backup::forget(&dir),
     })
 }

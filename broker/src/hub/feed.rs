@@ -173,9 +173,9 @@ fn number(bytes: &[u8]) -> u64 {
 /// Merges the lives by position.
 fn stock_after<'a>(stock: &'a Stock, lives: impl Iterator<Item = (&'a ReplicaId, u32)>, cursor: u64) -> Feed {
     let mut feed = Feed { prev: cursor, upto: cursor, ..Feed::default() };
-    let mut sources: Vec<_> = lives.map(|(replica, life)| (replica, stock.after(life, cursor).peekable())).collect();
+    let mut sources: Vec<_> = lives.map(|(replica, life)| (replica, life, stock.after(life, cursor).peekable())).collect();
     let mut next: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::new();
-    for (n, (_, moves)) in sources.iter_mut().enumerate() {
+    for (n, (_, _, moves)) in sources.iter_mut().enumerate() {
         next.extend(moves.peek().map(|(position, ..)| Reverse((*position, n))));
     }
     while let Some(Reverse((position, n))) = next.pop() {
@@ -183,10 +183,11 @@ fn stock_after<'a>(stock: &'a Stock, lives: impl Iterator<Item = (&'a ReplicaId,
             break;
         }
         feed.upto = position;
-        let (replica, moves) = &mut sources[n];
+        let (replica, life, moves) = &mut sources[n];
         if let Some((_, gtin, part)) = moves.next() {
             let (site, epoch) = (replica.site.to_string(), replica.epoch.0);
-            feed.stock.push(StockEntry { gtin, site, epoch, units: part.units, seq: part.seq, by_hub: false });
+            let by_hub = stock.is_by_hub(*life);
+            feed.stock.push(StockEntry { gtin, site, epoch, units: part.units, seq: part.seq, by_hub });
         }
         next.extend(moves.peek().map(|(position, ..)| Reverse((*position, n))));
     }

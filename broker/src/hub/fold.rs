@@ -7,7 +7,7 @@ use proto::wire::record::Of;
 use proto::wire::{
     Conflict, ConflictCell, ConflictRestored, CounterCell, Loss, LossClass, LostCell, PresentCell, RegisterCell,
     RegisterMerged, RestoredCell, RetiredCell, SetAside, SiteCell, SiteChunk, SiteFollows, SiteJoined, SitePresent,
-    Watermark,
+    StockMoved, Watermark,
 };
 
 use super::aside;
@@ -39,6 +39,7 @@ pub(super) fn event(placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
             Some(Of::Rights(rights)) => fold_rights::used(placed.replica, rights, put),
             Some(Of::Hold(hold)) => fold_rights::hold(hold, seq, placed, put),
             Some(Of::HoldEnded(ended)) => fold_rights::hold_ended(ended, seq, placed, put),
+            Some(Of::StockMoved(moved)) => by_hub(moved, seq, put),
             Some(Of::RightsReported(reported)) => fold_rights::reported(reported, put),
             Some(Of::Forgotten(forgotten)) => put(Put::delete(REGISTER, forgotten.key.as_str())),
             _ => {}
@@ -60,7 +61,7 @@ fn applied(site_chunk: &SiteChunk, seq: Seq, put: &mut dyn FnMut(Put)) {
             continue;
         }
         let of = head.first.0.saturating_add(u64::from(total.seq_offset));
-        let cell = CounterCell { units: total.units, seq: of, feed_position: seq.0 };
+        let cell = CounterCell { units: total.units, seq: of, feed_position: seq.0, by_hub: false };
         put(Put::set(COUNTER, counter_key(total.gtin, &head.replica), cell.encode_to_vec()));
     }
     fold_rights::of_site(&chunk, put);
@@ -73,11 +74,19 @@ fn applied(site_chunk: &SiteChunk, seq: Seq, put: &mut dyn FnMut(Put)) {
     put(Put::set(WATERMARK, replica_key(head.replica.site.as_str(), head.replica.epoch), mark.encode_to_vec()));
 }
 
+/// What the hub moves at a site is a component of its own, under the incarnation in place of a life's epoch.
+fn by_hub(moved: &StockMoved, seq: Seq, put: &mut dyn FnMut(Put)) {
+    let Ok(site) = moved.site.parse() else { return };
+    let replica = ReplicaId { site, epoch: Epoch(moved.incarnation) };
+    let cell = CounterCell { units: moved.total, seq: seq.0, feed_position: seq.0, by_hub: true };
+    put(Put::set(COUNTER, counter_key(moved.gtin, &replica), cell.encode_to_vec()));
+}
+
 fn present(present: &SitePresent, seq: Seq, put: &mut dyn FnMut(Put)) {
     let Ok(site) = present.site.parse() else { return };
     let replica = ReplicaId { site, epoch: Epoch(present.epoch) };
     for total in &present.totals {
-        let cell = CounterCell { units: total.units, seq: total.seq, feed_position: seq.0 };
+        let cell = CounterCell { units: total.units, seq: total.seq, feed_position: seq.0, by_hub: false };
         put(Put::set(COUNTER, counter_key(total.gtin, &replica), cell.encode_to_vec()));
     }
     let cell = PresentCell { complete: present.complete, newest: present.newest };

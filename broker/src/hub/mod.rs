@@ -4,11 +4,13 @@
 //! `apply.rs` takes them, `aside.rs` what cannot be read of them, `merge.rs` decides registers, `conflicts.rs` brings back
 //! what lost, `present.rs` what a site says ahead of its journal, `check.rs` whether both hold the same, `rejoin.rs` is about
 //! earlier lives of a site's ledger, `feed.rs` tells the other sites, `stock.rs` holds every site's stock in memory,
+//! `rights/` knows what may be promised of items with a pool, `channel/` is the hub's own way to promise, hold and move,
 //! `forget.rs` ends what is deleted, `lost.rs` waits no more for a box that is lost, `security.rs` shows who was refused and
 //! who let in, `report.rs` says how the hub is doing, `views.rs` tells HQ, `fold.rs` is what the journal means.
 
 mod apply;
 mod aside;
+pub mod channel;
 mod check;
 mod conflicts;
 mod feed;
@@ -48,6 +50,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use self::aside::Strikes;
+use self::channel::Channel;
 pub use self::conflicts::{Ask, Kept, LIST_MAX, Wanted};
 use self::feed::FeedIndex;
 use self::forget::Forgetting;
@@ -81,6 +84,8 @@ pub enum Input {
     Audit(Vec<SecurityEvent>, oneshot::Sender<Value>),
     /// Somebody says that a site's box is lost.
     Lost(Lost, oneshot::Sender<Value>),
+    /// A caller of the HTTPS listener asks for something.
+    Order(Box<channel::Order>, oneshot::Sender<channel::Reply>),
 }
 
 /// What happens after a commit.
@@ -99,6 +104,7 @@ pub enum Effect {
     /// To be looked up in the journal, and answered to the site.
     Recall(Question),
     Answer(oneshot::Sender<Value>, Value),
+    Reply(oneshot::Sender<channel::Reply>, channel::Reply),
     /// The incarnation that a restore drew is in the ledger.
     IncarnationKept,
 }
@@ -155,6 +161,7 @@ pub struct Hub {
     feed: FeedIndex,
     /// What may be promised of items that are sold from a pool.
     pools: Pools,
+    channel: Channel,
     forgetting: Forgetting,
     /// Lives whose box is lost: nothing waits for them.
     lost: BTreeSet<ReplicaId>,
@@ -185,6 +192,7 @@ impl Hub {
             status_told_ms: 0,
             feed: FeedIndex::default(),
             pools: Pools::default(),
+            channel: Channel::default(),
             forgetting: Forgetting::every(FORGET_EVERY),
             lost: BTreeSet::new(),
             unfolded: HashMap::new(),
@@ -255,6 +263,7 @@ impl Core for Hub {
             Input::Totals(site, answer) => Some(Effect::Answer(answer, self.totals(&site, ledger)?)),
             Input::Lost(lost, answer) => return self.site_lost(lost, answer, now, ledger),
             Input::Conflicts(ask, answer) => return self.asked(ask, answer, now, ledger),
+            Input::Order(order, answer) => return self.ordered(&order, answer, now, ledger),
             Input::Audit(events, answer) => return Ok(self.audit(events, answer, now, ledger)),
         };
         Ok(Step { then: then.into_iter().collect(), ..Step::nothing() })
@@ -264,6 +273,8 @@ impl Core for Hub {
         let (lazy, mut then) = self.drop_old_conflicts();
         then.extend(self.tell_sites(now));
         let mut step = Step { lazy, then, ..Step::nothing() };
+        // First: it looks at the ledger as it was before this step.
+        self.tick_channel(now, ledger, &mut step)?;
         self.forget(now, ledger, &mut step)?;
         Ok(step)
     }
@@ -284,6 +295,7 @@ impl Core for Hub {
         self.clock = Clock::resume(last);
         self.feed = FeedIndex::rebuild(ledger)?;
         self.pools = Pools::rebuild(ledger)?;
+        self.recover_channel(ledger)?;
         self.forgetting.recover(ledger)?;
         self.recover_lost(ledger)?;
         let mut step = Step::nothing();

@@ -43,6 +43,8 @@ pub(super) const USED: Table = Table(20);
 pub(super) const POOL: Table = Table(21);
 /// A hold's id → a hold of the hub's own channel. Folded.
 pub(super) const HOLDS: Table = Table(22);
+/// A caller's idempotency key → what the request came to. Put; swept.
+pub(super) const ANSWERS: Table = Table(23);
 /// site ‖ 0 ‖ epoch → the incarnation of this hub to which that life has told its rights. Folded.
 pub(super) const REPORTED: Table = Table(25);
 /// What the hub keeps of itself. Put.
