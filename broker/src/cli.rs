@@ -139,7 +139,7 @@ async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()>
         Some(incarnation) => Hub::restored(incarnation),
         None => Hub::new(node::random()?),
     };
-    let hub = hub.forgetting_every(config.forget_every);
+    let hub = hub.forgetting_every(config.forget_every).with_reservations(config.reservations);
     let (writer, handle, reader) = Writer::open(options, Epoch(node::random()?), hub)?;
     let front = FrontConfig {
         listen: config.listen.addr,

@@ -9,6 +9,7 @@ use crate::api;
 use crate::api::access::{self, IssuerRules};
 use crate::front::Rate;
 use crate::hub::FORGET_EVERY;
+use crate::hub::channel::ReservationLimits;
 use crate::node::caps::{self, Caps};
 use crate::node::commands::NodeFlags;
 use crate::node::host::Host;
@@ -29,6 +30,9 @@ pub struct Config {
     pub listen: Listen,
     /// Where the HTTPS listener is, if anywhere.
     pub api: Option<SocketAddr>,
+    /// Requests a second that each caller of it may make.
+    pub api_rate: u32,
+    pub reservations: ReservationLimits,
     /// Whose signed tokens the HTTPS listener takes, if anybody's.
     pub(crate) issuer: Option<IssuerRules>,
     /// Where gateways are told that MQTT is; without it at the host that they joined at.
@@ -52,6 +56,8 @@ impl Default for Config {
             data: PathBuf::from("/var/lib/tillsync-broker"),
             listen: Listen::default(),
             api: None,
+            api_rate: access::RATE,
+            reservations: ReservationLimits::default(),
             issuer: None,
             advertise: None,
             site_cert_valid: Duration::from_millis(SITE_VALID_MS),
@@ -78,6 +84,12 @@ impl Config {
         let own = if own.exist() { OwnCa::Always(own.ca) } else { OwnCa::Absent };
         let listen = listen::read(&mut settings, &own);
         let api = api(&mut settings, &listen, &own);
+        let api_rate = settings.number("api_rate", access::RATE.into(), 1..=1_000_000) as u32;
+        let held = default.reservations;
+        let reservations = ReservationLimits {
+            seconds_max: settings.number("reservation_max_s", held.seconds_max, 1..=30 * 86_400),
+            open_max: settings.number("reservations_max", held.open_max as u64, 1..=1_000_000) as usize,
+        };
         let issuer = access::read(&mut settings, api.is_some());
         let must_be = "host and port such as hub.example:8883";
         let advertise = settings.parsed::<Host>("advertise", must_be).map(|Host(host, port)| (host, port));
@@ -97,6 +109,8 @@ impl Config {
             data,
             listen,
             api,
+            api_rate,
+            reservations,
             issuer,
             advertise,
             site_cert_valid,

@@ -74,15 +74,13 @@ impl Hub {
         if let Some(refused) = self.unsure().filter(|_| !wanted.is_empty()) {
             return Some(refused);
         }
-        let lacks = |(gtin, asked): (Gtin, i64)| {
-            let left = self.left(gtin);
-            (left < asked).then(|| json!({ "gtin": gtin, "asked": asked, "left": left }))
-        };
-        let short: Vec<Value> = wanted.into_iter().filter_map(lacks).collect();
-        let first = short.first()?;
-        let why = format!("of {} there are {} left, {} were asked for", first["gtin"], first["left"], first["asked"]);
+        let wanted = wanted.into_iter().map(|(gtin, asked)| (gtin, asked, self.left(gtin)));
+        let short: Vec<(Gtin, i64, i64)> = wanted.filter(|(_, asked, left)| left < asked).collect();
+        let (gtin, asked, left) = short.first()?;
+        let why = format!("of {gtin} there are {left} left, {asked} were asked for");
         let detail = if short.len() > 1 { format!("{why}; {} items lack units", short.len()) } else { why };
-        let body = json!({ "detail": detail, "left": first["left"], "short": short });
+        let short = short.iter().map(|(gtin, asked, left)| json!({ "gtin": gtin, "asked": asked, "left": left }));
+        let body = json!({ "detail": detail, "left": left, "short": short.collect::<Value>() });
         Some(Reply::new(Outcome::NotEnough, &body))
     }
 
