@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::api;
 use crate::api::access::{self, IssuerRules};
 use crate::front::Rate;
-use crate::hub::FORGET_EVERY;
 use crate::hub::channel::ReservationLimits;
+use crate::hub::{FORGET_EVERY, RightsRules};
 use crate::node::caps::{self, Caps};
 use crate::node::commands::NodeFlags;
 use crate::node::host::Host;
@@ -43,6 +43,8 @@ pub struct Config {
     pub disk_reserve_bytes: u64,
     pub commit_wait: Duration,
     pub forget_every: Duration,
+    /// Who gets how much of what is sold from a pool.
+    pub rights: RightsRules,
     pub caps: Caps,
     pub site_rate: Rate,
     pub account_rate: Rate,
@@ -66,6 +68,7 @@ impl Default for Config {
             disk_reserve_bytes: 64 << 20,
             commit_wait: Duration::ZERO,
             forget_every: FORGET_EVERY,
+            rights: RightsRules::default(),
             caps: Caps::of(2_000, 1_024, 32),
             // More than a site that catches up sends.
             site_rate: Rate { messages: 20_000, bytes: 256 << 20 },
@@ -99,6 +102,7 @@ impl Config {
         let disk_reserve_bytes = settings.number("disk_reserve_mib", 64, 1..=1 << 20) << 20;
         let commit_wait = Duration::from_millis(settings.number("commit_wait_ms", 0, 0..=1_000));
         let forget_every = Duration::from_secs(settings.number("forget_every_s", FORGET_EVERY.as_secs(), 1..=86_400));
+        let rights = settings.table("rights", rights).unwrap_or_default();
         let caps = Caps::read(&mut settings, &default.caps);
         let site_rate = caps::rate(&mut settings, "site", default.site_rate);
         let account_rate = caps::rate(&mut settings, "account", default.account_rate);
@@ -119,11 +123,24 @@ impl Config {
             disk_reserve_bytes,
             commit_wait,
             forget_every,
+            rights,
             caps,
             site_rate,
             account_rate,
             policy,
         }))
+    }
+}
+
+fn rights(settings: &mut Settings) -> RightsRules {
+    let default = RightsRules::default();
+    RightsRules {
+        floor: settings.number("floor", default.floor, 0..=1_000_000),
+        spread_percent: settings.number("spread_percent", default.spread_percent, 0..=100),
+        hub_percent: settings.number("hub_percent", default.hub_percent, 0..=100),
+        cover_s: settings.number("cover_s", default.cover_s, 1..=7 * 86_400),
+        half_life_s: settings.number("half_life_s", default.half_life_s, 1..=7 * 86_400),
+        idle_return_s: settings.number("idle_return_s", default.idle_return_s, 1..=30 * 86_400),
     }
 }
 

@@ -4,7 +4,7 @@
 //! `apply.rs` takes them, `aside.rs` what cannot be read of them, `merge.rs` decides registers, `conflicts.rs` brings back
 //! what lost, `present.rs` what a site says ahead of its journal, `check.rs` whether both hold the same, `rejoin.rs` is about
 //! earlier lives of a site's ledger, `feed.rs` tells the other sites, `stock.rs` holds every site's stock in memory,
-//! `rights/` knows what may be promised of items with a pool, `channel/` is the hub's own way to promise, hold and move,
+//! `rights/` keeps pools and grants rights, `channel/` is the hub's own way to promise, hold and move,
 //! `forget.rs` ends what is deleted, `lost.rs` waits no more for a box that is lost, `security.rs` shows who was refused and
 //! who let in, `report.rs` says how the hub is doing, `views.rs` tells HQ, `fold.rs` is what the journal means.
 
@@ -56,7 +56,10 @@ use self::feed::FeedIndex;
 use self::forget::Forgetting;
 pub use self::lost::Lost;
 pub use self::rejoin::Question;
-pub use self::rights::{Part, Pools, Totals};
+use self::rights::Desk;
+pub use self::rights::{
+    POOL_UNITS_MAX, Part, PoolChange, Pools, RightsAsk, RightsChange, RightsNote, RightsRules, Totals,
+};
 use self::security::SecurityCounts;
 use self::session::Session;
 use self::tables::{CONFLICT, HUB, HUB_INCARNATION, LOST, RESTORED, SITE, decode, site_of_lost};
@@ -86,6 +89,8 @@ pub enum Input {
     Lost(Lost, oneshot::Sender<Value>),
     /// A caller of the HTTPS listener asks for something.
     Order(Box<channel::Order>, oneshot::Sender<channel::Reply>),
+    /// Somebody looks at pools and rights, or changes them.
+    Rights(RightsAsk, oneshot::Sender<Value>),
 }
 
 /// What happens after a commit.
@@ -162,6 +167,8 @@ pub struct Hub {
     /// What may be promised of items that are sold from a pool.
     pools: Pools,
     channel: Channel,
+    /// What granting goes by.
+    desk: Desk,
     forgetting: Forgetting,
     /// Lives whose box is lost: nothing waits for them.
     lost: BTreeSet<ReplicaId>,
@@ -193,6 +200,7 @@ impl Hub {
             feed: FeedIndex::default(),
             pools: Pools::default(),
             channel: Channel::default(),
+            desk: Desk::default(),
             forgetting: Forgetting::every(FORGET_EVERY),
             lost: BTreeSet::new(),
             unfolded: HashMap::new(),
@@ -264,6 +272,7 @@ impl Core for Hub {
             Input::Lost(lost, answer) => return self.site_lost(lost, answer, now, ledger),
             Input::Conflicts(ask, answer) => return self.asked(ask, answer, now, ledger),
             Input::Order(order, answer) => return self.ordered(&order, answer, now, ledger),
+            Input::Rights(ask, answer) => return Ok(self.rights_asked(ask, answer, now, ledger)),
             Input::Audit(events, answer) => return Ok(self.audit(events, answer, now, ledger)),
         };
         Ok(Step { then: then.into_iter().collect(), ..Step::nothing() })
@@ -276,6 +285,7 @@ impl Core for Hub {
         // First: it looks at the ledger as it was before this step.
         self.tick_channel(now, ledger, &mut step)?;
         self.forget(now, ledger, &mut step)?;
+        self.tick_rights(now, ledger, &mut step);
         Ok(step)
     }
 
@@ -306,6 +316,7 @@ impl Core for Hub {
             _ => step.puts.push(Put::set(HUB, HUB_INCARNATION, self.incarnation.to_be_bytes())),
         }
         self.recover_sites(ledger)?;
+        self.recover_awaited(ledger, &mut step)?;
         let alerts = self.recover_aside(ledger)?;
         ledger.scan_prefix(CONFLICT, &[], &mut |key, _| {
             self.conflicts.extend(tables::seq_of(key));
@@ -313,6 +324,7 @@ impl Core for Hub {
         })?;
         step.then = self.feed.stock.all().collect();
         step.then.extend(alerts);
+        step.then.extend(self.restore_pools());
         step.then.extend(conflicts::all(ledger)?);
         step.then.extend(self.sites.iter().map(|(site, view)| Effect::restore(views::site_status(site, view))));
         step.then.extend(self.restored.then_some(Effect::IncarnationKept));

@@ -27,6 +27,7 @@ impl Hub {
                 "refused": self.tally.refused,
                 "feed_head": self.feed.registers_head(),
             },
+            "rights": self.rights_status(),
             "forgetting": self.forgetting_status(),
             "conflicts": {
                 "kept": self.conflicts.len(),

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
 
-use proto::id::{Epoch, ReplicaId, SiteName};
+use proto::id::ReplicaId;
 use proto::wire::{Feed, GrantCell, PoolCell, Rights, RightsEntry};
 
 use super::part::{Part, saturated};
@@ -19,8 +19,10 @@ pub struct Pools {
     items: BTreeMap<u64, Item>,
     /// Lives that are lost or retired.
     over: BTreeSet<ReplicaId>,
-    /// Sites that a hub which was restored has not heard yet, and the life that is awaited.
-    pub(in crate::hub) awaited: BTreeMap<SiteName, Epoch>,
+    /// Lives that a hub which was restored has not heard yet.
+    pub(super) awaited: BTreeSet<ReplicaId>,
+    /// Items of which something changed since this was last taken.
+    changed: BTreeSet<u64>,
     /// Where the feed says a pool, and where a life's grant.
     pools_at: BTreeMap<u64, u64>,
     grants_at: BTreeMap<ReplicaId, BTreeMap<u64, u64>>,
@@ -136,12 +138,13 @@ impl Pools {
 
     /// The hub's own channel has used its rights: this is what its newest record says, which is in the same step.
     pub fn own_changed(&mut self, rights: Rights) {
+        self.changed.insert(rights.gtin);
         self.items.entry(rights.gtin).or_default().own = rights;
     }
 
     /// What a hub that was restored waits for before it promises or grants anything: sites, in words.
     pub fn unsure(&self) -> Option<String> {
-        let names: Vec<&str> = self.awaited.keys().take(10).map(SiteName::as_str).collect();
+        let names: Vec<&str> = self.awaited.iter().take(10).map(|life| life.site.as_str()).collect();
         let more = self.awaited.len().saturating_sub(names.len());
         match (names.is_empty(), more) {
             (true, _) => None,
@@ -183,6 +186,7 @@ impl Pools {
     pub(in crate::hub) fn pool_changed(&mut self, gtin: u64, cell: PoolCell) {
         self.head = self.head.max(cell.feed_position);
         self.pools_at.insert(cell.feed_position, gtin);
+        self.changed.insert(gtin);
         self.items.entry(gtin).or_default().pool = Some(cell);
     }
 
@@ -195,25 +199,34 @@ impl Pools {
         }
         at.insert(cell.feed_position, gtin);
         let over = self.over.contains(life);
+        self.changed.insert(gtin);
         self.items.entry(gtin).or_default().change(life, over, |part| part.grant = cell);
     }
 
     /// A life's journal says how it used its rights.
     pub(in crate::hub) fn used(&mut self, life: &ReplicaId, rights: Rights) {
         let over = self.over.contains(life);
+        self.changed.insert(rights.gtin);
         self.items.entry(rights.gtin).or_default().change(life, over, |part| part.used = rights);
     }
 
     /// A life is lost or retired.
     pub(in crate::hub) fn ended(&mut self, life: &ReplicaId) {
         if self.over.insert(life.clone()) {
-            for item in self.items.values_mut().filter(|item| item.parts.contains_key(life)) {
+            for (gtin, item) in self.items.iter_mut().filter(|(_, item)| item.parts.contains_key(life)) {
                 item.change(life, true, |part| part.over = true);
+                self.changed.insert(*gtin);
             }
         }
-        if self.awaited.get(&life.site) == Some(&life.epoch) {
-            self.awaited.remove(&life.site);
-        }
+        self.awaited.remove(life);
+    }
+
+    pub(in crate::hub) fn is_over(&self, life: &ReplicaId) -> bool {
+        self.over.contains(life)
+    }
+
+    pub(super) fn take_changed(&mut self) -> BTreeSet<u64> {
+        std::mem::take(&mut self.changed)
     }
 
     /// The newest position of the stream `rights`.
