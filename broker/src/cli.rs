@@ -30,6 +30,7 @@ use crate::node::settings::Settings;
 use crate::node::{self, rejects, show};
 use crate::pki::{self, InitArgs};
 use crate::policy::{HubPolicy, SCHEME};
+use crate::pools::{self, Audit, Pool, Rights};
 use crate::recall::Recalls;
 use crate::sites::{self, Site};
 use crate::verify::{self, VerifyArgs};
@@ -68,6 +69,12 @@ enum Command {
     /// Invite sites, and see, disable and remove those that joined, of a running or a stopped hub; say whose box is lost.
     #[command(subcommand)]
     Site(Site),
+    #[command(subcommand)]
+    Pool(Pool),
+    #[command(subcommand)]
+    Rights(Rights),
+    #[command(subcommand)]
+    Audit(Audit),
     /// Give out, show and remove tokens for the HTTPS listener; of a running or a stopped hub.
     #[command(subcommand)]
     Token(TokenCommand),
@@ -100,6 +107,9 @@ pub fn main(args: Vec<OsString>, sabotage: Option<Sabotage>) -> ExitCode {
         Command::History(args) => history::run(args, &Config::default().data),
         Command::Verify(args) => verify::run(&args, &Config::default().data),
         Command::Site(command) => sites::run(command, &Config::default().data),
+        Command::Pool(command) => pools::pool(command, &Config::default().data),
+        Command::Rights(command) => pools::rights(command, &Config::default().data),
+        Command::Audit(command) => pools::audit(command, &Config::default().data),
         Command::Token(command) => access::run(command, &Config::default().data),
         Command::Init(args) => pki::init(&args, &Config::default().data),
         Command::Backup(args) => backup::backup(&args, &Config::default().data),
@@ -139,7 +149,8 @@ async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()>
         Some(incarnation) => Hub::restored(incarnation),
         None => Hub::new(node::random()?),
     };
-    let hub = hub.forgetting_every(config.forget_every);
+    let hub = hub.forgetting_every(config.forget_every).granting_by(config.rights.clone());
+    let hub = hub.with_reservations(config.reservations);
     let (writer, handle, reader) = Writer::open(options, Epoch(node::random()?), hub)?;
     let front = FrontConfig {
         listen: config.listen.addr,
@@ -182,6 +193,10 @@ fn perform(publisher: Publisher, recalls: Recalls, dir: PathBuf) -> Perform<Effe
         Effect::Answer(answer, value) => {
             // The asker may have left.
             let _ = answer.send(value);
+        }
+        Effect::Reply(answer, reply) => {
+            // The same; a repeat with its key gets the same reply.
+            let _ = answer.send(reply);
         }
         Effect::IncarnationKept => backup::forget(&dir),
     })

@@ -8,7 +8,8 @@ use std::time::Duration;
 use crate::api;
 use crate::api::access::{self, IssuerRules};
 use crate::front::Rate;
-use crate::hub::FORGET_EVERY;
+use crate::hub::channel::ReservationLimits;
+use crate::hub::{FORGET_EVERY, RightsRules};
 use crate::node::caps::{self, Caps};
 use crate::node::commands::NodeFlags;
 use crate::node::host::Host;
@@ -29,6 +30,9 @@ pub struct Config {
     pub listen: Listen,
     /// Where the HTTPS listener is, if anywhere.
     pub api: Option<SocketAddr>,
+    /// Requests a second that each caller of it may make.
+    pub api_rate: u32,
+    pub reservations: ReservationLimits,
     /// Whose signed tokens the HTTPS listener takes, if anybody's.
     pub(crate) issuer: Option<IssuerRules>,
     /// Where gateways are told that MQTT is; without it at the host that they joined at.
@@ -39,6 +43,8 @@ pub struct Config {
     pub disk_reserve_bytes: u64,
     pub commit_wait: Duration,
     pub forget_every: Duration,
+    /// Who gets how much of what is sold from a pool.
+    pub rights: RightsRules,
     pub caps: Caps,
     pub site_rate: Rate,
     pub account_rate: Rate,
@@ -52,6 +58,8 @@ impl Default for Config {
             data: PathBuf::from("/var/lib/tillsync-broker"),
             listen: Listen::default(),
             api: None,
+            api_rate: access::RATE,
+            reservations: ReservationLimits::default(),
             issuer: None,
             advertise: None,
             site_cert_valid: Duration::from_millis(SITE_VALID_MS),
@@ -60,6 +68,7 @@ impl Default for Config {
             disk_reserve_bytes: 64 << 20,
             commit_wait: Duration::ZERO,
             forget_every: FORGET_EVERY,
+            rights: RightsRules::default(),
             caps: Caps::of(2_000, 1_024, 32),
             // More than a site that catches up sends.
             site_rate: Rate { messages: 20_000, bytes: 256 << 20 },
@@ -78,6 +87,12 @@ impl Config {
         let own = if own.exist() { OwnCa::Always(own.ca) } else { OwnCa::Absent };
         let listen = listen::read(&mut settings, &own);
         let api = api(&mut settings, &listen, &own);
+        let api_rate = settings.number("api_rate", access::RATE.into(), 1..=1_000_000) as u32;
+        let held = default.reservations;
+        let reservations = ReservationLimits {
+            seconds_max: settings.number("reservation_max_s", held.seconds_max, 1..=30 * 86_400),
+            open_max: settings.number("reservations_max", held.open_max as u64, 1..=1_000_000) as usize,
+        };
         let issuer = access::read(&mut settings, api.is_some());
         let must_be = "host and port such as hub.example:8883";
         let advertise = settings.parsed::<Host>("advertise", must_be).map(|Host(host, port)| (host, port));
@@ -87,6 +102,7 @@ impl Config {
         let disk_reserve_bytes = settings.number("disk_reserve_mib", 64, 1..=1 << 20) << 20;
         let commit_wait = Duration::from_millis(settings.number("commit_wait_ms", 0, 0..=1_000));
         let forget_every = Duration::from_secs(settings.number("forget_every_s", FORGET_EVERY.as_secs(), 1..=86_400));
+        let rights = settings.table("rights", rights).unwrap_or_default();
         let caps = Caps::read(&mut settings, &default.caps);
         let site_rate = caps::rate(&mut settings, "site", default.site_rate);
         let account_rate = caps::rate(&mut settings, "account", default.account_rate);
@@ -97,6 +113,8 @@ impl Config {
             data,
             listen,
             api,
+            api_rate,
+            reservations,
             issuer,
             advertise,
             site_cert_valid,
@@ -105,11 +123,24 @@ impl Config {
             disk_reserve_bytes,
             commit_wait,
             forget_every,
+            rights,
             caps,
             site_rate,
             account_rate,
             policy,
         }))
+    }
+}
+
+fn rights(settings: &mut Settings) -> RightsRules {
+    let default = RightsRules::default();
+    RightsRules {
+        floor: settings.number("floor", default.floor, 0..=1_000_000),
+        spread_percent: settings.number("spread_percent", default.spread_percent, 0..=100),
+        hub_percent: settings.number("hub_percent", default.hub_percent, 0..=100),
+        cover_s: settings.number("cover_s", default.cover_s, 1..=7 * 86_400),
+        half_life_s: settings.number("half_life_s", default.half_life_s, 1..=7 * 86_400),
+        idle_return_s: settings.number("idle_return_s", default.idle_return_s, 1..=30 * 86_400),
     }
 }
 

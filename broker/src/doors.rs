@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::api::access::{self, Access};
-use crate::api::{self, Api};
+use crate::api::{self, Api, Behind, Orders};
 use crate::config::Config;
 use crate::front::Tls;
 use crate::hub::Hub;
@@ -98,10 +98,12 @@ pub(crate) async fn open(
         let audit = guard.audit.clone();
         let tell = Box::new(move |event: access::Event<'_>| audit.tell(security_event(event)));
         let access = Access::open(&config.data, config.issuer.clone(), tell);
-        let access = Arc::new(access.context("read the local tokens")?);
+        let access = Arc::new(access.context("read the local tokens")?.at_rate(config.api_rate));
         tokio::spawn(access.clone().run(stopping.subscribe()));
         node.beside(access.clone());
-        let router = api::router(desk.map(Arc::new), access, node.questions());
+        let orders = Orders::new(node.handle(), node.reader());
+        let behind = Behind { desk: desk.map(Arc::new), questions: node.questions(), orders };
+        let router = api::router(access, &behind);
         tokio::spawn(api::serve(bound, router, stopping.subscribe()));
     }
     Ok(())

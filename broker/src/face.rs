@@ -6,7 +6,7 @@ use crate::hub::{Ask, Hub, Input};
 use crate::node::metrics::{self, Exposition, seconds};
 use crate::node::process::{Face, OwnQuestion};
 use crate::node::show;
-use crate::{conflicts, history, sites, verify};
+use crate::{conflicts, history, pools, sites, verify};
 
 /// Sites that have series of their own. The totals are of all.
 const SITES_MAX: usize = 2_000;
@@ -16,7 +16,8 @@ pub(crate) const FACE: Face<Hub> = Face {
     complete: |_, _| {},
     metrics,
     question: |words, answer| {
-        if let Some(look) = history::of_words(words).or_else(|| verify::of_words(words)) {
+        let look = history::of_words(words).or_else(|| verify::of_words(words));
+        if let Some(look) = look.or_else(|| pools::look_of_words(words)) {
             return Some(OwnQuestion::Look(look));
         }
         if let ["verify" | "totals", site] = words {
@@ -26,6 +27,10 @@ pub(crate) const FACE: Face<Hub> = Face {
         }
         if let Some(lost) = sites::of_words(words) {
             return Some(OwnQuestion::Write(Input::Lost(lost, answer)));
+        }
+        if let Some(ask) = pools::of_words(words) {
+            let (writes, input) = (ask.writes(), |ask| Input::Rights(ask, answer));
+            return Some(if writes { OwnQuestion::Write(input(ask)) } else { OwnQuestion::Ask(input(ask)) });
         }
         let ask = conflicts::of_words(words)?;
         let writes = matches!(ask, Ask::Restore { .. });
@@ -59,8 +64,28 @@ fn metrics(status: &Value, out: &mut Exposition) {
         "Deletions up to here are known to every site.",
         &forgetting["horizon"],
     );
+    rights(&status["rights"], out);
     access(&status["access"], out);
     sites(&status["sites"], out);
+}
+
+fn rights(rights: &Value, out: &mut Exposition) {
+    out.gauge("tillsync_hub_pools", "Items that are sold from a pool.", &rights["pools"]);
+    out.gauge("tillsync_hub_pools_units", "Units of all pools.", &rights["units"]);
+    out.gauge("tillsync_hub_pools_free", "Units of them that may be granted or promised.", &rights["free"]);
+    out.gauge("tillsync_hub_pools_short", "Pools of which more was sold in hand than there was.", &rights["short"]);
+    let counters = [
+        ("grants", "Grants since the start."),
+        ("granted_units", "Units granted since the start, beyond what sales had taken already."),
+        ("asks", "Times that a site was asked to give back what it did not use."),
+        ("wants", "Times that a site said that an item runs out."),
+        ("oversold_units", "Units that sites sold in hand beyond their rights."),
+    ];
+    for (key, help) in counters {
+        out.counter(&format!("tillsync_hub_rights_{key}_total"), help, &rights[key]);
+    }
+    let waits = i32::from(rights["waits_for"].is_string());
+    out.gauge("tillsync_hub_rights_waiting", "1 while a restored hub waits for what sites hold.", &waits.into());
 }
 
 /// Of a hub without an HTTPS listener there is nothing.
@@ -127,6 +152,19 @@ pub(crate) fn lines(status: &Value) -> Vec<(String, String)> {
         ("connections".to_owned(), show::number(&status["front"]["connections"])),
         ("conflicts kept".to_owned(), show::number(&status["conflicts"]["kept"])),
     ];
+    let rights = &status["rights"];
+    if rights["pools"].as_u64().is_some_and(|pools| pools > 0) {
+        let short = rights["short"].as_u64().filter(|short| *short > 0);
+        let short = short.map(|short| format!(", SHORT: {short}")).unwrap_or_default();
+        let waits = rights["waits_for"].as_str().map(|sites| format!(", WAITS FOR {sites}")).unwrap_or_default();
+        let line = format!(
+            "{} of {} units free, sold in hand beyond rights {}{short}{waits}",
+            show::number(&rights["free"]),
+            show::number(&rights["units"]),
+            show::number(&rights["oversold_units"])
+        );
+        lines.push((format!("pools: {}", show::number(&rights["pools"])), line));
+    }
     for (site, view) in status["sites"].as_object().into_iter().flatten() {
         let aside = match view["set_aside"].as_u64() {
             Some(1..) => format!(", SET ASIDE: {}", show::number(&view["set_aside"])),

@@ -21,6 +21,7 @@ pub mod mailbox;
 pub mod node;
 pub mod pki;
 pub mod policy;
+mod pools;
 pub mod quota;
 pub mod recall;
 mod sites;

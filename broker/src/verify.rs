@@ -93,6 +93,9 @@ fn refold(reader: &Reader, site: &SiteName, upto: Seq) -> Result<Value, LedgerEr
                         totals.entry((total.gtin, present.epoch)).or_insert(total.units);
                     }
                 }
+                Some(Of::StockMoved(moved)) if moved.site == site.as_str() => {
+                    totals.entry((moved.gtin, moved.incarnation)).or_insert(moved.total);
+                }
                 _ => {}
             }
         }

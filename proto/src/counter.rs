@@ -30,7 +30,7 @@ impl Component {
 
 impl From<Component> for wire::CounterCell {
     fn from(component: Component) -> Self {
-        wire::CounterCell { units: component.units.0, seq: component.seq.0, feed_position: 0 }
+        wire::CounterCell { units: component.units.0, seq: component.seq.0, feed_position: 0, by_hub: false }
     }
 }
 

@@ -1,10 +1,15 @@
 //! Sockets of the HTTPS listener, each with bounds on what it may cost: its head, its body, its time.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::http::header::{CONNECTION, HeaderValue};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -15,15 +20,23 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
-use super::Peer;
+use super::access::Known;
+use super::{Peer, Problem};
 use crate::front::Tls;
 
 /// Connections at once; more wait in the kernel's queue. Hundreds of sites that renew come one after the other.
 const CONNECTIONS_MAX: usize = 128;
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
-/// A request's head must be here by then, and the whole connection over.
+/// The first head must be here by then.
 const HEAD_WAIT: Duration = Duration::from_secs(5);
-const CONNECTION_WAIT: Duration = Duration::from_secs(30);
+/// From a head to its answer, the body in between.
+const REQUEST_WAIT: Duration = Duration::from_secs(30);
+/// A connection on which no request began or ended for so long is closed, and each after so long and so many requests.
+/// Only who showed a good token may ask twice.
+const IDLE_WAIT: Duration = Duration::from_secs(35);
+const CONNECTION_WAIT: Duration = Duration::from_secs(600);
+const REQUESTS_MAX: u64 = 10_000;
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A longer head is refused. A token alone may have 8 KiB.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 /// Headers of a request.
@@ -66,9 +79,7 @@ pub(crate) async fn serve(api: Api, router: Router, mut stopping: watch::Receive
         };
         let (tls, router) = (api.tls.clone(), router.clone());
         tokio::spawn(async move {
-            if timeout(CONNECTION_WAIT, connection(stream, peer, tls, router)).await.is_err() {
-                tracing::debug!(%peer, "an HTTPS connection took too long");
-            }
+            connection(stream, peer, tls, router).await;
             drop(place);
         });
     }
@@ -81,20 +92,81 @@ async fn connection(stream: TcpStream, peer: SocketAddr, tls: Tls, router: Route
         Ok(Err(error)) => return tracing::debug!(%peer, %error, "the TLS handshake failed"),
         Err(_) => return tracing::debug!(%peer, "the TLS handshake took too long"),
     };
-    let router = TowerToHyperService::new(router);
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Peer(peer));
-        hyper::service::Service::call(&router, request)
-    });
+    // Answers are small and somebody waits for each.
+    let _ = stream.get_ref().0.set_nodelay(true);
+    let used = Arc::new(Used::default());
+    let service = Service { peer, router: TowerToHyperService::new(router), used: used.clone() };
     let served = http1::Builder::new()
-        .keep_alive(false)
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_WAIT)
+        .header_read_timeout(IDLE_WAIT)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%peer, %error, "an HTTPS connection ended early");
+        .serve_connection(TokioIo::new(stream), service_fn(move |request| service.clone().answer(request)));
+    let mut served = std::pin::pin!(served);
+    let (mut look, began) = (tokio::time::interval(LOOK_EVERY), Instant::now());
+    let mut seen = (0, began);
+    loop {
+        tokio::select! {
+            ended = served.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%peer, %error, "an HTTPS connection ended early");
+                }
+                return;
+            }
+            _ = look.tick() => {}
+        }
+        let moves = used.moves();
+        if moves != seen.0 {
+            seen = (moves, Instant::now());
+        }
+        let silent = moves == 0 && began.elapsed() > HEAD_WAIT;
+        if silent || seen.1.elapsed() > IDLE_WAIT || began.elapsed() > CONNECTION_WAIT + REQUEST_WAIT {
+            return tracing::debug!(%peer, "an HTTPS connection was left idle, or took too long");
+        }
+        if began.elapsed() > CONNECTION_WAIT {
+            served.as_mut().graceful_shutdown();
+        }
+    }
+}
+
+/// Requests of one connection.
+#[derive(Debug, Default)]
+struct Used {
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+impl Used {
+    fn moves(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed) + self.ended.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Clone)]
+struct Service {
+    peer: SocketAddr,
+    router: TowerToHyperService<Router>,
+    used: Arc<Used>,
+}
+
+impl Service {
+    /// Never waits longer than [`REQUEST_WAIT`].
+    async fn answer(self, mut request: Request<Incoming>) -> Result<Response, Infallible> {
+        let begun = self.used.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        request.extensions_mut().insert(Peer(self.peer));
+        let answered = timeout(REQUEST_WAIT, hyper::service::Service::call(&self.router, request)).await;
+        let mut response = match answered {
+            Ok(answered) => answered?,
+            Err(_) => {
+                let why = format!("not done within {} s; it may still be", REQUEST_WAIT.as_secs());
+                Problem::new(StatusCode::REQUEST_TIMEOUT, "too_slow", why).into_response()
+            }
+        };
+        let stays = response.extensions().get::<Known>().is_some() && begun < REQUESTS_MAX;
+        if !stays {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        self.used.ended.fetch_add(1, Ordering::Relaxed);
+        Ok(response)
     }
 }

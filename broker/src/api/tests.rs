@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
 use super::access::Access;
-use super::{Api, router, serve};
+use super::{Api, Behind, Orders, router, serve};
 use crate::front::Tls;
 use crate::identity::{AuditSender, SharedBook};
 use crate::join::{Desk, DeskRules};

@@ -48,8 +48,9 @@ impl Hub {
         let counted = (0..).zip(&chunk.body.totals).filter(|(n, _)| overtaken.binary_search(n).is_err());
         let counted = counted.map(|(_, total)| (total.gtin, total.units, seq_of(&chunk, total)));
         self.feed.stock.moved(&replica, position.0, counted);
-        let site_chunk = SiteChunk { chunk: bytes, received_ms: now.wall.0, overtaken };
-        let draft = self.draft(vec![Of::SiteChunk(site_chunk)], now);
+        let mut records = self.rights_spent(site, &chunk, position.next(), now, step);
+        records.insert(0, Of::SiteChunk(SiteChunk { chunk: bytes, received_ms: now.wall.0, overtaken }));
+        let draft = self.draft(records, now);
         step.events.push(draft);
         Ok(())
     }

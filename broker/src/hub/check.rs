@@ -12,7 +12,6 @@ use proto::wire::{Check, CounterCell, Down, Feed, FeedEntry, PresentTotal, Regis
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::feed::Stream;
 use super::tables::{REGISTER, decode};
 use super::{Effect, Hub, present, views};
 use crate::ledger::{LedgerError, Now, Read, Step};
@@ -122,7 +121,7 @@ impl Hub {
                 session.owes_applied = true;
             }
         }
-        if check.feed_cursor != self.feed.head(&Stream::Registers) || check.feed_cursor == 0 {
+        if check.feed_cursor != self.feed.registers_head() || check.feed_cursor == 0 {
             return Ok(step);
         }
         let sums = self.register_sums(check.feed_cursor, ledger)?;

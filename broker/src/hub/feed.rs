@@ -10,6 +10,7 @@ use prost::Message;
 use proto::id::{ReplicaId, SiteName};
 use proto::wire::{Feed, FeedEntry, RegisterCell, StockEntry};
 
+use super::rights::Pools;
 use super::stock::Stock;
 use super::tables::{HUB, HUB_FORGOTTEN, REGISTER, decode};
 use crate::ledger::{LedgerError, Read};
@@ -28,6 +29,8 @@ pub(super) enum Stream {
     Site(SiteName),
     /// Every other site's stock.
     Sites,
+    /// This life's rights, and which items are sold from a pool. `rights/pools.rs` knows them.
+    Rights,
 }
 
 impl Stream {
@@ -36,6 +39,7 @@ impl Stream {
             "" => Some(Stream::Registers),
             "own" => Some(Stream::Own),
             "sites" => Some(Stream::Sites),
+            "rights" => Some(Stream::Rights),
             name => name.strip_prefix("site/")?.parse().ok().map(Stream::Site),
         }
     }
@@ -45,6 +49,7 @@ impl Stream {
             Stream::Registers => String::new(),
             Stream::Own => "own".into(),
             Stream::Sites => "sites".into(),
+            Stream::Rights => "rights".into(),
             Stream::Site(site) => format!("site/{site}"),
         }
     }
@@ -99,13 +104,17 @@ impl FeedIndex {
         self.by_position.range(range).map(|(position, key)| (*position, key.as_str()))
     }
 
+    /// The newest position of the registers; nothing comes after it.
+    pub(super) fn registers_head(&self) -> u64 {
+        self.by_position.last_key_value().map_or(0, |(position, _)| *position).max(self.forgotten)
+    }
+
     /// The newest position of all streams of this kind; nothing comes after it.
-    pub(super) fn head(&self, stream: &Stream) -> u64 {
+    pub(super) fn head(&self, stream: &Stream, pools: &Pools) -> u64 {
         match stream {
-            Stream::Registers => {
-                self.by_position.last_key_value().map_or(0, |(position, _)| *position).max(self.forgotten)
-            }
-            _ => self.stock.head,
+            Stream::Registers => self.registers_head(),
+            Stream::Own | Stream::Site(_) | Stream::Sites => self.stock.head,
+            Stream::Rights => pools.head(),
         }
     }
 
@@ -115,9 +124,11 @@ impl FeedIndex {
         stream: &Stream,
         to: &ReplicaId,
         cursor: u64,
+        pools: &Pools,
         ledger: &dyn Read,
     ) -> Result<Option<Feed>, LedgerError> {
         let feed = match stream {
+            Stream::Rights => pools.after(to, cursor),
             Stream::Registers => self.registers_after(cursor, ledger)?,
             Stream::Own => {
                 let lives = self.stock.lives_of(&to.site).filter(|(life, _)| life.epoch != to.epoch);
@@ -162,9 +173,9 @@ fn number(bytes: &[u8]) -> u64 {
 /// Merges the lives by position.
 fn stock_after<'a>(stock: &'a Stock, lives: impl Iterator<Item = (&'a ReplicaId, u32)>, cursor: u64) -> Feed {
     let mut feed = Feed { prev: cursor, upto: cursor, ..Feed::default() };
-    let mut sources: Vec<_> = lives.map(|(replica, life)| (replica, stock.after(life, cursor).peekable())).collect();
+    let mut sources: Vec<_> = lives.map(|(replica, life)| (replica, life, stock.after(life, cursor).peekable())).collect();
     let mut next: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::new();
-    for (n, (_, moves)) in sources.iter_mut().enumerate() {
+    for (n, (_, _, moves)) in sources.iter_mut().enumerate() {
         next.extend(moves.peek().map(|(position, ..)| Reverse((*position, n))));
     }
     while let Some(Reverse((position, n))) = next.pop() {
@@ -172,10 +183,11 @@ fn stock_after<'a>(stock: &'a Stock, lives: impl Iterator<Item = (&'a ReplicaId,
             break;
         }
         feed.upto = position;
-        let (replica, moves) = &mut sources[n];
+        let (replica, life, moves) = &mut sources[n];
         if let Some((_, gtin, part)) = moves.next() {
             let (site, epoch) = (replica.site.to_string(), replica.epoch.0);
-            feed.stock.push(StockEntry { gtin, site, epoch, units: part.units, seq: part.seq, by_hub: false });
+            let by_hub = stock.is_by_hub(*life);
+            feed.stock.push(StockEntry { gtin, site, epoch, units: part.units, seq: part.seq, by_hub });
         }
         next.extend(moves.peek().map(|(position, ..)| Reverse((*position, n))));
     }

@@ -7,10 +7,11 @@ use proto::wire::record::Of;
 use proto::wire::{
     Conflict, ConflictCell, ConflictRestored, CounterCell, Loss, LossClass, LostCell, PresentCell, RegisterCell,
     RegisterMerged, RestoredCell, RetiredCell, SetAside, SiteCell, SiteChunk, SiteFollows, SiteJoined, SitePresent,
-    Watermark,
+    StockMoved, Watermark,
 };
 
 use super::aside;
+use super::rights::fold as fold_rights;
 use super::tables::{
     ASIDE, CONFLICT, COUNTER, EPOCH, LOST, PRESENT, REGISTER, RESTORED, RETIRED, SITE, SITE_LOST, WATERMARK,
     counter_key, lost_key, replica_key,
@@ -33,6 +34,13 @@ pub(super) fn event(placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
                 let key = replica_key(&lost.site, Epoch(lost.epoch));
                 put(Put::set(SITE_LOST, key, seq.0.to_be_bytes()));
             }
+            Some(Of::PoolChanged(changed)) => fold_rights::pool(changed, seq, placed.stamp.ms().0, put),
+            Some(Of::RightsGranted(granted)) => fold_rights::granted(granted, seq, put),
+            Some(Of::Rights(rights)) => fold_rights::used(placed.replica, rights, put),
+            Some(Of::Hold(hold)) => fold_rights::hold(hold, seq, placed, put),
+            Some(Of::HoldEnded(ended)) => fold_rights::hold_ended(ended, seq, placed, put),
+            Some(Of::StockMoved(moved)) => by_hub(moved, seq, put),
+            Some(Of::RightsReported(reported)) => fold_rights::reported(reported, put),
             Some(Of::Forgotten(forgotten)) => put(Put::delete(REGISTER, forgotten.key.as_str())),
             _ => {}
         }
@@ -53,9 +61,10 @@ fn applied(site_chunk: &SiteChunk, seq: Seq, put: &mut dyn FnMut(Put)) {
             continue;
         }
         let of = head.first.0.saturating_add(u64::from(total.seq_offset));
-        let cell = CounterCell { units: total.units, seq: of, feed_position: seq.0 };
+        let cell = CounterCell { units: total.units, seq: of, feed_position: seq.0, by_hub: false };
         put(Put::set(COUNTER, counter_key(total.gtin, &head.replica), cell.encode_to_vec()));
     }
+    fold_rights::of_site(&chunk, put);
     if !chunk.body.losses.is_empty() {
         let cell = LostCell { last: head.last.0, losses: chunk.body.losses.clone(), told_ms: site_chunk.received_ms };
         put(Put::set(LOST, lost_key(&head.replica, head.first), cell.encode_to_vec()));
@@ -65,11 +74,19 @@ fn applied(site_chunk: &SiteChunk, seq: Seq, put: &mut dyn FnMut(Put)) {
     put(Put::set(WATERMARK, replica_key(head.replica.site.as_str(), head.replica.epoch), mark.encode_to_vec()));
 }
 
+/// What the hub moves at a site is a component of its own, under the incarnation in place of a life's epoch.
+fn by_hub(moved: &StockMoved, seq: Seq, put: &mut dyn FnMut(Put)) {
+    let Ok(site) = moved.site.parse() else { return };
+    let replica = ReplicaId { site, epoch: Epoch(moved.incarnation) };
+    let cell = CounterCell { units: moved.total, seq: seq.0, feed_position: seq.0, by_hub: true };
+    put(Put::set(COUNTER, counter_key(moved.gtin, &replica), cell.encode_to_vec()));
+}
+
 fn present(present: &SitePresent, seq: Seq, put: &mut dyn FnMut(Put)) {
     let Ok(site) = present.site.parse() else { return };
     let replica = ReplicaId { site, epoch: Epoch(present.epoch) };
     for total in &present.totals {
-        let cell = CounterCell { units: total.units, seq: total.seq, feed_position: seq.0 };
+        let cell = CounterCell { units: total.units, seq: total.seq, feed_position: seq.0, by_hub: false };
         put(Put::set(COUNTER, counter_key(total.gtin, &replica), cell.encode_to_vec()));
     }
     let cell = PresentCell { complete: present.complete, newest: present.newest };

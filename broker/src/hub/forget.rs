@@ -25,7 +25,7 @@ use proto::wire::{
 };
 use serde_json::{Value, json};
 
-use super::feed::{BYTES_MAX, ENTRIES_MAX, Stream};
+use super::feed::{BYTES_MAX, ENTRIES_MAX};
 use super::session::Session;
 use super::tables::{CONFLICT, HUB, HUB_FORGOTTEN, REGISTER, SETTLED, decode, replica_key, replica_of};
 use super::views::SiteView;
@@ -168,7 +168,7 @@ impl Hub {
         step: &mut Step<Effect>,
     ) {
         let ours = hello.feed_incarnation == self.incarnation;
-        let cursor = if ours { hello.feed_cursor.min(self.feed.head(&Stream::Registers)) } else { 0 };
+        let cursor = if ours { hello.feed_cursor.min(self.feed.registers_head()) } else { 0 };
         let replica = session.replica(site);
         let held = self.forgetting.settled.get(&replica).copied();
         let before = held.filter(|held| held.incarnation == self.incarnation).unwrap_or_default();
@@ -190,12 +190,12 @@ impl Hub {
         session.stale_to = if ours { Seq(hello.snapshot_to) } else { Seq::ZERO };
         if cursor.max(settled.begun) < self.feed.forgotten {
             tracing::warn!(%site, cursor, forgotten = self.feed.forgotten, "it takes a snapshot of the registers first");
-            session.snapshot = Some(Snapshot::leading_to(self.feed.head(&Stream::Registers)));
+            session.snapshot = Some(Snapshot::leading_to(self.feed.registers_head()));
         }
     }
 
     pub(super) fn feed_acknowledged(&mut self, site: &SiteName, ack: &FeedAck) {
-        let (head, forgotten) = (self.feed.head(&Stream::Registers), self.feed.forgotten);
+        let (head, forgotten) = (self.feed.registers_head(), self.feed.forgotten);
         let Some(session) = self.sessions.get_mut(site) else { return };
         if let Some(followed) = session.streams.iter_mut().find(|followed| followed.stream.name() == ack.stream) {
             followed.acknowledged(ack.cursor, ack.resend);

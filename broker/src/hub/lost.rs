@@ -8,6 +8,7 @@ use proto::wire::record::Of;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use super::rights::RightsNote;
 use super::tables::{SITE_LOST, replica_of};
 use super::{Effect, Hub, views};
 use crate::ledger::{LedgerError, Now, Read, Step};
@@ -22,6 +23,8 @@ pub struct Lost {
     pub site: SiteName,
     pub by: String,
     pub why: String,
+    /// What the box had left of its rights may be promised again, though it may have promised it.
+    pub reclaim: bool,
 }
 
 impl Hub {
@@ -33,9 +36,8 @@ impl Hub {
     }
 
     /// Takes the site's current life out of the forgetting horizon, for good. Said again it changes nothing.
-    //
-    // Rights to promised stock that this life holds will be written off as spent here, in the same commit: nobody can know
-    // which of them the box used.
+    /// The rights that this life has left count as spent from then on: nobody can know which of them the box used. An
+    /// operator who does can have them reclaimed.
     pub(super) fn site_lost(
         &mut self,
         lost: Lost,
@@ -45,11 +47,21 @@ impl Hub {
     ) -> Result<Step<Effect>, LedgerError> {
         let mut step = Step::nothing();
         let said = match self.lose(&lost, now, &mut step) {
-            Ok(replica) => json!({
-                "site": lost.site.as_str(),
-                "epoch": replica.epoch.to_string(),
-                "seq": (!step.events.is_empty()).then(|| ledger.next_seq().0),
-            }),
+            Ok(replica) => {
+                let seq = (!step.events.is_empty()).then(|| ledger.next_seq().0);
+                let left = self.left_at(&replica);
+                let items = self.pools.items_of(&replica).into_iter().map(|gtin| (replica.clone(), gtin));
+                let items: Vec<_> = if lost.reclaim { items.collect() } else { Vec::new() };
+                let note = RightsNote { by: lost.by.clone(), why: lost.why.clone(), ..RightsNote::default() };
+                let reclaimed = self.reclaim(&items, &note, now, ledger, &mut step);
+                json!({
+                    "site": lost.site.as_str(),
+                    "epoch": replica.epoch.to_string(),
+                    "seq": seq,
+                    "rights": left,
+                    "reclaimed": reclaimed,
+                })
+            }
             Err(why) => json!({ "error": why }),
         };
         step.then.push(Effect::Answer(answer, said));
@@ -57,7 +69,7 @@ impl Hub {
     }
 
     fn lose(&mut self, lost: &Lost, now: &Now, step: &mut Step<Effect>) -> Result<ReplicaId, String> {
-        let Lost { site, by, why } = lost;
+        let Lost { site, by, why, .. } = lost;
         let Some(view) = self.sites.get_mut(site) else { return Err(format!("no site is called {site}")) };
         if view.online {
             return Err(format!("{site} is connected: a box that is there is not lost. Switch it off first"));
@@ -69,10 +81,33 @@ impl Hub {
             let draft = self.draft(vec![Of::SiteLost(record)], now);
             step.events.push(draft);
             tracing::warn!(%site, ledger = %replica.epoch, by, why, "a site's box is lost: nothing waits for it");
-            let say = format!("the box of {site} was declared lost; its ledger {} is turned away", replica.epoch);
+            let rights = match (written_off(&self.left_at(&replica)), lost.reclaim) {
+                (None, _) => String::new(),
+                (Some(left), false) => format!("; of its rights these count as spent: {left}"),
+                (Some(left), true) => format!("; of its rights these may be promised again: {left}"),
+            };
+            let say =
+                format!("the box of {site} was declared lost; its ledger {} is turned away{rights}", replica.epoch);
+            self.pools.ended(&replica);
             step.then.push(Effect::tell(views::alert(site, "site_lost", say, now.wall.0)));
             self.site_changed.insert(site.clone());
         }
         Ok(replica)
     }
+}
+
+/// Items that an alert names.
+const NAMED_MAX: usize = 20;
+
+/// As `5 of 04006381333931`; `None` if there is nothing.
+fn written_off(left: &[Value]) -> Option<String> {
+    let named = left
+        .iter()
+        .take(NAMED_MAX)
+        .map(|item| format!("{} of {}", item["units"], item["gtin"].as_str().unwrap_or("-")));
+    let mut named: Vec<String> = named.collect();
+    if left.len() > NAMED_MAX {
+        named.push(format!("{} items more", left.len() - NAMED_MAX));
+    }
+    (!named.is_empty()).then(|| named.join(", "))
 }

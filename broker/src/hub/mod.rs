@@ -4,11 +4,13 @@
 //! `apply.rs` takes them, `aside.rs` what cannot be read of them, `merge.rs` decides registers, `conflicts.rs` brings back
 //! what lost, `present.rs` what a site says ahead of its journal, `check.rs` whether both hold the same, `rejoin.rs` is about
 //! earlier lives of a site's ledger, `feed.rs` tells the other sites, `stock.rs` holds every site's stock in memory,
+//! `rights/` keeps pools and grants rights, `channel/` is the hub's own way to promise, hold and move,
 //! `forget.rs` ends what is deleted, `lost.rs` waits no more for a box that is lost, `security.rs` shows who was refused and
 //! who let in, `report.rs` says how the hub is doing, `views.rs` tells HQ, `fold.rs` is what the journal means.
 
 mod apply;
 mod aside;
+pub mod channel;
 mod check;
 mod conflicts;
 mod feed;
@@ -20,6 +22,7 @@ mod merge;
 mod present;
 mod rejoin;
 mod report;
+mod rights;
 mod security;
 mod session;
 mod speak;
@@ -47,11 +50,16 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use self::aside::Strikes;
+use self::channel::Channel;
 pub use self::conflicts::{Ask, Kept, LIST_MAX, Wanted};
 use self::feed::FeedIndex;
 use self::forget::Forgetting;
 pub use self::lost::Lost;
 pub use self::rejoin::Question;
+use self::rights::Desk;
+pub use self::rights::{
+    POOL_UNITS_MAX, Part, PoolChange, Pools, RightsAsk, RightsChange, RightsNote, RightsRules, Totals,
+};
 use self::security::SecurityCounts;
 use self::session::Session;
 use self::tables::{CONFLICT, HUB, HUB_INCARNATION, LOST, RESTORED, SITE, decode, site_of_lost};
@@ -79,6 +87,10 @@ pub enum Input {
     Audit(Vec<SecurityEvent>, oneshot::Sender<Value>),
     /// Somebody says that a site's box is lost.
     Lost(Lost, oneshot::Sender<Value>),
+    /// A caller of the HTTPS listener asks for something.
+    Order(Box<channel::Order>, oneshot::Sender<channel::Reply>),
+    /// Somebody looks at pools and rights, or changes them.
+    Rights(RightsAsk, oneshot::Sender<Value>),
 }
 
 /// What happens after a commit.
@@ -97,6 +109,7 @@ pub enum Effect {
     /// To be looked up in the journal, and answered to the site.
     Recall(Question),
     Answer(oneshot::Sender<Value>, Value),
+    Reply(oneshot::Sender<channel::Reply>, channel::Reply),
     /// The incarnation that a restore drew is in the ledger.
     IncarnationKept,
 }
@@ -151,6 +164,11 @@ pub struct Hub {
     site_changed: BTreeSet<SiteName>,
     status_told_ms: u64,
     feed: FeedIndex,
+    /// What may be promised of items that are sold from a pool.
+    pools: Pools,
+    channel: Channel,
+    /// What granting goes by.
+    desk: Desk,
     forgetting: Forgetting,
     /// Lives whose box is lost: nothing waits for them.
     lost: BTreeSet<ReplicaId>,
@@ -180,6 +198,9 @@ impl Hub {
             site_changed: Default::default(),
             status_told_ms: 0,
             feed: FeedIndex::default(),
+            pools: Pools::default(),
+            channel: Channel::default(),
+            desk: Desk::default(),
             forgetting: Forgetting::every(FORGET_EVERY),
             lost: BTreeSet::new(),
             unfolded: HashMap::new(),
@@ -250,6 +271,8 @@ impl Core for Hub {
             Input::Totals(site, answer) => Some(Effect::Answer(answer, self.totals(&site, ledger)?)),
             Input::Lost(lost, answer) => return self.site_lost(lost, answer, now, ledger),
             Input::Conflicts(ask, answer) => return self.asked(ask, answer, now, ledger),
+            Input::Order(order, answer) => return self.ordered(&order, answer, now, ledger),
+            Input::Rights(ask, answer) => return Ok(self.rights_asked(ask, answer, now, ledger)),
             Input::Audit(events, answer) => return Ok(self.audit(events, answer, now, ledger)),
         };
         Ok(Step { then: then.into_iter().collect(), ..Step::nothing() })
@@ -259,7 +282,10 @@ impl Core for Hub {
         let (lazy, mut then) = self.drop_old_conflicts();
         then.extend(self.tell_sites(now));
         let mut step = Step { lazy, then, ..Step::nothing() };
+        // First: it looks at the ledger as it was before this step.
+        self.tick_channel(now, ledger, &mut step)?;
         self.forget(now, ledger, &mut step)?;
+        self.tick_rights(now, ledger, &mut step);
         Ok(step)
     }
 
@@ -278,6 +304,8 @@ impl Core for Hub {
     fn recovered(&mut self, last: Stamp, _now: &Now, ledger: &dyn Read) -> Result<Step<Effect>, LedgerError> {
         self.clock = Clock::resume(last);
         self.feed = FeedIndex::rebuild(ledger)?;
+        self.pools = Pools::rebuild(ledger)?;
+        self.recover_channel(ledger)?;
         self.forgetting.recover(ledger)?;
         self.recover_lost(ledger)?;
         let mut step = Step::nothing();
@@ -288,6 +316,7 @@ impl Core for Hub {
             _ => step.puts.push(Put::set(HUB, HUB_INCARNATION, self.incarnation.to_be_bytes())),
         }
         self.recover_sites(ledger)?;
+        self.recover_awaited(ledger, &mut step)?;
         let alerts = self.recover_aside(ledger)?;
         ledger.scan_prefix(CONFLICT, &[], &mut |key, _| {
             self.conflicts.extend(tables::seq_of(key));
@@ -295,6 +324,7 @@ impl Core for Hub {
         })?;
         step.then = self.feed.stock.all().collect();
         step.then.extend(alerts);
+        step.then.extend(self.restore_pools());
         step.then.extend(conflicts::all(ledger)?);
         step.then.extend(self.sites.iter().map(|(site, view)| Effect::restore(views::site_status(site, view))));
         step.then.extend(self.restored.then_some(Effect::IncarnationKept));

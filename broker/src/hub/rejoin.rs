@@ -156,6 +156,7 @@ impl Hub {
         };
         let draft = self.draft(vec![Of::SiteFollows(record)], now);
         step.events.push(draft);
+        self.pools.ended(&ReplicaId { site: site.clone(), epoch: retired });
         tracing::info!(%site, %retired, by = %by.epoch, at = over.seq, lacks, "a ledger is closed");
         let say = format!("{site} goes on with ledger {}; {retired} is closed", by.epoch);
         step.then.push(Effect::tell(views::alert(site, "ledger_closed", say, now.wall.0)));

@@ -3,7 +3,7 @@
 use proto::id::SiteName;
 use serde_json::{Value, json};
 
-use super::{Effect, Hub, feed, views};
+use super::{Effect, Hub, views};
 use crate::ledger::Now;
 
 /// A site from which nothing was heard for this long is offline.
@@ -25,8 +25,9 @@ impl Hub {
                 "undecodable": self.tally.undecodable,
                 "set_aside": self.tally.set_aside,
                 "refused": self.tally.refused,
-                "feed_head": self.feed.head(&feed::Stream::Registers),
+                "feed_head": self.feed.registers_head(),
             },
+            "rights": self.rights_status(),
             "forgetting": self.forgetting_status(),
             "conflicts": {
                 "kept": self.conflicts.len(),

@@ -29,11 +29,12 @@ impl Hub {
                     effects.extend(down.map(|down| Effect::down(site, &down)));
                     continue;
                 }
-                let head = self.feed.head(&followed.stream);
+                let head = self.feed.head(&followed.stream, &self.pools);
                 if !followed.due(head, now.mono_ms) {
                     continue;
                 }
-                let Some(feed) = self.feed.after(&followed.stream, &replica, followed.cursor, ledger)? else {
+                let Some(feed) = self.feed.after(&followed.stream, &replica, followed.cursor, &self.pools, ledger)?
+                else {
                     followed.nothing_until(head);
                     continue;
                 };

@@ -60,6 +60,8 @@ pub(super) struct Part {
 #[derive(Debug)]
 struct Life {
     replica: ReplicaId,
+    /// No life of a ledger: what the hub moved there itself, under the incarnation that is the epoch.
+    by_hub: bool,
     items: usize,
     /// In order of position. One that is not its item's last is passed over.
     moves: Vec<Move>,
@@ -111,6 +113,17 @@ impl Stock {
         if moves.len() > items + items / 2 + STALE_MOVES {
             self.drop_stale_moves(life);
         }
+    }
+
+    /// The hub itself moved an item at a site, under its incarnation.
+    pub(super) fn moved_by_hub(&mut self, replica: &ReplicaId, position: u64, (gtin, total): (u64, i64)) {
+        let life = self.life(replica);
+        self.lives[life as usize].by_hub = true;
+        self.moved(replica, position, std::iter::once((gtin, total, position)));
+    }
+
+    pub(super) fn is_by_hub(&self, life: u32) -> bool {
+        self.lives[life as usize].by_hub
     }
 
     /// What a replica has of items.
@@ -178,11 +191,21 @@ impl Stock {
         let item = &self.items[place as usize];
         // A number that is no GTIN cannot have passed a gateway's decoder; it has no topic.
         let gtin = Gtin::from_number(item.gtin).ok()?;
+        Some(views::stock(gtin, &self.sites_of(item)))
+    }
+
+    /// On hand by site.
+    pub(super) fn on_hand(&self, gtin: Gtin) -> BTreeMap<&str, Units> {
+        let item = self.place_of.get(&gtin.number()).map(|place| &self.items[*place as usize]);
+        item.map(|item| self.sites_of(item)).unwrap_or_default()
+    }
+
+    fn sites_of(&self, item: &Item) -> BTreeMap<&str, Units> {
         let mut sites: BTreeMap<&str, Units> = BTreeMap::new();
         for part in &item.parts {
             *sites.entry(self.lives[part.life as usize].replica.site.as_str()).or_default() += Units(part.units);
         }
-        Some(views::stock(gtin, &sites))
+        sites
     }
 
     fn gather(&mut self, ledger: &dyn Read, table: Table, of: OfKey) -> Result<(), LedgerError> {
@@ -195,6 +218,7 @@ impl Stock {
                     let position = cell.feed_position.max(1);
                     self.head = self.head.max(position);
                     self.set(item, Part { units: cell.units, seq: cell.seq, life, last: 0 });
+                    self.lives[life as usize].by_hub |= cell.by_hub;
                     self.lives[life as usize].moves.push(Move { position, item });
                 }
                 (_, Err(error)) => damaged = Some(error),
@@ -218,7 +242,7 @@ impl Stock {
         let next = self.lives.len() as u32;
         let life = *self.life_of.entry((replica.site.clone(), replica.epoch)).or_insert(next);
         if life == next {
-            self.lives.push(Life { replica: replica.clone(), items: 0, moves: Vec::new() });
+            self.lives.push(Life { replica: replica.clone(), by_hub: false, items: 0, moves: Vec::new() });
         }
         life
     }

@@ -80,7 +80,8 @@ impl Hub {
             // It is said again once the snapshot is taken over.
             UpOf::Batch(_) | UpOf::Present(_) if live.snapshot.is_some() => Ok(quiet()),
             UpOf::Batch(batch) => {
-                let step = self.batch(&site, batch, now, ledger)?;
+                let mut step = self.batch(&site, batch, now, ledger)?;
+                self.grant_touched(now, ledger, &mut step);
                 Ok(Step { verdict: quiet().verdict, ..step })
             }
             UpOf::FeedAck(ack) => {
@@ -111,7 +112,17 @@ impl Hub {
                 Ok(quiet())
             }
             UpOf::Bye(_) => Ok(Step { then: self.gone(&site).into_iter().collect(), ..quiet() }),
-            UpOf::RightsHeld(_) | UpOf::RightsWanted(_) | UpOf::Hello(_) => Ok(quiet()),
+            UpOf::RightsHeld(held) => {
+                let step = self.rights_held(&site, &held, now, ledger)?;
+                Ok(Step { verdict: quiet().verdict, ..step })
+            }
+            UpOf::RightsWanted(wanted) => {
+                let mut step = quiet();
+                self.rights_wanted(&site, &wanted, now);
+                self.grant_touched(now, ledger, &mut step);
+                Ok(step)
+            }
+            UpOf::Hello(_) => Ok(quiet()),
         }
     }
 
@@ -188,7 +199,7 @@ impl Hub {
             hub_ms: now.wall.0,
             present: session.present.complete,
             reads_packed_present: true,
-            rights: false,
+            rights: true,
         });
         let down = Down { session: nonce, incarnation: self.incarnation, of: Some(welcome) };
         step.then.push(Effect::down(site, &down));
@@ -203,6 +214,7 @@ impl Hub {
         step.then.push(Effect::tell(views::site_status(site, view)));
         let replica = session.replica(site);
         self.sessions.insert(site.clone(), session);
+        self.await_rights(&replica, hello, fresh, now, &mut step);
         for ancestor in hello.lineage.iter().take(LINEAGE_MAX).filter(|ancestor| ancestor.epoch != epoch.0) {
             self.retire(&replica, ancestor, ancestor.seq, now, ledger, &mut step)?;
         }

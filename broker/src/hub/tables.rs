@@ -35,10 +35,24 @@ pub(super) const RETIRED: Table = Table(13);
 pub(super) const SETTLED: Table = Table(16);
 /// site ‖ 0 ‖ epoch → seq of the record that says that its box is lost. Folded.
 pub(super) const SITE_LOST: Table = Table(18);
+/// site ‖ 0 ‖ epoch ‖ gtin → the hub's side of that life's rights. Folded.
+pub(super) const GRANTS: Table = Table(19);
+/// The same key → how that life used its rights, of the hub's own channel too. Folded.
+pub(super) const USED: Table = Table(20);
+/// gtin → what the pool has. Folded.
+pub(super) const POOL: Table = Table(21);
+/// A hold's id → a hold of the hub's own channel. Folded.
+pub(super) const HOLDS: Table = Table(22);
+/// A caller's idempotency key → what the request came to. Put; swept.
+pub(super) const ANSWERS: Table = Table(23);
+/// site ‖ 0 ‖ epoch → the incarnation of this hub to which that life has told its rights. Folded.
+pub(super) const REPORTED: Table = Table(25);
 /// What the hub keeps of itself. Put.
 pub(super) const HUB: Table = Table(8);
 
 pub(super) const HUB_INCARNATION: &[u8] = b"incarnation";
+/// The incarnation of a restored hub that does not know yet what all sites hold of rights.
+pub(super) const HUB_AWAITS_RIGHTS: &[u8] = b"awaits rights";
 /// The highest feed position of a tombstone that was forgotten.
 pub(super) const HUB_FORGOTTEN: &[u8] = b"forgotten";
 

@@ -44,7 +44,7 @@ pub use examine::{Examination, FoundFault, Gone, Parts, ReadCell, examine};
 pub use fork::{Fork, discard_fork, has_fork, open_fork, owner, set_apart};
 pub use handle::Handle;
 pub use house::EvictedStats;
-pub use inspect::read_stopped;
+pub use inspect::{Walked, read_stopped, walk_journal};
 pub use log::{Inventory, Part};
 pub use open::Recovery;
 pub use reader::{LedgerStats, Reader, Standing};

@@ -136,6 +136,18 @@ impl Settings {
         })
     }
 
+    /// Reads the `[key]` table with `read`; its faults are gathered under `key`. `None` if there is no such table.
+    pub fn table<T>(&mut self, key: &str, read: impl FnOnce(&mut Settings) -> T) -> Option<T> {
+        let Value::Table(table) = self.take(key)? else {
+            self.fault(key, "(no table)", format!("a [{key}] table"));
+            return None;
+        };
+        let mut inner = Settings::of(table, format!("{}{key}.", self.path));
+        let found = read(&mut inner);
+        self.faults.extend(inner.close());
+        Some(found)
+    }
+
     /// Reads each `[[key]]` table with `each`; its faults are gathered under `key[n]`.
     pub fn tables<T>(&mut self, key: &str, mut each: impl FnMut(&mut Settings) -> Option<T>) -> Vec<T> {
         let Some(value) = self.take(key) else { return Vec::new() };

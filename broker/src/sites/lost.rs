@@ -6,17 +6,23 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use clap::Args;
 use proto::id::SiteName;
+use serde_json::Value;
 
 use crate::hub::Lost;
 use crate::node::admin::ask_if_running;
 use crate::node::note::{NoteArgs, of_word, to_word};
 use crate::node::show;
+use crate::pools;
 
 #[derive(Debug, Args)]
 pub(crate) struct LostArgs {
     /// The site's name.
     #[arg(value_name = "SITE")]
     site: SiteName,
+    /// What the box had left of its rights may be promised again, though it may have promised it; without this it counts
+    /// as spent.
+    #[arg(long)]
+    reclaim: bool,
     /// Do not ask.
     #[arg(long)]
     yes: bool,
@@ -33,14 +39,18 @@ pub(crate) struct LostArgs {
 /// Carries it out. `default` is the data folder if none is named.
 pub(super) fn lost(args: LostArgs, default: &Path) -> anyhow::Result<()> {
     args.note.check()?;
+    let dir = args.data.as_deref().unwrap_or(default);
+    let stopped = "the hub does not run: start it, it must stand in its ledger that the box is lost";
+    let Some(left) = ask_if_running(dir, &pools::at_risk(&args.site))? else { bail!(stopped) };
+    if !args.json {
+        at_risk(&left["rights"], args.reclaim);
+    }
     if !args.yes && !confirmed(&args.site)? {
         bail!("nothing is done");
     }
     let NoteArgs { by, why } = args.note;
-    let lost = Lost { site: args.site, by, why };
-    let Some(done) = ask_if_running(args.data.as_deref().unwrap_or(default), &to_words(&lost))? else {
-        bail!("the hub does not run: start it, it must stand in its ledger that the box is lost");
-    };
+    let lost = Lost { site: args.site, by, why, reclaim: args.reclaim };
+    let Some(done) = ask_if_running(dir, &to_words(&lost))? else { bail!(stopped) };
     if args.json {
         println!("{done}");
         return Ok(());
@@ -50,7 +60,21 @@ pub(super) fn lost(args: LostArgs, default: &Path) -> anyhow::Result<()> {
         Some(seq) => println!("{site}: ledger {epoch} is lost, by record {seq}; nothing waits for it any more"),
         None => println!("{site}: that ledger {epoch} is lost was said before"),
     }
+    if args.reclaim {
+        println!("{site}: {} units may be promised again", show::number(&done["reclaimed"]));
+    }
     Ok(())
+}
+
+/// Before anybody says yes.
+fn at_risk(rights: &Value, reclaim: bool) {
+    for item in rights.as_array().into_iter().flatten() {
+        let (units, gtin) = (show::number(&item["units"]), show::number(&item["gtin"]));
+        match reclaim {
+            true => println!("at risk: {units} of {gtin}: what of them the box promised is promised twice"),
+            false => println!("{units} of {gtin} count as spent"),
+        }
+    }
 }
 
 fn confirmed(site: &SiteName) -> anyhow::Result<bool> {
@@ -62,14 +86,22 @@ fn confirmed(site: &SiteName) -> anyhow::Result<bool> {
 }
 
 /// The line on the admin socket that [`of_words`] reads.
-fn to_words(Lost { site, by, why }: &Lost) -> String {
-    format!("site lost {site} {} {}", to_word('b', by), to_word('w', why))
+fn to_words(Lost { site, by, why, reclaim }: &Lost) -> String {
+    let rights = if *reclaim { "reclaim" } else { "spent" };
+    format!("site lost {site} {} {} {rights}", to_word('b', by), to_word('w', why))
 }
 
 /// `None` if it is nothing about a lost site.
 pub(crate) fn of_words(words: &[&str]) -> Option<Lost> {
-    let ["site", "lost", site, by, why] = words else { return None };
-    Some(Lost { site: site.parse().ok()?, by: of_word('b', by)?, why: of_word('w', why)? })
+    let (["site", "lost", site, by, why], reclaim) = (match words {
+        [said @ .., "reclaim"] => (said, true),
+        [said @ .., "spent"] => (said, false),
+        // As earlier versions said it.
+        said => (said, false),
+    }) else {
+        return None;
+    };
+    Some(Lost { site: site.parse().ok()?, by: of_word('b', by)?, why: of_word('w', why)?, reclaim })
 }
 
 #[cfg(test)]
@@ -79,7 +111,10 @@ mod tests {
 
     #[test]
     fn what_is_said_arrives_as_it_was_meant() {
-        let lost = |by: &str, why: &str| Lost { site: "hill".parse().unwrap(), by: by.into(), why: why.into() };
+        let lost = |by: &str, why: &str| {
+            let (site, reclaim) = ("hill".parse().unwrap(), !why.is_empty());
+            Lost { site, by: by.into(), why: why.into(), reclaim }
+        };
         for said in [lost("", ""), lost("Anna K.", "a fire,\nthe box is gone")] {
             let words = to_words(&said);
             assert_eq!(of_words(&words.split_whitespace().collect::<Vec<_>>()), Some(said), "{words}");

@@ -3,6 +3,7 @@
 
 mod backlog;
 mod catch_up;
+mod decrement;
 mod fleet;
 mod latency;
 mod process;
@@ -38,6 +39,8 @@ pub enum Section {
     Latency,
     /// Up to 500 emulated stores on one hub: rate, memory, and what happens when all come back
     Fleet,
+    /// Durable decrements of one hot item over HTTPS, beside PostgreSQL 15 (which must be installed) on one row
+    Decrement,
     /// How sync does: the three before
     Sync,
     /// Memory of idle connections, handshakes and publishes over TLS, beside mosquitto with the same certificates
@@ -66,6 +69,8 @@ struct Findings {
     rates: Option<rates::Rates>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<tls::Encrypted>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decrement: Option<decrement::Decrements>,
     #[serde(skip_serializing_if = "Option::is_none")]
     backlog: Option<backlog::Backlog>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -106,6 +111,11 @@ async fn measure(dir: &Path, options: &Options) -> Result<Findings> {
         let tls = tls::measure(&dir.join("tls"), options).await?;
         println!("{}", tls.table());
         findings.tls = Some(tls);
+    }
+    if wanted(Section::Decrement) {
+        let decrement = decrement::measure(&dir.join("decrement"), options).await?;
+        println!("{}", decrement.table());
+        findings.decrement = Some(decrement);
     }
     if wanted(Section::Retail) {
         let retail = retail::measure(&dir.join("retail")).await?;

@@ -100,7 +100,7 @@ impl Gateway {
                 self.reject_entry(&name, entry.encode_to_vec(), now, ledger, step);
                 continue;
             };
-            let cell = CounterCell { units: entry.units, seq: entry.seq, feed_position: 0 };
+            let cell = CounterCell { units: entry.units, seq: entry.seq, feed_position: 0, by_hub: false };
             if site != ledger.replica().site {
                 let key = [&elsewhere_prefix(&site, gtin)[..], &entry.epoch.to_be_bytes()].concat();
                 step.puts.push(Put::set(ELSEWHERE, key, cell.encode_to_vec()));

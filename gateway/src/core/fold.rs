@@ -56,7 +56,7 @@ pub(super) fn event(placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
 
 pub(super) fn total(total: &CounterTotal, chunk_first: Seq, put: &mut dyn FnMut(Put)) {
     let seq = chunk_first.0 + u64::from(total.seq_offset);
-    let cell = CounterCell { units: total.units, seq, feed_position: 0 };
+    let cell = CounterCell { units: total.units, seq, feed_position: 0, by_hub: false };
     put(Put::set(COUNTER, total.gtin.to_be_bytes(), cell.encode_to_vec()));
 }
 

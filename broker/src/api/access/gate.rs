@@ -36,6 +36,10 @@ impl Gate {
     }
 }
 
+/// On a response: a token showed who asks, so the connection may stay open for more.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::api) struct Known;
+
 /// Finds out who asks, for all behind it.
 async fn identify(
     State(access): State<Arc<Access>>,
@@ -46,7 +50,9 @@ async fn identify(
     let mut response = match access.identify(request.headers(), peer.ip(), wall_ms()).await {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
-            next.run(request).await
+            let mut response = next.run(request).await;
+            response.extensions_mut().insert(Known);
+            response
         }
         Err(refusal) => refusal.into_response(),
     };

@@ -12,6 +12,7 @@ mod issuer;
 mod jwt;
 mod key;
 mod local;
+mod pace;
 mod refusal;
 mod settings;
 mod source;
@@ -22,7 +23,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, header};
 use serde_json::{Value, json};
@@ -30,12 +31,14 @@ use tokio::sync::watch;
 
 pub(crate) use caller::{Caller, Role};
 pub(crate) use commands::{TokenCommand, run};
-pub(super) use gate::Gate;
+pub(super) use gate::{Gate, Known};
 pub(crate) use issuer::IssuerRules;
+pub(crate) use pace::RATE;
 pub(crate) use settings::read;
 
 use self::issuer::Issuer;
 use self::local::{TokenError, Tokens};
+use self::pace::Pace;
 use self::refusal::Refusal;
 use crate::join::Throttle;
 use crate::node::beside::{Answering, Beside};
@@ -67,6 +70,7 @@ pub(crate) struct Access {
     issuer: Option<Arc<Issuer>>,
     local: RwLock<Local>,
     throttle: Mutex<Throttle>,
+    pace: Mutex<Pace>,
     counts: Counts,
     tell: Tell,
 }
@@ -85,6 +89,7 @@ struct Counts {
     no_keys: AtomicU64,
     role: AtomicU64,
     throttled: AtomicU64,
+    too_fast: AtomicU64,
 }
 
 impl std::fmt::Debug for Access {
@@ -107,9 +112,15 @@ impl Access {
             issuer: issuer.map(|rules| Arc::new(Issuer::new(rules))),
             local: RwLock::new(local),
             throttle: Mutex::default(),
+            pace: Mutex::new(Pace::new(RATE, Instant::now())),
             counts: Counts::default(),
             tell,
         })
+    }
+
+    /// Requests a second that each caller may make.
+    pub(crate) fn at_rate(self, rate: u32) -> Access {
+        Access { pace: Mutex::new(Pace::new(rate, Instant::now())), ..self }
     }
 
     /// Notices changes until the node stops.
@@ -173,6 +184,10 @@ impl Access {
             (Ok(token), None) => self.verify(token, now_ms).await,
             (Err(refusal), None) => Err(refusal),
         };
+        let found = found.and_then(|caller| {
+            let taken = self.pace.lock().unwrap_or_else(PoisonError::into_inner).take(&caller, Instant::now());
+            taken.map(|()| caller).map_err(|wait_s| Refusal::TooFast { wait_s })
+        });
         match &found {
             Ok(_) => drop(self.counts.granted.fetch_add(1, Ordering::Relaxed)),
             Err(refusal) => {
@@ -204,6 +219,7 @@ impl Access {
         let count = match refusal {
             Refusal::Missing => &self.counts.missing,
             Refusal::Throttled { .. } => &self.counts.throttled,
+            Refusal::TooFast { .. } => &self.counts.too_fast,
             Refusal::Role => &self.counts.role,
             Refusal::NoKeys => &self.counts.no_keys,
             _ => &self.counts.invalid,
@@ -211,7 +227,7 @@ impl Access {
         count.fetch_add(1, Ordering::Relaxed);
         let who = who.map_or("", |caller| caller.name.as_str());
         match refusal {
-            Refusal::Missing | Refusal::Throttled { .. } | Refusal::NoKeys => {}
+            Refusal::Missing | Refusal::Throttled { .. } | Refusal::TooFast { .. } | Refusal::NoKeys => {}
             why => {
                 tracing::warn!(%from, who, %why, "an HTTPS request was refused");
                 (self.tell)(Event::Refused { who, from, why });
@@ -239,7 +255,7 @@ impl Beside for Access {
     fn status(&self, status: &mut Value) {
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let local = self.local.read().unwrap_or_else(PoisonError::into_inner);
-        let Counts { granted, missing, invalid, no_keys, role, throttled } = &self.counts;
+        let Counts { granted, missing, invalid, no_keys, role, throttled, too_fast } = &self.counts;
         status["access"] = json!({
             "granted": count(granted),
             "refused": {
@@ -248,6 +264,7 @@ impl Beside for Access {
                 "no_keys": count(no_keys),
                 "role": count(role),
                 "throttled": count(throttled),
+                "too_fast": count(too_fast),
             },
             "local_tokens": local.tokens.len(),
             "local_trouble": local.trouble,

@@ -15,6 +15,8 @@ pub(crate) enum Refusal {
     Ambiguous,
     #[error("too many failures from there")]
     Throttled { wait_s: u64 },
+    #[error("more requests than a caller may make")]
+    TooFast { wait_s: u64 },
     #[error("the token is too long")]
     Long,
     #[error("not a token")]
@@ -50,7 +52,7 @@ pub(crate) enum Refusal {
 impl Refusal {
     /// Whether it says something against who asks: those are throttled.
     pub(super) fn blames(self) -> bool {
-        !matches!(self, Refusal::Missing | Refusal::NoKeys | Refusal::Role | Refusal::Throttled { .. })
+        !matches!(self, Refusal::Missing | Refusal::NoKeys | Refusal::Role | Refusal::Throttled { .. } | Refusal::TooFast { .. })
     }
 }
 
@@ -63,6 +65,10 @@ impl IntoResponse for Refusal {
                 return Problem::new(StatusCode::TOO_MANY_REQUESTS, "throttled", detail)
                     .after_s(wait_s)
                     .into_response();
+            }
+            Refusal::TooFast { wait_s } => {
+                let detail = format!("wait {wait_s} s: more requests than one caller may make");
+                return Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_fast", detail).after_s(wait_s).into_response();
             }
             Refusal::Missing => ((StatusCode::UNAUTHORIZED, "no_token", "this path needs a bearer token"), "Bearer"),
             Refusal::Ambiguous => (

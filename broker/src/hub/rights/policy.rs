@@ -1,0 +1,245 @@
+//! Who gets how much of what is free. Pure: what it is told in, units out. Grants go to whoever will run dry first, while
+//! there is plenty for as long as `cover_s`, and by ever smaller parts near the end, so that nothing is stranded at a site that
+//! does not sell it.
+
+/// The rules of the `[rights]` table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RightsRules {
+    /// Units that each connected site is kept at while there are any.
+    pub floor: u64,
+    /// Percent of what is free that is spread evenly over the connected sites, asked for or not.
+    pub spread_percent: u64,
+    /// Percent of what is free that is kept for the hub's own channel.
+    pub hub_percent: u64,
+    /// A site is given what it sells in so many seconds.
+    pub cover_s: u64,
+    /// Demand counts half after so many seconds.
+    pub half_life_s: u64,
+    /// A site that used nothing of an item for so long is asked for what it has beyond the floor, if others want it.
+    pub idle_return_s: u64,
+}
+
+impl Default for RightsRules {
+    fn default() -> RightsRules {
+        RightsRules {
+            floor: 1,
+            spread_percent: 25,
+            hub_percent: 10,
+            cover_s: 600,
+            half_life_s: 300,
+            idle_return_s: 3_600,
+        }
+    }
+}
+
+/// A site that can be granted something now.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Seat {
+    /// What it may promise now; below zero after sales beyond its rights.
+    pub(super) available: i64,
+    /// Units a second that buyers wanted there, recently.
+    pub(super) rate: f64,
+    /// Units that buyers asked for in vain.
+    pub(super) missed: u64,
+    /// It says that it runs out.
+    pub(super) wants: bool,
+    /// It used nothing for this long.
+    pub(super) idle_s: u64,
+    /// It was asked for some and did not answer yet.
+    pub(super) is_asked: bool,
+}
+
+/// What one round of allotting comes to, in units, a number for each seat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Round {
+    /// What each may promise more.
+    pub(super) grants: Vec<u64>,
+    /// What each is asked to give back.
+    pub(super) asks: Vec<u64>,
+}
+
+/// What buyers want in the time that is covered.
+fn covered(rate: f64, rules: &RightsRules) -> u64 {
+    // `as` saturates; a rate is a sum of non-negative terms.
+    (rate * rules.cover_s as f64).ceil() as u64
+}
+
+/// What is granted and asked back, if `free` units are free and the hub's own channel sells `hub_rate` a second. The
+/// grants never sum to more than `free`.
+pub(super) fn allot(free: i64, hub_rate: f64, seats: &[Seat], rules: &RightsRules) -> Round {
+    let free = free.max(0) as u64;
+    let kept = percent(free, rules.hub_percent).max(covered(hub_rate, rules).min(free / 2));
+    let budget = free - kept.min(free);
+    let floor = rules.floor.max(percent(free, rules.spread_percent) / (seats.len() as u64 + 1));
+    let needs: Vec<u64> = seats.iter().map(|seat| need(seat, floor, rules)).collect();
+    let wanted: u64 = needs.iter().fold(0, |sum, need| sum.saturating_add(*need));
+    if wanted <= budget {
+        return Round { grants: needs, asks: vec![0; seats.len()] };
+    }
+    let grants = shared(budget, seats, &needs, rules);
+    let given: u64 = grants.iter().sum();
+    // Only buyers count here: that a site could do with more is no reason to take from another.
+    let in_vain = seats.iter().zip(&grants).map(|(seat, grant)| seat.missed.saturating_sub(*grant));
+    let short = in_vain.fold(0, u64::saturating_add).min(wanted - given);
+    let dry = seats.iter().zip(&needs).zip(&grants);
+    let dry = dry.filter(|((seat, need), grant)| seat.available <= 0 && *need > *grant).count() as u64;
+    Round { asks: asks(short.max(dry), free > given, seats, rules), grants }
+}
+
+fn percent(units: u64, percent: u64) -> u64 {
+    (u128::from(units) * u128::from(percent.min(100)) / 100) as u64
+}
+
+/// What a seat should get if there were enough. It is looked at before it is dry: at half of what it should have.
+fn need(seat: &Seat, floor: u64, rules: &RightsRules) -> u64 {
+    let has = seat.available.max(0) as u64;
+    let target = covered(seat.rate, rules).max(floor).saturating_add(seat.missed);
+    let due = seat.wants || seat.missed > 0 || has < rules.floor || has <= target / 2;
+    if due && !seat.is_asked { target.saturating_sub(has) } else { 0 }
+}
+
+/// There is not enough: floors first, for those with the most demand; then half of the rest by need.
+fn shared(budget: u64, seats: &[Seat], needs: &[u64], rules: &RightsRules) -> Vec<u64> {
+    let (mut grants, mut left) = (vec![0; seats.len()], budget);
+    let mut order: Vec<usize> = (0..seats.len()).filter(|n| needs[*n] > 0).collect();
+    let demand = |n: usize| seats[n].rate * rules.cover_s as f64 + seats[n].missed as f64;
+    order.sort_by(|a, b| demand(*b).total_cmp(&demand(*a)).then(a.cmp(b)));
+    for n in order.iter().copied() {
+        let has = seats[n].available.max(0) as u64;
+        grants[n] = rules.floor.saturating_sub(has).min(needs[n]).min(left);
+        left -= grants[n];
+    }
+    let share = left.div_ceil(2);
+    let open: u128 = order.iter().map(|n| u128::from(needs[*n] - grants[*n])).sum();
+    let mut rest = share;
+    for n in order.iter().copied() {
+        let need = needs[n] - grants[n];
+        // Rounded up for those with the most demand, who come first.
+        let part = (u128::from(need) * u128::from(share)).div_ceil(open.max(1)).min(u128::from(rest)) as u64;
+        grants[n] += part;
+        rest -= part;
+    }
+    grants
+}
+
+/// Who is asked for what `short` units are wanted elsewhere: those with the most to spare first.
+fn asks(short: u64, any_free: bool, seats: &[Seat], rules: &RightsRules) -> Vec<u64> {
+    let mut asks = vec![0; seats.len()];
+    if short == 0 || any_free {
+        return asks;
+    }
+    let spare = |seat: &Seat| {
+        let idle = seat.idle_s >= rules.idle_return_s;
+        let keeps = if idle { rules.floor } else { covered(seat.rate, rules).max(rules.floor) };
+        let busy = seat.missed > 0 || seat.is_asked;
+        if busy { 0 } else { (seat.available.max(0) as u64).saturating_sub(keeps) }
+    };
+    let mut order: Vec<usize> = (0..seats.len()).collect();
+    order.sort_by_key(|n| (std::cmp::Reverse(spare(&seats[*n])), *n));
+    let mut short = short;
+    for n in order {
+        asks[n] = spare(&seats[n]).min(short);
+        short -= asks[n];
+    }
+    asks
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn seat(available: i64, rate: f64) -> Seat {
+        Seat { available, rate, ..Seat::default() }
+    }
+
+    fn grants(free: i64, seats: &[Seat]) -> Vec<u64> {
+        allot(free, 0.0, seats, &RightsRules::default()).grants
+    }
+
+    #[test]
+    fn a_new_pool_is_spread_and_the_hub_keeps_most() {
+        assert_eq!(grants(1_000, &[seat(0, 0.0); 4]), [50; 4]);
+        assert_eq!(grants(585, &[seat(50, 0.0); 4]), [0; 4], "who has enough gets no more");
+    }
+
+    #[test]
+    fn a_hot_site_gets_more_before_it_is_dry() {
+        // 60 in 10 minutes: 20 left last three minutes.
+        let round = grants(1_000, &[seat(20, 0.1), seat(50, 0.0)]);
+        assert_eq!(round, [63, 0], "a third of the quarter that is spread is more than it sells in the time");
+        assert_eq!(grants(1_000, &[seat(50, 0.5), seat(83, 0.0)]), [250, 0]);
+        assert_eq!(grants(1_000, &[seat(200, 0.5), seat(83, 0.0)]), [0, 0], "it has more than half");
+    }
+
+    #[test]
+    fn near_the_end_parts_get_smaller_and_nothing_is_stranded() {
+        let (mut free, mut sold) = (40_i64, 0);
+        let mut hot = Seat { available: 0, rate: 10.0, missed: 5, ..Seat::default() };
+        let cold = seat(1, 0.0);
+        let mut last = i64::MAX;
+        while sold < 40 {
+            let round = grants(free, &[hot, cold]);
+            let given = round[0] as i64;
+            assert!(given > 0 && given <= last, "{given} after {last} with {free} free");
+            assert_eq!(round[1], 0);
+            free -= given;
+            sold += given;
+            last = given;
+            hot.available = 0;
+        }
+        assert_eq!(free, 0);
+    }
+
+    #[test]
+    fn who_does_not_need_it_is_asked_when_buyers_go_away_elsewhere() {
+        let dry = Seat { wants: true, missed: 5, ..seat(0, 0.1) };
+        let idle = Seat { idle_s: 4_000, ..seat(40, 0.0) };
+        let busy = Seat { idle_s: 10, ..seat(70, 0.1) };
+        let round = allot(0, 0.0, &[dry, idle, busy], &RightsRules::default());
+        assert_eq!((round.grants, round.asks), (vec![0, 0, 0], vec![0, 5, 0]));
+        let asked = Seat { is_asked: true, ..idle };
+        let round = allot(0, 0.0, &[dry, asked, busy], &RightsRules::default());
+        assert_eq!(round.asks, [0, 0, 5], "one open ask; the other can spare ten");
+        let content = seat(3, 0.0);
+        assert_eq!(allot(0, 0.0, &[content, idle, busy], &RightsRules::default()).asks, [0; 3]);
+    }
+
+    fn seats() -> impl Strategy<Value = Vec<Seat>> {
+        let seat = (-5..200_i64, 0.0..5.0_f64, 0..50_u64, any::<bool>(), 0..8_000_u64, any::<bool>());
+        let seat = seat.prop_map(|(available, rate, missed, wants, idle_s, is_asked)| Seat {
+            available,
+            rate,
+            missed,
+            wants,
+            idle_s,
+            is_asked,
+        });
+        prop::collection::vec(seat, 0..60)
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_gets_what_is_not_free_and_floors_come_first(
+            free in -50..2_000_i64, hub_rate in 0.0..3.0_f64, seats in seats(), floor in 0..4_u64,
+        ) {
+            let rules = RightsRules { floor, ..RightsRules::default() };
+            let round = allot(free, hub_rate, &seats, &rules);
+            let given: u64 = round.grants.iter().sum();
+            prop_assert!(given as i64 <= free.max(0));
+            let poor = |seat: &Seat| (seat.available < floor as i64 && !seat.is_asked) as u64;
+            let floors: u64 = seats.iter().map(|seat| poor(seat) * floor).sum();
+            for (seat, (grant, ask)) in seats.iter().zip(round.grants.iter().zip(&round.asks)) {
+                prop_assert!(*ask == 0 || seat.available - *ask as i64 >= floor as i64, "a floor is not asked for");
+                prop_assert!(*ask == 0 || (*grant == 0 && !seat.is_asked));
+                if free as f64 * 0.9 - hub_rate * 600.0 > floors as f64 && poor(seat) == 1 {
+                    prop_assert!(seat.available.max(0) as u64 + grant >= floor);
+                }
+            }
+            // With nobody on the hub's channel, one that buyers leave empty-handed gets something while there is any.
+            let lonely = allot(free, 0.0, &[Seat { missed: 1, ..Seat::default() }], &rules);
+            prop_assert_eq!(lonely.grants[0] > 0, free > 0);
+        }
+    }
+}
