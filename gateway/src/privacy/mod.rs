@@ -211,8 +211,9 @@ impl Rules {
                 movement.encode_to_vec()
             }
             Kind::Hold => {
-                let mut hold = pos::Hold::decode(payload.clone()).ok()?;
+                let mut hold = pos::Hold::decode(payload.clone())?;
                 self.replace_people(&mut hold.people, people);
+                self.replace_card(&mut hold.gtin, people);
                 hold.encode_to_vec()
             }
             Kind::Scan => {
