@@ -17,6 +17,7 @@ mod faults;
 mod fdatasync;
 mod forgetting;
 mod harness;
+mod holds;
 mod http_access;
 mod hub_away;
 mod ids;

@@ -199,6 +199,18 @@ mod tests {
     }
 
     #[test]
+    fn holds_and_rights_are_told_by_their_item() {
+        let hold = wire::Hold { id: "H-1".into(), gtin: 96_385_074, units: 2, seconds: 600, ..wire::Hold::default() };
+        let ended = wire::HoldEnded { id: "H-1".into(), gtin: 96_385_074, units: 2, ..wire::HoldEnded::default() };
+        let committed = wire::HoldEnded { how: wire::HoldEnd::Committed.into(), ..ended };
+        let rights = wire::Rights { gtin: 96_385_074, granted: 9, promised: 2, ..wire::Rights::default() };
+        let rows = [Of::Hold(hold), Of::HoldEnded(committed), Of::Rights(rights)].map(|of| describe(&of));
+        let kinds = rows.each_ref().map(|(about, what)| (*about, what["kind"].as_str()));
+        assert_eq!(kinds, ["hold", "hold_committed", "rights"].map(|kind| (Some(96_385_074), Some(kind))));
+        assert_eq!((&rows[1].1["hold"], &rows[2].1["promised"]), (&json!("H-1"), &json!(2)));
+    }
+
+    #[test]
     fn times_are_as_good_as_what_is_known() {
         let mut anchors = Anchors::default();
         assert_eq!(row(5, 300, 1, false).time(&anchors), (Some(77), "clock"));

@@ -1,5 +1,6 @@
 //! What every test stands on.
 
+pub(crate) mod grants;
 pub(crate) mod ledgers;
 pub(crate) mod mqtt;
 pub(crate) mod node;

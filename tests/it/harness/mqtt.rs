@@ -296,7 +296,7 @@ fn text(body: &mut Vec<u8>, text: &[u8]) {
     body.extend_from_slice(text);
 }
 
-fn take_packet(bytes: &mut BytesMut) -> Option<(u8, Bytes)> {
+pub(super) fn take_packet(bytes: &mut BytesMut) -> Option<(u8, Bytes)> {
     let (mut len, mut at) = (0, 1);
     loop {
         let byte = *bytes.get(at)?;

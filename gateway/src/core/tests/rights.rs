@@ -68,18 +68,13 @@ fn what_is_asked_back_is_answered_once_with_what_is_free() {
 fn the_hub_hears_what_is_held_after_each_welcome_in_parts() {
     let mut store = Store::open();
     assert_eq!(connect(&mut store), [RightsHeld { rights: vec![], last: true }]);
-    let numbers = (0..2_500u64).map(|n| proto::gtin::Gtin::from_number(with_check_digit(n)).unwrap().number());
+    let numbers = (0..2_500).map(|n| Gtin::with_check_digit(400_638_000_000 + n).unwrap().number());
     let rights: Vec<_> = numbers.map(|gtin| RightsEntry { gtin, granted: 1, asked: 0 }).collect();
     let feed = Feed { prev: 0, upto: 9, stream: "rights".into(), rights, ..Feed::default() };
     store.hear(feed);
     let parts = connect(&mut store);
     let sizes: Vec<_> = parts.iter().map(|part| (part.rights.len(), part.last)).collect();
     assert_eq!(sizes, [(1_000, false), (1_000, false), (500, true)]);
-}
-
-fn with_check_digit(n: u64) -> u64 {
-    let body = 400_000_000_000 + n;
-    (0..10).map(|digit| body * 10 + digit).find(|code| proto::gtin::Gtin::from_number(*code).is_ok()).unwrap()
 }
 
 #[test]
