@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::bench;
 use crate::demo;
 use crate::door::{Door, Login, Tls};
+use crate::launch;
 use crate::load;
 use crate::seam::Fault;
 use crate::torture;
@@ -28,6 +29,7 @@ struct Cli {
 enum Command {
     Demo(Demo),
     Torture(Torture),
+    Launch(Launch),
     Load(Load),
     Bench(Bench),
 }
@@ -207,6 +209,67 @@ impl From<Torture> for torture::Options {
     }
 }
 
+/// Sell one pool of units online and in stores at once, while stores are cut off and one is killed, and count
+///
+/// Starts a hub and gateways as processes, with all units in a pool. Buyers of one unit each come online (HTTPS at the
+/// hub: a decrement, or a reservation and its commit, under idempotency keys) and in stores (MQTT: a hold, then its
+/// commit or a sale that hands it over, under request ids). Two requests in five are sent again over connections that
+/// break. Early on two stores are cut off from the hub for a while and one is killed with SIGKILL and started again;
+/// buyers come there all the time. At least half of the buyers come when all is whole again.
+///
+/// The figures come from what buyers were told and from the stopped ledgers, never from a node. promised: units that the
+/// ledgers have promised; doubled: promises to a buyer who has one; missing: buyers who were told yes and are in no
+/// ledger; left over: units that nobody got though buyers were refused; refused while units were free elsewhere: all that
+/// the others had or might have by then was less than there is, so it was the rights that were at the wrong place.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit codes:
+  0  every unit was promised, once, to a buyer who was told so; everybody else was refused
+  1  something was oversold, doubled, missing or left over, or somebody got no clear answer
+  2  the command line is wrong
+  3  the run could not go on (a node did not start, say): the message says what to do
+
+Examples:
+  firmware-sim launch                                       1,000 units, 5,000 buyers, 200 at a time, 5 stores
+  firmware-sim launch --units 100 --buyers 400 --at-once 40 a small one
+  firmware-sim launch --seed 7 --keep /tmp/run7             another plan; ledgers and logs stay in /tmp/run7")]
+struct Launch {
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    units: u64,
+    /// Each wants one unit
+    #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+    buyers: u32,
+    /// Buyers that are served at one moment; everywhere it is one at least
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=600))]
+    at_once: u16,
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(3..=20))]
+    sites: u16,
+    /// Everything left to chance is drawn from this
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    seed: u64,
+    /// The last line of output is one JSON object: units, promised, oversold, refused, doubled, …
+    #[arg(long)]
+    json: bool,
+    /// Put ledgers and logs there and leave them; the folder must be empty or not exist
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+}
+
+impl From<Launch> for launch::Options {
+    fn from(launch: Launch) -> launch::Options {
+        let Launch { units, buyers, at_once, sites, seed, json, keep } = launch;
+        launch::Options {
+            units,
+            buyers: buyers as usize,
+            at_once: at_once.into(),
+            sites: sites.into(),
+            seed,
+            json,
+            keep,
+        }
+    }
+}
+
 /// Measure how fast, how large and how soon: the tables that the README quotes, on this machine
 ///
 /// Starts gateways, a hub and mosquitto itself, on loopback and in a temporary folder, and measures them in turn. The
@@ -281,6 +344,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     let outcome = match Cli::parse_from(args).command {
         Command::Demo(demo) => demo::main(demo.into()),
         Command::Torture(torture) => torture::main(torture.into()),
+        Command::Launch(launch) => launch::main(launch.into()),
         Command::Load(load) => load.try_into().and_then(|options| load::main(&options)).map(|()| true),
         Command::Bench(bench) => bench::main(bench.into()).map(|()| true),
     };
@@ -303,6 +367,9 @@ mod tests {
     fn the_command_line_is_sound_and_hides_its_sabotage() {
         Cli::command().debug_assert();
         let mut command = Cli::command();
+        let help = command.find_subcommand_mut("launch").unwrap().render_long_help().to_string();
+        assert!(help.contains("Exit codes") && help.contains("--at-once"));
+        assert!(Cli::try_parse_from(["firmware-sim", "launch", "--sites", "2"]).is_err());
         for name in ["demo", "torture"] {
             let help = command.find_subcommand_mut(name).unwrap().render_long_help().to_string();
             assert!(help.contains("Exit codes") && help.contains("--keep") && !help.contains("sabotage"), "{name}");

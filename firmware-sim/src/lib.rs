@@ -1,5 +1,6 @@
 //! Scanners and POS terminals that behave as real ones do, badly too, and the demo that plays three weeks of three
-//! stores through them; the torture that kills, cuts and counts; and the bench that says how fast.
+//! stores through them; the torture that kills, cuts and counts; the launch that sells one pool everywhere at once; and the
+//! bench that says how fast.
 //!
 //! The devices, the oracle and the audit share no code with the nodes they judge beyond `proto`'s chunk format.
 
@@ -12,6 +13,7 @@ pub mod device;
 pub mod door;
 mod folder;
 pub mod http;
+pub mod launch;
 pub mod load;
 pub mod log;
 pub mod monitor;

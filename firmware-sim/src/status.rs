@@ -18,6 +18,8 @@ const ANSWER_WAIT: Duration = Duration::from_secs(5);
 pub struct GatewayStatus {
     pub ledger: LedgerStatus,
     pub uplink: UplinkStatus,
+    #[serde(default)]
+    pub rights: RightsStatus,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -30,6 +32,18 @@ pub struct UplinkStatus {
     pub connected: bool,
     #[serde(default)]
     pub backlog_records: u64,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct RightsStatus {
+    /// By item number of 14 digits.
+    #[serde(default)]
+    pub items: BTreeMap<String, ItemRights>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct ItemRights {
+    pub granted: u64,
 }
 
 #[derive(Debug, Clone, Deserialize)]
