@@ -163,6 +163,10 @@ impl Gateway {
             return Ok(Some(Refused::new("hold_unknown", format!("there is no hold {id} here"))));
         };
         found.hold = Some(held.reply(now));
+        if self.may_have_ended(&held) {
+            let reason = format!("what the ledger before did with hold {id} is not read yet: ask again in a moment");
+            return Ok(Some(Refused::new("hold_unsure", reason)));
+        }
         let how = match (ask, held.stands) {
             (HoldAsk::Commit(_), Stands::Open) => HoldEnd::Committed,
             (_, Stands::Open) => HoldEnd::Released,
@@ -285,7 +289,7 @@ impl Gateway {
         };
         let covered = sums.get(&held.gtin).map_or(0, |net| net.sold).min(held.hold.units);
         let set_aside = match held.stands {
-            Stands::Open => true,
+            Stands::Open if !self.may_have_ended(&held) => true,
             Stands::Ended(HoldEnd::Committed | HoldEnd::CommittedLate) => false,
             _ => {
                 found.hold = Some(HoldReply { covered: Some(0), ..held.reply(now) });
@@ -308,6 +312,11 @@ impl Gateway {
         let told = Held { hold: held.hold.clone(), stands: Stands::Ended(HoldEnd::Collected), ..held };
         found.hold = Some(HoldReply { covered: Some(covered), ..told.reply(now) });
         Ok(Some((told.gtin, covered)))
+    }
+
+    /// The hub shows an inherited hold as open, and the fork may say that it ended, and who has its units since.
+    fn may_have_ended(&self, held: &Held) -> bool {
+        held.hold.inherited && held.stands == Stands::Open && self.takeover.fork.is_some()
     }
 
     /// How the hold of a request stands that came again.

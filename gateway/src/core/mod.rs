@@ -277,6 +277,7 @@ impl Core for Gateway {
         let mut then = self.report(now, ledger);
         then.extend(self.check(now, ledger)?);
         then.extend(self.ask_for_the_past(now));
+        then.extend(self.say_rights());
         then.extend(self.say_wants(now, ledger)?);
         let events = self.expire(now, ledger)?.into_iter().collect();
         let mut step = Step { events, lazy, then, ..Step::nothing() };

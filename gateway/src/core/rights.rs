@@ -4,14 +4,14 @@
 //! Every number has one writer and only grows (but `held`), so a stale view of it is the safe one (Balegas et al. 2015,
 //! bounded counters). Items without a pool are told by a set in memory: their sales look nothing up.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 
 use broker::ledger::{LedgerError, Now, Put, Read, Step};
 use prost::Message;
 use proto::gtin::Gtin;
 use proto::wire::record::Of;
-use proto::wire::{Event, MovementKind, Record, Rights, RightsEntry};
+use proto::wire::{Event, MovementKind, Record, Rights, RightsEntry, RightsHeld};
 use serde_json::{Value, json};
 
 use super::holds::Open;
@@ -44,6 +44,8 @@ pub(super) struct Book {
     pub(super) pools: BTreeMap<Gtin, Pool>,
     pub(super) open: Open,
     pub(super) wants: Wants,
+    /// What the hub is not told yet in this session of what is held.
+    pub(super) to_say: VecDeque<RightsHeld>,
 }
 
 /// Rights as one step leaves them, on top of what the ledger holds.

@@ -198,9 +198,8 @@ impl Gateway {
             self.takeover.begin_anew();
             step.puts.push(self.takeover.put());
         }
-        if state == LinkState::Connected {
-            step.then.extend(self.say_rights());
-        }
+        self.begin_rights(&state);
+        step.then.extend(self.say_rights());
         self.hub.link = state;
         step
     }

@@ -16,6 +16,8 @@ const AGAIN_MS: u64 = 5_000;
 const NEWS_MS: u64 = 1_000;
 /// Items that one message names; the others follow in the next.
 const PART_MAX: usize = 1_000;
+/// Parts of what is held that one tick says.
+const PARTS_AT_ONCE: usize = 16;
 
 /// Items that run out here. At most as many as have a pool.
 #[derive(Debug, Default)]
@@ -105,8 +107,16 @@ impl Gateway {
         Ok((!wants.is_empty()).then(|| Effect::Say(UpOf::RightsWanted(RightsWanted { wants }))))
     }
 
-    /// After every welcome.
-    pub(super) fn say_rights(&self) -> impl Iterator<Item = Effect> {
-        self.rights.held_parts().into_iter().map(|part| Effect::Say(UpOf::RightsHeld(part)))
+    /// After every welcome, and every tick until all parts are said: what waits for the uplink is bounded, and a lost part
+    /// is said in the next session only.
+    pub(super) fn say_rights(&mut self) -> impl Iterator<Item = Effect> {
+        let parts = &mut self.rights.to_say;
+        parts.drain(..parts.len().min(PARTS_AT_ONCE)).map(|part| Effect::Say(UpOf::RightsHeld(part)))
+    }
+
+    /// A session begins or ends: what the one before was not told is old.
+    pub(super) fn begin_rights(&mut self, state: &LinkState) {
+        let parts = if *state == LinkState::Connected { self.rights.held_parts() } else { Vec::new() };
+        self.rights.to_say = parts.into();
     }
 }

@@ -91,6 +91,11 @@ fn of_what_only_the_fork_has_counts_what_was_not_covered_there_and_what_came_bac
     old.chunk(vec![event("r1", vec![moved(1, MovementKind::Refund), rights(5, 8, 1)])]);
     store.here(old.at);
     store.past(0, 0, &old.chunks[..1], Some(common));
+    // As far as the hub knows: the box sold it to another since.
+    for op in ["commit", "release"] {
+        let unsure = store.end(op, "a");
+        assert_eq!((&unsure["code"], &unsure["hold"]["state"]), (&json!("hold_unsure"), &json!("open")), "{unsure}");
+    }
     store.own(0, 1);
     let effects = store.followed(common.seq.0);
     store.read_fork(&old, effects);

@@ -8,8 +8,11 @@ use super::*;
 fn connect(store: &mut Store) -> Vec<RightsHeld> {
     let now = store.now();
     let step = store.gateway.input(Input::Link(LinkState::Connected), &now, &store.ledger).unwrap();
-    let effects = store.commit(step).into_iter();
-    let held = effects.filter_map(|effect| match effect {
+    held(store.commit(step))
+}
+
+fn held(effects: Vec<Effect>) -> Vec<RightsHeld> {
+    let held = effects.into_iter().filter_map(|effect| match effect {
         Effect::Say(UpOf::RightsHeld(held)) => Some(held),
         _ => None,
     });
@@ -68,13 +71,16 @@ fn what_is_asked_back_is_answered_once_with_what_is_free() {
 fn the_hub_hears_what_is_held_after_each_welcome_in_parts() {
     let mut store = Store::open();
     assert_eq!(connect(&mut store), [RightsHeld { rights: vec![], last: true }]);
-    let numbers = (0..2_500).map(|n| Gtin::with_check_digit(400_638_000_000 + n).unwrap().number());
+    let numbers = (0..18_500).map(|n| Gtin::with_check_digit(400_638_000_000 + n).unwrap().number());
     let rights: Vec<_> = numbers.map(|gtin| RightsEntry { gtin, granted: 1, asked: 0 }).collect();
     let feed = Feed { prev: 0, upto: 9, stream: "rights".into(), rights, ..Feed::default() };
     store.hear(feed);
+    connect(&mut store);
     let parts = connect(&mut store);
-    let sizes: Vec<_> = parts.iter().map(|part| (part.rights.len(), part.last)).collect();
-    assert_eq!(sizes, [(1_000, false), (1_000, false), (500, true)]);
+    let sizes = |parts: &[RightsHeld]| parts.iter().map(|part| (part.rights.len(), part.last)).collect::<Vec<_>>();
+    assert_eq!(sizes(&parts), [(1_000, false); 16], "not more at once than the uplink takes");
+    assert_eq!(sizes(&held(store.tick())), [(1_000, false), (1_000, false), (500, true)]);
+    assert!(held(store.tick()).is_empty());
 }
 
 #[test]
