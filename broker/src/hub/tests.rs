@@ -1,5 +1,6 @@
 //! The hub over a real ledger, against gateways that break the rules or go to their limits.
 
+mod channel;
 mod forget;
 mod lean;
 mod poison;
@@ -44,7 +45,15 @@ impl Running {
     }
 
     /// `hear` gets what the hub says, but for the answers to this test.
-    async fn open_heard(dir: TempDir, mut hear: impl FnMut(Effect) + Send + 'static) -> Running {
+    async fn open_heard(dir: TempDir, hear: impl FnMut(Effect) + Send + 'static) -> Running {
+        Running::open_as(dir, || Hub::new(7), hear).await
+    }
+
+    async fn open_as(
+        dir: TempDir,
+        hub: impl Fn() -> Hub,
+        mut hear: impl FnMut(Effect) + Send + 'static,
+    ) -> Running {
         let options = Options {
             dir: dir.path().into(),
             site: "hub".parse().unwrap(),
@@ -53,12 +62,13 @@ impl Running {
             begin_anew: false,
             sabotage: None,
         };
-        let hub = || Hub::new(7).forgetting_every(Duration::ZERO);
+        let hub = || hub().forgetting_every(Duration::ZERO);
         let (writer, handle, reader) = until_unlocked(|| Writer::open(options.clone(), Epoch(1), hub())).await;
         let told = Arc::<Mutex<Vec<_>>>::default();
         let tell = told.clone();
         let perform = move |effect| match effect {
             Effect::Answer(answer, value) => drop(answer.send(value)),
+            Effect::Reply(answer, reply) => drop(answer.send(reply)),
             other => {
                 match &other {
                     Effect::Publish { topic, payload, .. } | Effect::Restore { topic, payload } => {
