@@ -140,7 +140,7 @@ async fn walk(rig: &Rig, document: &Value, operation: &Value, (method, path): (&
     let low = operation["x-least-role"] != "viewer" && secured;
     assert_eq!(viewer == 403 && secured, low, "{what}: as a viewer {viewer}");
     if schema.is_some() {
-        for (wrong, wanted) in [("{", 400), ("[1,2]", 422), (&*format!("{{\"x\":\"{}\"}}", "x".repeat(40_000)), 413)] {
+        for (wrong, wanted) in [("{", 400), ("7", 422), (&*format!("{{\"x\":\"{}\"}}", "x".repeat(40_000)), 413)] {
             let status = judge(document, operation, &rig.ask(method, path, &heads, wrong).await, what);
             assert_eq!(status, wanted, "{what}: {}", wrong.chars().take(20).collect::<String>());
         }

@@ -132,8 +132,9 @@ impl Pools {
 
     /// The hub's own channel: `promised`, `refunded` and `held`; the others are 0.
     pub fn of_hub(&self, gtin: u64) -> Rights {
-        let own = self.items.get(&gtin).map(|item| item.own.clone());
-        own.unwrap_or(Rights { gtin, ..Rights::default() })
+        let own = self.items.get(&gtin).map(|item| item.own.clone()).unwrap_or_default();
+        // One that never used any has no record that names the item.
+        Rights { gtin, ..own }
     }
 
     /// The hub's own channel has used its rights: this is what its newest record says, which is in the same step.

@@ -243,6 +243,8 @@ async fn what_the_hub_moves_is_a_component_of_its_own_that_nothing_mistakes_for_
     let hello = Hello { protocol: 1, site: "hill".into(), epoch: 5, journal_from: 1, journal_to: 1, ..Hello::default() };
     let hash = hill.at.hash.0.to_vec().into();
     hub.up("hill", UpOf::Hello(Hello { hash_to: hash, streams, ..hello })).await;
+    hub.status().await;
+    hub.status().await;
     told.lock().unwrap().extend(hub.told.lock().unwrap().iter().cloned());
     let told = told.lock().unwrap();
     let downs = told.iter().filter(|(topic, _)| topic == "down/hill");
