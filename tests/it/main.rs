@@ -20,6 +20,7 @@ mod harness;
 mod http_access;
 mod hub_away;
 mod ids;
+mod inventory;
 mod join;
 mod kills;
 mod load;
