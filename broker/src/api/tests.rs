@@ -7,9 +7,9 @@ mod inventory;
 use std::path::Path;
 use std::sync::Arc;
 
+use proto::id::Epoch;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use proto::id::Epoch;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

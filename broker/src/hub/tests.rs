@@ -49,11 +49,7 @@ impl Running {
         Running::open_as(dir, || Hub::new(7), hear).await
     }
 
-    async fn open_as(
-        dir: TempDir,
-        hub: impl Fn() -> Hub,
-        mut hear: impl FnMut(Effect) + Send + 'static,
-    ) -> Running {
+    async fn open_as(dir: TempDir, hub: impl Fn() -> Hub, mut hear: impl FnMut(Effect) + Send + 'static) -> Running {
         let options = Options {
             dir: dir.path().into(),
             site: "hub".parse().unwrap(),

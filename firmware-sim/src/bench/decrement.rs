@@ -71,8 +71,9 @@ impl Stand {
         let data = spec.dir.to_str().context("a folder's name in UTF-8")?.to_owned();
         let hub = async |words: &[&str]| nodes::command(Role::Hub, &[words, &["--data", &data]].concat()).await;
         hub(&["init", "--name", "localhost,127.0.0.1"]).await?;
-        let added: Value = serde_json::from_str(&hub(&["token", "add", "bench", "--role", "operator", "--json"]).await?)
-            .context("reading the token")?;
+        let added: Value =
+            serde_json::from_str(&hub(&["token", "add", "bench", "--role", "operator", "--json"]).await?)
+                .context("reading the token")?;
         let token = added["token"].as_str().context("a token")?.to_owned();
         let node = Node::start(spec).await?;
         hub(&["pool", "create", GTIN, &UNITS.to_string()]).await?;

@@ -133,7 +133,8 @@ async fn walk(rig: &Rig, document: &Value, operation: &Value, (method, path): (&
     let reached = [200, 201, 400, 403, 404, 503].contains(&status);
     assert!(reached, "{what}: {status} {}", good.2);
     let secured = operation["security"].is_array();
-    let bare = format!("{method} {path} HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ncontent-length: 0\r\n\r\n");
+    let bare =
+        format!("{method} {path} HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ncontent-length: 0\r\n\r\n");
     let bare = judge(document, operation, &rig.say(bare.as_bytes()).await, what);
     assert_eq!(bare == 401, secured, "{what}: without a token {bare}");
     let viewer = judge(document, operation, &rig.ask_as(Role::Viewer, method, path, &heads, &body).await, what);
@@ -191,5 +192,8 @@ async fn its_problems_are_answered_as_it_says() {
     assert_eq!(judge(&document, &of("get", "/api/items/{gtin}"), &same, "get"), 304);
     let stale = rig.ask("PUT", &format!("/api/items/{SHELF}"), &["if-match: \"0\""], r#"{"name":"y"}"#).await;
     assert_eq!(judge(&document, &of("put", "/api/items/{gtin}"), &stale, "put"), 412);
-    assert!(stale.1.contains(&format!("etag: {tag}")) && tag.contains(stale.2["version"].as_str().unwrap()), "{stale:?}");
+    assert!(
+        stale.1.contains(&format!("etag: {tag}")) && tag.contains(stale.2["version"].as_str().unwrap()),
+        "{stale:?}"
+    );
 }

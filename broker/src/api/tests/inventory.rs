@@ -59,14 +59,17 @@ async fn nothing_is_promised_by_a_body_that_is_not_what_it_must_be() {
             assert!(status == 400 || status == 422, "{path} {shown}: {status} {said}");
             assert!(head.contains("application/problem+json"), "{path} {shown}: {head}");
         }
-        let (status, ..) = rig.ask("POST", "/api/inventory/decrement/bulk", &[], &format!(r#"{{"lines":[{body}]}}"#)).await;
+        let (status, ..) =
+            rig.ask("POST", "/api/inventory/decrement/bulk", &[], &format!(r#"{{"lines":[{body}]}}"#)).await;
         assert!(status == 400 || status == 422);
     }
     let lines = |n: usize| json!({ "lines": vec![json!({ "gtin": GTIN, "units": 1 }); n] }).to_string();
     for (n, wanted) in [(0, 422), (101, 422), (100, 200)] {
         assert_eq!(rig.ask("POST", "/api/inventory/decrement/bulk", &[], &lines(n)).await.0, wanted, "{n} lines");
     }
-    for body in [r#"{"name":1}"#, r#"{"price_cents":-1}"#, r#"{"price_cents":1.5}"#, r#"{"color":"x"}"#, r#"{"attrs":[]}"#] {
+    for body in
+        [r#"{"name":1}"#, r#"{"price_cents":-1}"#, r#"{"price_cents":1.5}"#, r#"{"color":"x"}"#, r#"{"attrs":[]}"#]
+    {
         let (status, _, said) = rig.ask("PUT", &format!("/api/items/{GTIN}"), &["if-none-match: *"], body).await;
         assert_eq!((status, said["code"].as_str()), (422, Some("item_invalid")), "{body}");
     }

@@ -240,7 +240,8 @@ async fn what_the_hub_moves_is_a_component_of_its_own_that_nothing_mistakes_for_
 
     // The site hears of it as what the hub moved, and no question about lives does.
     let streams = vec![proto::wire::StreamCursor { stream: "own".into(), position: 0 }];
-    let hello = Hello { protocol: 1, site: "hill".into(), epoch: 5, journal_from: 1, journal_to: 1, ..Hello::default() };
+    let hello =
+        Hello { protocol: 1, site: "hill".into(), epoch: 5, journal_from: 1, journal_to: 1, ..Hello::default() };
     let hash = hill.at.hash.0.to_vec().into();
     hub.up("hill", UpOf::Hello(Hello { hash_to: hash, streams, ..hello })).await;
     hub.status().await;
@@ -269,7 +270,12 @@ fn fields(fields: &[(&str, Option<&str>)]) -> BTreeMap<String, Option<Bytes>> {
 async fn an_item_is_written_by_who_knows_its_version_and_fed_to_every_site() {
     let hub = Running::open().await;
     Site::hello(&hub, "hill").await;
-    let write = |values: &[(&str, Option<&str>)], whole, only_if| What::Write { gtin: gtin(), fields: fields(values), whole, only_if };
+    let write = |values: &[(&str, Option<&str>)], whole, only_if| What::Write {
+        gtin: gtin(),
+        fields: fields(values),
+        whole,
+        only_if,
+    };
     assert_eq!(hub.order(What::Item(gtin())).await.0, Outcome::ItemUnknown);
     let pear = [("name", Some("\"Pear\"")), ("price_cents", Some("1000")), ("attr:region", Some("\"Alsace\""))];
     assert_eq!(hub.reply(None, write(&pear, true, OnlyIf::Exists)).await.outcome, Outcome::VersionDiffers);
