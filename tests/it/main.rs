@@ -30,6 +30,7 @@ mod model;
 mod movements;
 mod partitions;
 mod poison;
+mod pools;
 mod powercut;
 mod privacy;
 mod protobuf;

@@ -4,6 +4,7 @@ mod channel;
 mod forget;
 mod lean;
 mod poison;
+mod pools;
 mod present;
 mod rejoin;
 mod restores;

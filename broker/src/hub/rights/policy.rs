@@ -61,7 +61,7 @@ pub(super) struct Round {
 /// What buyers want in the time that is covered.
 fn covered(rate: f64, rules: &RightsRules) -> u64 {
     // `as` saturates; a rate is a sum of non-negative terms.
-    (rate * rules.cover_s as f64).ceil() as u64
+    (rate * rules.cover_s as f64).round() as u64
 }
 
 /// What is granted and asked back, if `free` units are free and the hub's own channel sells `hub_rate` a second. The
