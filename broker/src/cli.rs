@@ -109,7 +109,7 @@ pub fn main(args: Vec<OsString>, sabotage: Option<Sabotage>) -> ExitCode {
         Command::Site(command) => sites::run(command, &Config::default().data),
         Command::Pool(command) => pools::pool(command, &Config::default().data),
         Command::Rights(command) => pools::rights(command, &Config::default().data),
-        Command::Audit(command) => pools::audit(command, &Config::default().data),
+        Command::Audit(command) => return pools::audit(command, &Config::default().data),
         Command::Token(command) => access::run(command, &Config::default().data),
         Command::Init(args) => pki::init(&args, &Config::default().data),
         Command::Backup(args) => backup::backup(&args, &Config::default().data),

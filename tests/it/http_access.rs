@@ -139,7 +139,7 @@ impl Client {
         let name = ServerName::try_from("localhost").expect("a name");
         let mut stream = self.tls.connect(name, stream).await.expect("the hub's certificate is believed");
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n\
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nauthorization: Bearer {token}\r\n\
              content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         );

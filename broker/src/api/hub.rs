@@ -70,7 +70,7 @@ async fn ask(questions: &Questions, text: String) -> Answer {
             Some(why) => Err(Problem::new(StatusCode::CONFLICT, "refused", why)),
             None => Ok(Json(value)),
         },
-        Ok(None) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "the hub is stopping")),
+        Ok(None) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "the hub is stopping").after_s(1)),
         Err(_) => {
             let detail = format!("no answer within {} s; what was asked for may still be done", ANSWER_WAIT.as_secs());
             Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail).after_s(ANSWER_WAIT.as_secs()))

@@ -52,7 +52,8 @@ fn operation(route: &Route) -> Value {
     });
     if let Some(schema) = about.body {
         let required = schema != "Nothing";
-        operation["requestBody"] = json!({ "required": required, "content": { JSON: { "schema": reference(schema) } } });
+        operation["requestBody"] =
+            json!({ "required": required, "content": { JSON: { "schema": reference(schema) } } });
     }
     if let Some(role) = route.role {
         operation["security"] = json!([{ "bearer": [] }]);

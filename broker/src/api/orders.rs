@@ -61,7 +61,9 @@ impl Orders {
         };
         match tokio::time::timeout(ANSWER_WAIT, asked).await {
             Ok(Some(reply)) => Ok(reply),
-            Ok(None) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "the hub is stopping").after_s(1)),
+            Ok(None) => {
+                Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "the hub is stopping").after_s(1))
+            }
             Err(_) => {
                 let why = format!("no answer within {} s; what was asked for may still be done", ANSWER_WAIT.as_secs());
                 Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", why).after_s(ANSWER_WAIT.as_secs()))

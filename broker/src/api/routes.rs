@@ -220,7 +220,11 @@ fn inventory_routes() -> Vec<Route> {
                 summary: "Its units are promised for good; after the deadline only if as much is still free.",
                 body: Some("Nothing"),
                 answers: &[(200, Some("Reservation"))],
-                problems: &[(404, "reservation_unknown"), (409, "reservation_ended, reservation_expired"), (422, "unreadable")],
+                problems: &[
+                    (404, "reservation_unknown"),
+                    (409, "reservation_ended, reservation_expired"),
+                    (422, "unreadable"),
+                ],
                 ..PLAIN
             },
         ),
@@ -295,7 +299,11 @@ fn item_routes() -> Vec<Route> {
             path,
             role,
             handler: |behind| Some(put(items::put).with_state(behind.orders.clone())),
-            about: About { id: "putItem", summary: "Writes an item; fields that are not named are deleted.", ..written },
+            about: About {
+                id: "putItem",
+                summary: "Writes an item; fields that are not named are deleted.",
+                ..written
+            },
         },
         Route {
             method: "patch",

@@ -116,7 +116,8 @@ fn shown() -> Vec<(&'static str, Value)> {
     pool["properties"]["sites"] = json!({ "type": "object", "additionalProperties": of_site });
     pool["properties"]["waits_for"] = json!({ "type": ["string", "null"] });
     let by_site = json!({ "type": "object", "additionalProperties": whole() });
-    let attrs = json!({ "type": "object", "additionalProperties": { "type": ["string", "number", "boolean", "null"] } });
+    let attrs =
+        json!({ "type": "object", "additionalProperties": { "type": ["string", "number", "boolean", "null"] } });
     let name = json!({ "type": ["string", "null"] });
     let item = [("name", name), ("price_cents", json!({ "type": ["integer", "null"], "minimum": 0 }))];
     let written = [item[0].clone(), item[1].clone(), ("attrs", attrs.clone())];

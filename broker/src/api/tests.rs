@@ -1,33 +1,60 @@
-//! The listener as a client meets it: over TLS, byte by byte.
+//! The listener as a client meets it: over TLS, byte by byte, with a hub behind it.
+
+mod connections;
+mod document;
+mod inventory;
 
 use std::path::Path;
 use std::sync::Arc;
 
+use proto::id::Epoch;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_rustls::TlsConnector;
 
-use super::access::Access;
+use super::access::{Access, Role, Tokens};
 use super::{Api, Behind, Orders, router, serve};
 use crate::front::Tls;
+use crate::hub::{Effect, Hub, Input, PoolChange, RightsAsk, RightsNote};
 use crate::identity::{AuditSender, SharedBook};
 use crate::join::{Desk, DeskRules};
+use crate::ledger::{Handle, Limits, Options, Reader, Writer};
 use crate::node::wall_ms;
 use crate::pki::{Authority, DAY_MS, Own};
 
 struct Rig {
     addr: std::net::SocketAddr,
     connector: TlsConnector,
+    writer: Handle<Hub>,
+    tokens: Vec<(Role, String)>,
     _stopping: watch::Sender<bool>,
     _dir: tempfile::TempDir,
 }
 
+/// A hub's writer over a ledger in the folder, with the ways to it. What it says to others is dropped.
+pub(super) fn hub_in(dir: &Path) -> (Writer<Hub>, Handle<Hub>, Reader) {
+    let options = Options {
+        dir: dir.into(),
+        site: "hub".parse().unwrap(),
+        limits: Limits::NONE,
+        commit_wait: std::time::Duration::ZERO,
+        begin_anew: false,
+        sabotage: None,
+    };
+    Writer::open(options, Epoch(1), Hub::new(7)).unwrap()
+}
+
 impl Rig {
     async fn start() -> Rig {
+        Rig::at_rate(1_000_000).await
+    }
+
+    /// Each caller may make so many requests a second.
+    async fn at_rate(rate: u32) -> Rig {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::create("a hub", wall_ms()).unwrap();
         let own = Own::create(dir.path(), authority, &["127.0.0.1".into()], wall_ms(), DAY_MS).unwrap();
@@ -35,9 +62,22 @@ impl Rig {
         let api = Api::bind(([127, 0, 0, 1], 0).into(), tls).await.unwrap();
         let (addr, stopping) = (api.local_addr().unwrap(), watch::Sender::new(false));
         let desk = desk(dir.path(), Own::open(dir.path()).unwrap());
-        let access = Access::open(dir.path(), None, Box::new(|_| {})).unwrap();
+        let roles = [Role::Viewer, Role::Operator, Role::Admin];
+        let tokens = roles.map(|role| {
+            let add = |tokens: &mut Tokens| tokens.add(&role.to_string(), role, wall_ms(), None);
+            (role, Tokens::edit(dir.path(), add).unwrap().to_string())
+        });
+        let access = Access::open(dir.path(), None, Box::new(|_| {})).unwrap().at_rate(rate);
         let (questions, _) = tokio::sync::mpsc::channel(1);
-        let router = router(Some(Arc::new(desk)), Arc::new(access), questions);
+        let (hub, writer, reader) = hub_in(&dir.path().join("hub"));
+        let perform = |effect| match effect {
+            Effect::Answer(answer, value) => drop(answer.send(value)),
+            Effect::Reply(answer, reply) => drop(answer.send(reply)),
+            _ => {}
+        };
+        drop(hub.spawn(Box::new(perform)).unwrap());
+        let orders = Orders::new(writer.clone(), reader);
+        let router = router(Arc::new(access), &Behind { desk: Some(Arc::new(desk)), questions, orders });
         tokio::spawn(serve(api, router, stopping.subscribe()));
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(own.authority.certificate_pem().as_bytes()).unwrap()).unwrap();
@@ -46,7 +86,36 @@ impl Rig {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Rig { addr, connector: TlsConnector::from(Arc::new(config)), _stopping: stopping, _dir: dir }
+        let connector = TlsConnector::from(Arc::new(config));
+        Rig { addr, connector, writer, tokens: tokens.into(), _stopping: stopping, _dir: dir }
+    }
+
+    fn token(&self, role: Role) -> &str {
+        &self.tokens.iter().find(|(of, _)| *of == role).unwrap().1
+    }
+
+    /// Begins to sell an item from a pool.
+    async fn pool(&self, gtin: &str, units: u64) {
+        let (answer, answered) = oneshot::channel();
+        let ask = RightsAsk::Pool(gtin.parse().unwrap(), PoolChange::Create(units), RightsNote::default());
+        self.writer.input(Input::Rights(ask, answer)).await.unwrap();
+        let said = answered.await.unwrap();
+        assert!(said["error"].is_null(), "{said}");
+    }
+
+    /// A request of an operator on a connection of its own; `more` are lines of its head.
+    async fn ask(&self, method: &str, path: &str, more: &[&str], body: &str) -> (u16, String, Value) {
+        self.ask_as(Role::Operator, method, path, more, body).await
+    }
+
+    async fn ask_as(&self, role: Role, method: &str, path: &str, more: &[&str], body: &str) -> (u16, String, Value) {
+        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n");
+        head += &format!("authorization: Bearer {}\r\n", self.token(role));
+        more.iter().for_each(|line| head += &format!("{line}\r\n"));
+        if !body.is_empty() && !more.iter().any(|line| line.starts_with("content-type")) {
+            head += "content-type: application/json\r\n";
+        }
+        self.say(format!("{head}content-length: {}\r\n\r\n{body}", body.len()).as_bytes()).await
     }
 
     /// Sends bytes and reads to the end: the status, the whole head, and the body.

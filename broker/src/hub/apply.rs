@@ -13,6 +13,8 @@ use crate::ledger::{LedgerError, Now, Read, Step};
 
 /// A site's clock that is ahead by more than this is told.
 const AHEAD_MS: u64 = 60_000;
+/// Records of the event of a site's chunk: the chunk, and one or two for each of its items that is sold from a pool.
+const EVENT_RECORDS_MAX: usize = 1_024;
 /// Bytes of merged registers after which the next event begins.
 const MERGED_BYTES: usize = 32 << 10;
 
@@ -48,10 +50,15 @@ impl Hub {
         let counted = (0..).zip(&chunk.body.totals).filter(|(n, _)| overtaken.binary_search(n).is_err());
         let counted = counted.map(|(_, total)| (total.gtin, total.units, seq_of(&chunk, total)));
         self.feed.stock.moved(&replica, position.0, counted);
-        let mut records = self.rights_spent(site, &chunk, position.next(), now, step);
-        records.insert(0, Of::SiteChunk(SiteChunk { chunk: bytes, received_ms: now.wall.0, overtaken }));
-        let draft = self.draft(records, now);
-        step.events.push(draft);
+        let site_chunk = SiteChunk { chunk: bytes, received_ms: now.wall.0, overtaken };
+        let mut records = vec![Of::SiteChunk(site_chunk)];
+        records.extend(self.rights_spent(site, &chunk, position.next(), now, step));
+        // No gateway of ours comes near it: what does not fit stands behind, in events of its own.
+        while !records.is_empty() {
+            let rest = records.split_off(records.len().min(EVENT_RECORDS_MAX));
+            let draft = self.draft(std::mem::replace(&mut records, rest), now);
+            step.events.push(draft);
+        }
         Ok(())
     }
 

@@ -173,7 +173,8 @@ fn number(bytes: &[u8]) -> u64 {
 /// Merges the lives by position.
 fn stock_after<'a>(stock: &'a Stock, lives: impl Iterator<Item = (&'a ReplicaId, u32)>, cursor: u64) -> Feed {
     let mut feed = Feed { prev: cursor, upto: cursor, ..Feed::default() };
-    let mut sources: Vec<_> = lives.map(|(replica, life)| (replica, life, stock.after(life, cursor).peekable())).collect();
+    let mut sources: Vec<_> =
+        lives.map(|(replica, life)| (replica, life, stock.after(life, cursor).peekable())).collect();
     let mut next: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::new();
     for (n, (_, _, moves)) in sources.iter_mut().enumerate() {
         next.extend(moves.peek().map(|(position, ..)| Reverse((*position, n))));

@@ -1,5 +1,6 @@
 //! The hub over a real ledger, against gateways that break the rules or go to their limits.
 
+mod channel;
 mod forget;
 mod lean;
 mod poison;
@@ -64,6 +65,7 @@ impl Running {
         let tell = told.clone();
         let perform = move |effect| match effect {
             Effect::Answer(answer, value) => drop(answer.send(value)),
+            Effect::Reply(answer, reply) => drop(answer.send(reply)),
             other => {
                 match &other {
                     Effect::Publish { topic, payload, .. } | Effect::Restore { topic, payload } => {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use bytes::Bytes;
 use clap::Args;
 use proto::chunk::{self, ChainHash, Chunk, Head, Position};
@@ -36,7 +36,8 @@ struct Chains {
 }
 
 /// Carries it out. `default` is the data folder if none is named.
-pub(super) fn verify(args: &VerifyArgs, default: &Path) -> anyhow::Result<()> {
+/// False if something else stands there than was written.
+pub(super) fn verify(args: &VerifyArgs, default: &Path) -> anyhow::Result<bool> {
     let dir = args.place.dir(default);
     // Asked before, so that what it names must be there; a stopped one has said it in its note.
     let status = admin::ask_if_running(dir, "status")?;
@@ -51,10 +52,10 @@ pub(super) fn verify(args: &VerifyArgs, default: &Path) -> anyhow::Result<()> {
     } else {
         print(&found);
     }
-    match fault {
-        None => Ok(()),
-        Some(fault) => bail!("the journal is not what was written: {fault}"),
+    if let Some(fault) = &fault {
+        eprintln!("the journal is not what was written: {fault}");
     }
+    Ok(fault.is_none())
 }
 
 impl Chains {

@@ -1,6 +1,7 @@
 //! `tillsync-broker pool …`, `rights …` and `audit …`.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
@@ -13,7 +14,7 @@ use super::{audit as log, chain, stopped};
 use crate::hub::{POOL_UNITS_MAX, PoolChange, RightsAsk, RightsChange, RightsNote};
 use crate::node::admin::ask_if_running;
 use crate::node::note::{NOTE_BYTES_MAX, NoteArgs};
-use crate::node::show;
+use crate::node::{self, show};
 
 /// What may be promised of an item in all. Only an item with a pool is gated.
 #[derive(Debug, Subcommand)]
@@ -234,10 +235,14 @@ pub(crate) fn rights(command: Rights, default: &Path) -> anyhow::Result<()> {
 }
 
 /// Carries it out. `default` is the data folder if none is named.
-pub(crate) fn audit(command: Audit, default: &Path) -> anyhow::Result<()> {
-    match command {
-        Audit::Show(args) => log::show(&args, default),
+pub(crate) fn audit(command: Audit, default: &Path) -> ExitCode {
+    let verified = match command {
+        Audit::Show(args) => return node::exit(log::show(&args, default)),
         Audit::Verify(args) => chain::verify(&args, default),
+    };
+    match verified {
+        Ok(false) => ExitCode::FAILURE,
+        other => node::exit(other.map(|_| ())),
     }
 }
 

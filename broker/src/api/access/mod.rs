@@ -37,7 +37,11 @@ pub(crate) use pace::RATE;
 pub(crate) use settings::read;
 
 use self::issuer::Issuer;
-use self::local::{TokenError, Tokens};
+use self::local::TokenError;
+#[cfg(not(test))]
+use self::local::Tokens;
+#[cfg(test)]
+pub(super) use self::local::Tokens;
 use self::pace::Pace;
 use self::refusal::Refusal;
 use crate::join::Throttle;

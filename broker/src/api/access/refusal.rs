@@ -52,7 +52,10 @@ pub(crate) enum Refusal {
 impl Refusal {
     /// Whether it says something against who asks: those are throttled.
     pub(super) fn blames(self) -> bool {
-        !matches!(self, Refusal::Missing | Refusal::NoKeys | Refusal::Role | Refusal::Throttled { .. } | Refusal::TooFast { .. })
+        !matches!(
+            self,
+            Refusal::Missing | Refusal::NoKeys | Refusal::Role | Refusal::Throttled { .. } | Refusal::TooFast { .. }
+        )
     }
 }
 

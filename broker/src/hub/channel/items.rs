@@ -152,7 +152,8 @@ impl Hub {
             seq = seq.next();
         }
         if too_large || bytes > EVENT_BYTES_MAX {
-            let why = "the item and all the sites that wrote it are too much for one write: change fewer fields at once";
+            let why =
+                "the item and all the sites that wrote it are too much for one write: change fewer fields at once";
             return Ok(Reply::new(Outcome::ItemTooLarge, &json!({ "detail": why })));
         }
         if !records.is_empty() {

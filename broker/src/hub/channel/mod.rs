@@ -10,8 +10,6 @@ mod look;
 mod order;
 mod reserve;
 mod spend;
-#[cfg(test)]
-mod tests;
 
 use proto::wire::Event;
 use proto::wire::record::Of;

@@ -180,9 +180,6 @@ impl Outcome {
 
     /// What passes by itself, or says something of the key: asked again it may come out otherwise.
     pub fn is_passing(self) -> bool {
-        matches!(
-            self,
-            Outcome::TooManyReservations | Outcome::RightsUnsure | Outcome::KeyReused | Outcome::KeysFull
-        )
+        matches!(self, Outcome::TooManyReservations | Outcome::RightsUnsure | Outcome::KeyReused | Outcome::KeysFull)
     }
 }

@@ -248,12 +248,7 @@ impl Hub {
     }
 
     /// What is due ends, before anybody is told what is left. The next step goes on if there is more.
-    pub(super) fn expire(
-        &mut self,
-        now: &Now,
-        ledger: &dyn Read,
-        step: &mut Step<Effect>,
-    ) -> Result<(), LedgerError> {
+    pub(super) fn expire(&mut self, now: &Now, ledger: &dyn Read, step: &mut Step<Effect>) -> Result<(), LedgerError> {
         let (mut records, mut changed) = (Vec::new(), BTreeMap::new());
         while records.len() < EXPIRE_MAX
             && let Some((due_s, id)) = self.channel.reservations.open.first().cloned()

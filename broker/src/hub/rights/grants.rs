@@ -29,6 +29,9 @@ pub(in crate::hub) struct Desk {
     pub(super) touched: BTreeSet<u64>,
     /// Where looking at all items in turn stands.
     turn: u64,
+    /// Items of which HQ is to be told, and the one that it was told of last.
+    pub(super) to_tell: BTreeSet<u64>,
+    pub(super) told: u64,
     /// Items of which less than nothing is free, as HQ was told.
     pub(super) short: BTreeSet<u64>,
     pub(super) counts: Counts,
@@ -115,13 +118,7 @@ impl Hub {
     pub(in crate::hub) fn tick_rights(&mut self, now: &Now, ledger: &dyn Read, step: &mut Step<Effect>) {
         self.settle_unsure(now, step);
         self.desk.demand.forget_old_wants(now.mono_ms);
-        let mut items = self.pools.take_changed();
-        for gtin in items.iter().copied() {
-            let own = self.pools.of_hub(gtin);
-            let used = own.promised.saturating_add(own.held);
-            self.desk.demand.own_used(gtin, used, now.mono_ms, self.desk.rules.half_life_s);
-        }
-        let mut look_at = items.clone();
+        let mut look_at = self.pools_changed(now);
         for _ in 0..LOOKED_AT {
             let Some(next) = self.pools.pooled_after(self.desk.turn) else {
                 self.desk.turn = 0;
@@ -131,8 +128,21 @@ impl Hub {
             look_at.insert(next);
         }
         self.grant(&look_at, now, ledger, step);
-        items.extend(self.pools.take_changed());
-        step.then.extend(self.tell_pools(&items, now));
+        self.pools_changed(now);
+        step.then.extend(self.tell_pools(now));
+    }
+
+    /// Items of which something changed since this was last asked. HQ is told of them in turn, and what the hub's own channel
+    /// spent is demand.
+    pub(super) fn pools_changed(&mut self, now: &Now) -> BTreeSet<u64> {
+        let items = self.pools.take_changed();
+        for gtin in items.iter().copied() {
+            let own = self.pools.of_hub(gtin);
+            let used = own.promised.saturating_add(own.held);
+            self.desk.demand.own_used(gtin, used, now.mono_ms, self.desk.rules.half_life_s);
+        }
+        self.desk.to_tell.extend(&items);
+        items
     }
 
     fn grant(&mut self, items: &BTreeSet<u64>, now: &Now, ledger: &dyn Read, step: &mut Step<Effect>) {

@@ -83,10 +83,10 @@ impl Hub {
             }
         };
         // Nothing that a person does waits for the next tick to be seen.
-        let items = self.pools.take_changed();
+        let items = self.pools_changed(now);
         self.desk.touched.extend(&items);
         self.grant_touched(now, ledger, &mut step);
-        step.then.extend(self.tell_pools(&items, now));
+        step.then.extend(self.tell_pools(now));
         let said = done.unwrap_or_else(|why| json!({ "error": why }));
         step.then.push(Effect::Answer(answer, said));
         step
@@ -173,6 +173,9 @@ impl Hub {
             PoolChange::Withdraw(_) if unsure.is_some() => return Err(waits(&unsure.unwrap_or_default())),
             PoolChange::Withdraw(less) => -(less.min(free.max(0) as u64).min(units) as i64),
         };
+        if change == 0 {
+            return Err(format!("nothing of {gtin} is free; --all asks the sites for it"));
+        }
         let changed = units.saturating_add_signed(change);
         if changed > POOL_UNITS_MAX {
             return Err(format!("a pool has at most {POOL_UNITS_MAX} units"));

@@ -82,8 +82,13 @@ impl Hub {
         if event.origin_epoch != 0 || event.rejoined_of != 0 {
             return Vec::new();
         }
+        // Handing over what a hold had committed spends nothing, so nothing is said of rights.
         let knows = |gtin: u64| {
-            event.records.iter().any(|record| matches!(&record.of, Some(Of::Rights(rights)) if rights.gtin == gtin))
+            event.records.iter().any(|record| match &record.of {
+                Some(Of::Rights(rights)) => rights.gtin == gtin,
+                Some(Of::HoldEnded(ended)) => ended.gtin == gtin,
+                _ => false,
+            })
         };
         let mut sold = Vec::new();
         for record in &event.records {

@@ -1,6 +1,7 @@
 //! What HQ and people see of pools.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 
 use bytes::Bytes;
 use proto::gtin::Gtin;
@@ -13,6 +14,8 @@ use crate::ledger::Now;
 
 /// Sites that one answer names; the sums are of all.
 const SITES_MAX: usize = 2_000;
+/// Lives' parts that are told at once; what is over waits for the next second.
+const PARTS_AT_ONCE: usize = 20_000;
 /// Items that a status names.
 const STATUS_ITEMS_MAX: usize = 100;
 
@@ -81,10 +84,16 @@ impl Pools {
 }
 
 impl Hub {
-    /// `hq/pools/{gtin}` of what changed, and alerts of what is short.
-    pub(super) fn tell_pools(&mut self, items: &BTreeSet<u64>, now: &Now) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        for gtin in items.iter().copied() {
+    /// `hq/pools/{gtin}` of what changed, in turn, and alerts of what is short.
+    pub(super) fn tell_pools(&mut self, now: &Now) -> Vec<Effect> {
+        let (mut effects, mut parts) = (Vec::new(), 0);
+        while parts < PARTS_AT_ONCE {
+            let after = (Bound::Excluded(self.desk.told), Bound::Unbounded);
+            let next = self.desk.to_tell.range(after).next().or_else(|| self.desk.to_tell.first());
+            let Some(gtin) = next.copied() else { break };
+            self.desk.to_tell.remove(&gtin);
+            self.desk.told = gtin;
+            parts += 1 + self.pools.parts(gtin).count();
             effects.extend(self.told_pool(gtin).map(Effect::tell));
             let Some(free) = self.pools.free(gtin) else { continue };
             let name = format!("hub:pool_short:{gtin:014}");

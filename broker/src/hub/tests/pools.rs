@@ -5,7 +5,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use proto::gtin::Gtin;
 use proto::wire::down::Of as DownOf;
 use proto::wire::{
-    Ancestor, Down, FeedAck, Movement, MovementKind, Rights, RightsEntry, RightsHeld, RightsWanted, StreamCursor, Want,
+    Ancestor, Down, FeedAck, HoldEnd, HoldEnded, Movement, MovementKind, Rights, RightsEntry, RightsHeld, RightsWanted,
+    StreamCursor, Want,
 };
 
 use super::*;
@@ -172,8 +173,12 @@ impl Shop {
     }
 
     async fn say(&mut self, hub: &Running, records: Vec<Of>) {
+        self.say_in(hub, Event::default(), records).await;
+    }
+
+    async fn say_in(&mut self, hub: &Running, event: Event, records: Vec<Of>) {
         let records = records.into_iter().map(|of| Record { of: Some(of) }).collect();
-        let event = Event { device: "pos-1".into(), records, ..Event::default() };
+        let event = Event { device: "pos-1".into(), records, ..event };
         let body = Body { base_ms: wall_ms(), events: vec![event], ..Body::default() };
         let sealed = Sealer::default().seal(&self.site.replica, self.site.at, &body);
         self.site.at = sealed.after;
@@ -354,6 +359,14 @@ async fn what_a_site_sold_before_it_knew_of_the_pool_counts() {
         "it can promise all of it"
     );
     hill.sell(&hub, 5).await;
+    assert_eq!(hub.free().await, 1);
+    // Handing over what a hold had committed spends nothing, and says nothing of rights.
+    let collected =
+        HoldEnded { id: "H-1".into(), how: HoldEnd::Collected.into(), gtin: GTIN, units: 2, ..HoldEnded::default() };
+    hill.say(&hub, vec![sale(2), Of::HoldEnded(collected)]).await;
+    // Nor does what an earlier life had sold, and is journalled again.
+    let again = Event { rejoined_of: 3, origin_epoch: 4, ..Event::default() };
+    hill.say_in(&hub, again, vec![sale(2)]).await;
     assert_eq!(hub.free().await, 1);
     // The same chunk again, as after a lost answer, counts nothing twice.
     let shown = hub.shown().await;

@@ -10,7 +10,8 @@ use tokio::sync::mpsc;
 use super::super::caller::Role;
 use super::super::local::Tokens;
 use super::*;
-use crate::api::{Peer, router};
+use crate::api::tests::hub_in;
+use crate::api::{Behind, Orders, Peer, router};
 
 /// The paths that need a token, with the least role.
 const PATHS: [(&str, &str, Role); 3] = [
@@ -35,7 +36,10 @@ impl Door {
             (role, Tokens::edit(dir.path(), |tokens| tokens.add(name, role, now, None)).unwrap().to_string())
         });
         let access = Arc::new(Access::open(dir.path(), None, Box::new(|_| {})).unwrap());
-        let router = router(None, access, mpsc::channel(1).0);
+        // The writer never begins, and is gone.
+        let (_, writer, reader) = hub_in(&dir.path().join("hub"));
+        let orders = Orders::new(writer, reader);
+        let router = router(access, &Behind { desk: None, questions: mpsc::channel(1).0, orders });
         Door { _dir: dir, router, tokens: tokens.into() }
     }
 
