@@ -288,6 +288,9 @@ impl From<Launch> for launch::Options {
 /// backlog: memory with 100 idle devices; memory, disk and the start after SIGKILL with a million records that wait;
 /// the disk once a hub has applied them all and the journal's bound is 16 MiB, before and after a restart.
 ///
+/// hold: what a hold and its commit take at a till beside a plain durable publish, and a sale from a pool beside one off the
+/// shelf.
+///
 /// retail: bytes written per record for real baskets.
 ///
 /// catch-up: a store with a million sale lines gets its network back: when HQ shows how it is, when all is applied,
@@ -300,7 +303,7 @@ impl From<Launch> for launch::Options {
 /// fleet: emulated stores (the gateway's own sync over a socket each, journals in memory) and a real hub: records a
 /// second, processor time and memory as stores and keys grow, and 500 stores that come back at once.
 ///
-/// sync: the last three.
+/// sync: catch-up, latency and fleet.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Run a release build on a quiet machine; TMPDIR names the disk to measure (a tmpfs would flatter).

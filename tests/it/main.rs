@@ -24,6 +24,7 @@ mod ids;
 mod inventory;
 mod join;
 mod kills;
+mod launch;
 mod load;
 mod lost_site;
 mod metrics;

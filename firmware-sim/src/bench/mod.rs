@@ -5,6 +5,7 @@ mod backlog;
 mod catch_up;
 mod decrement;
 mod fleet;
+mod hold;
 mod latency;
 mod process;
 mod rates;
@@ -41,7 +42,9 @@ pub enum Section {
     Fleet,
     /// Durable decrements of one hot item over HTTPS, beside PostgreSQL 15 (which must be installed) on one row
     Decrement,
-    /// How sync does: the three before
+    /// A hold and its commit beside a plain durable publish; a sale from a pool beside one off the shelf
+    Hold,
+    /// How sync does: a store comes back, latency, fleet
     Sync,
     /// Memory of idle connections, handshakes and publishes over TLS, beside mosquitto with the same certificates
     Tls,
@@ -71,6 +74,8 @@ struct Findings {
     tls: Option<tls::Encrypted>,
     #[serde(skip_serializing_if = "Option::is_none")]
     decrement: Option<decrement::Decrements>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hold: Option<hold::Holds>,
     #[serde(skip_serializing_if = "Option::is_none")]
     backlog: Option<backlog::Backlog>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -116,6 +121,11 @@ async fn measure(dir: &Path, options: &Options) -> Result<Findings> {
         let decrement = decrement::measure(&dir.join("decrement"), options).await?;
         println!("{}", decrement.table());
         findings.decrement = Some(decrement);
+    }
+    if wanted(Section::Hold) {
+        let hold = hold::measure(&dir.join("hold"), options).await?;
+        println!("{}", hold.table());
+        findings.hold = Some(hold);
     }
     if wanted(Section::Retail) {
         let retail = retail::measure(&dir.join("retail")).await?;

@@ -1,0 +1,43 @@
+//! A small launch over real processes: a hub and five gateways, two cut off, one killed, and every unit sold once.
+
+use serde_json::Value;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::harness::node::BINARY;
+use crate::harness::wait::PATIENCE;
+
+#[tokio::test]
+async fn a_pool_sold_everywhere_at_once_is_sold_once() {
+    let (code, report, text) = launch(&["--units", "100", "--buyers", "400", "--at-once", "40"]).await;
+    assert_eq!(code, Some(0), "{text}");
+    let wanted = [
+        ("units", 100),
+        ("promised", 100),
+        ("oversold", 0),
+        ("refused", 300),
+        ("doubled", 0),
+        ("missing", 0),
+        ("left_over", 0),
+        ("unclear", 0),
+        ("sold", 100),
+    ];
+    for (figure, wanted) in wanted {
+        assert_eq!(report[figure], wanted, "{figure}: {text}");
+    }
+    assert!(report["refused_while_stranded"].is_u64() && report["at_once"].as_u64() >= Some(30), "{report}");
+    for told in ["are cut off from the hub", "is killed", "runs again", "are back", "everything held"] {
+        assert!(text.contains(told), "{told}: {text}");
+    }
+    println!("launch: {report}");
+}
+
+/// The last line of its output, and all of it.
+async fn launch(more: &[&str]) -> (Option<i32>, Value, String) {
+    let mut command = Command::new(BINARY);
+    command.args(["sim", "launch", "--json"]).args(more).kill_on_drop(true);
+    let done = timeout(4 * PATIENCE, command.output()).await.expect("the launch ends").expect("run the launch");
+    let text = [&done.stdout[..], b"\n", &done.stderr[..]].concat();
+    let report = String::from_utf8_lossy(&done.stdout).lines().last().and_then(|line| serde_json::from_str(line).ok());
+    (done.status.code(), report.unwrap_or_default(), String::from_utf8_lossy(&text).into_owned())
+}
