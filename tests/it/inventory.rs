@@ -71,8 +71,8 @@ fn wanted(n: u64) -> (&'static str, Value, u64) {
 async fn persist(shop: &Shop, key: &str, n: u64, dice: &mut SmallRng) -> u16 {
     let (path, body, _) = wanted(n);
     let request = shop.request("POST", path, &[&format!("idempotency-key: {key}")], &body);
-    for _ in 0..dice.gen_range(0..5) {
-        let patience = Duration::from_micros(dice.gen_range(0..20_000));
+    for _ in 0..dice.random_range(0..5) {
+        let patience = Duration::from_micros(dice.random_range(0..20_000));
         // Dropped wherever it is then: while connecting, sending, or waiting for the answer.
         let _ = timeout(patience, async { Client::open(&shop.door).await.ok()?.ask(&request).await.ok() }).await;
     }
