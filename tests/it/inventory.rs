@@ -146,7 +146,7 @@ async fn what_the_hub_moves_and_writes_reaches_the_store() {
     let mut pos = Link::device(gateway.addr, "pos-1").await;
     let mut shelf = Monitor::open(gateway.addr, "store/#").await;
     let (item, shop) = (gtin(7), Shop::of(&chain).await);
-    pos.done("movement", json!({ "op": "receive", "lines": [{ "gtin": item, "qty": 20 }] })).await;
+    pos.done("move", json!({ "op": "receive", "lines": [{ "gtin": item, "qty": 20 }] })).await;
     let mut hq = json!(null);
     for _ in 0..600 {
         hq = shop.ask("GET", &format!("/api/stock/{item}"), &[], &Value::Null).await.json().expect("JSON");
