@@ -48,6 +48,13 @@ fn a_restored_hub_that_does_not_wait_grants_what_it_forgot() {
     breaks(Rules { wait_for_reports: false, ..Rules::SOUND }, bounds, OVERSOLD);
 }
 
+/// After the backup it went on under a new life, which the hub has forgotten.
+#[test]
+fn a_restored_hub_waits_for_a_site_whose_last_life_was_over() {
+    let bounds = Bounds { events: [1, 0], hub_restores: 1, losts: 1, connections: [2, 0], ..ONE };
+    breaks(Rules { wait_for_sites: false, ..Rules::SOUND }, bounds, OVERSOLD);
+}
+
 /// Hello and RightsHeld come once more, to another incarnation than they were said to.
 #[test]
 fn a_late_report_is_of_a_site_that_has_more_by_now() {

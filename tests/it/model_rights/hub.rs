@@ -1,5 +1,6 @@
 //! The hub's rules: what is free, who may have it, what it takes of a site, and what a restore leaves of it.
 
+use super::outside;
 use super::rules::Rules;
 use super::site::put;
 use super::state::{Chain, Disk, Down, Hub, Life, Over, SITES, Session, Site, State, Up};
@@ -50,11 +51,16 @@ fn not_promised(disk: &Disk, sites: &[Site; SITES]) -> i8 {
     disk.units as i8 - disk.promised as i8 - sites.iter().zip(&disk.lives).map(of).sum::<i8>()
 }
 
-/// Whether every life that goes on has said to this hub what it has. One that was never restored waits for nobody.
+/// Whether every site has said to this hub what it has, or was declared lost to it. One that was never restored waits for
+/// nobody.
 pub(super) fn is_sure(hub: &Hub, rules: &Rules) -> bool {
-    !rules.wait_for_reports
-        || hub.incarnation == 0
-        || hub.disk.lives.iter().flatten().all(|life| life.is_over() || life.reported == hub.incarnation)
+    let heard = |life: &Life| life.reported == hub.incarnation;
+    let of_site = |(i, lives): (usize, &Vec<Life>)| match current(hub, i) {
+        Some(epoch) => heard(&lives[epoch]),
+        // A life that the backup does not know may have followed.
+        None => !rules.wait_for_sites || lives.is_empty() || lives.iter().any(heard),
+    };
+    !rules.wait_for_reports || hub.incarnation == 0 || hub.disk.lives.iter().enumerate().all(of_site)
 }
 
 pub(super) fn may_spend(state: &State, rules: &Rules) -> bool {
@@ -77,7 +83,9 @@ pub(super) fn grants(hub: &Hub, i: usize, more: u8) -> Option<Down> {
 /// A message of a site.
 pub(super) fn receive(state: &mut State, i: usize, up: Up, rules: &Rules, wire: usize) {
     let answer = match up {
-        Up::Hello { nonce, epoch, to, lineage } => Some(hello(&mut state.hub, i, Session { nonce, epoch }, to, lineage)),
+        Up::Hello { nonce, epoch, to, lineage } => {
+            Some(hello(&mut state.hub, i, Session { nonce, epoch }, to, lineage))
+        }
         Up::Batch { nonce, epoch, to } => {
             let session = Session { nonce, epoch };
             let known = state.hub.sessions[i] == Some(session);
@@ -153,11 +161,9 @@ pub(super) fn crash(hub: &mut Hub) {
 /// Back to the backup, under a new incarnation.
 pub(super) fn restore(state: &mut State) {
     let Some(disk) = state.hub.backup.clone() else { return };
+    state.outside += outside::taken_back(state, &disk);
     crash(&mut state.hub);
     state.hub.incarnation += 1;
     state.count.hub_restores += 1;
-    let before = std::mem::replace(&mut state.hub.disk, *disk);
-    let now = &state.hub.disk;
-    // Nobody else knows what the hub's own channel promised since, and that the pool was made smaller.
-    state.outside += before.promised - now.promised + now.units.saturating_sub(before.units);
+    state.hub.disk = *disk;
 }

@@ -9,6 +9,7 @@
 
 mod faults;
 mod hub;
+mod outside;
 mod properties;
 mod rules;
 mod runs;
@@ -152,7 +153,7 @@ impl Pool {
         {
             actions.push(Action::Feed(i));
         }
-        if has_life && count.losts < bounds.losts {
+        if !hub.disk.lives[i].is_empty() && count.losts < bounds.losts {
             actions.push(Action::SiteLost(i));
         }
         if count.reclaims < bounds.reclaims {
@@ -163,40 +164,20 @@ impl Pool {
     }
 
     fn site_lost(&self, state: &mut State, i: usize) {
-        let Some(epoch) = hub::current(&state.hub, i) else { return };
-        state.outside += forgotten(state, i);
-        state.hub.disk.lives[i][epoch].over = Over::Lost;
+        let Some(epoch) = hub::current(&state.hub, i).or(state.hub.disk.lives[i].len().checked_sub(1)) else { return };
+        state.outside += outside::not_reported(state, i, true);
+        let incarnation = state.hub.incarnation;
+        let life = &mut state.hub.disk.lives[i][epoch];
+        (life.over, life.reported) = (Over::Lost, incarnation);
         state.hub.sessions[i] = None;
         state.count.losts += 1;
     }
 
     fn restore_site(&self, state: &mut State, i: usize, ledger: state::Ledger) {
-        state.outside += rolled_back(state, i, &ledger);
+        state.outside += outside::rolled_back(state, i, &ledger);
         state.sites[i].restore(ledger);
         state.count.site_restores += 1;
     }
-}
-
-/// Of a box whose disk goes back to `ledger`: what it had left to give then, or, where the hub knows less than that
-/// ledger, what the hub had granted and not heard of. Either may be promised once more.
-fn rolled_back(state: &State, i: usize, ledger: &state::Ledger) -> u8 {
-    let site = &state.sites[i];
-    let life = state.hub.disk.lives[i].get(usize::from(site.ledger.epoch)).copied().unwrap_or_default();
-    let book = state::Rights { granted: life.granted, ..site.rights(life.applied) };
-    ledger.rights.outstanding().max(book.outstanding())
-}
-
-/// Of a box that nothing more is heard of: what it had been granted and a restored hub does not know.
-fn forgotten(state: &State, i: usize) -> u8 {
-    if state.hub.incarnation == 0 {
-        return 0;
-    }
-    let (site, lives) = (&state.sites[i], &state.hub.disk.lives[i]);
-    let known = |epoch: usize| lives.get(epoch).map(|life| hub::had(site, life)).unwrap_or_default();
-    let ledger = &site.ledger;
-    let own = ledger.rights.granted.saturating_sub(ledger.rights.returned);
-    let earlier = ledger.earlier.iter().enumerate().map(|(n, had)| had.unwrap_or_default().saturating_sub(known(n)));
-    own.saturating_sub(known(ledger.epoch.into())) + earlier.sum::<u8>()
 }
 
 impl Model for Pool {
@@ -255,7 +236,7 @@ impl Model for Pool {
             Action::Send(i, up) => site::put(&mut state.sites[i].up, up, wire),
             Action::Rejoin(i) => state.sites[i].rejoin(lives(i), rules),
             Action::SwapBox(i) => {
-                state.outside += forgotten(last, i);
+                state.outside += outside::not_reported(last, i, false);
                 state.count.swaps += 1;
                 state.sites[i].swap(lives(i), rules);
             }

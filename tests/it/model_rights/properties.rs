@@ -15,7 +15,7 @@ pub(super) const ASKED: &str = "no site gives back more than it was asked for";
 pub(super) const ALWAYS: [&str; 4] = [BOUNDED, REPORTED, SPENDABLE, ASKED];
 
 pub(super) const SPENT: &str = "all is promised, none of it by the hub";
-pub(super) const MOVED: &str = "what one site gave back another promised";
+pub(super) const MOVED: &str = "what a site gave back is promised elsewhere";
 pub(super) const LATE: &str = "an expired hold is committed with a right";
 pub(super) const INHERITED: &str = "a hold of an earlier life is committed";
 pub(super) const COVERED: &str = "a sale beyond the rights is covered by a grant";
@@ -41,12 +41,12 @@ pub(super) fn all() -> Vec<Property<Pool>> {
         }),
         sometimes(SHORT, |model, state| hub::free(&state.hub.disk, &state.sites, &model.rules) < 0),
         sometimes(SURE, |model, state| state.hub.incarnation > 0 && hub::may_spend(state, &model.rules)),
-        sometimes(OUTSIDE, |_, state| {
-            state.outside > 0 && promised(state) == pool(state) + i(state.outside)
+        sometimes(OUTSIDE, |_, state| state.outside > 0 && promised(state) == pool(state) + i(state.outside)),
+        sometimes(BACK, |_, state| {
+            state.sites.iter().zip(&state.hub.disk.lives).any(|(site, lives)| {
+                lives.iter().any(|life| life.over == Over::Lost) && lives.len() > 1 && site.ledger.epoch > 0
+            })
         }),
-        sometimes(BACK, |_, state| state.sites.iter().zip(&state.hub.disk.lives).any(|(site, lives)| {
-            lives.iter().any(|life| life.over == Over::Lost) && lives.len() > 1 && site.ledger.epoch > 0
-        })),
     ]
 }
 
@@ -93,6 +93,7 @@ fn spendable(model: &Pool, state: &State) -> i16 {
 fn moved(state: &State) -> bool {
     let [one, other] = &state.sites;
     let back = one.ledger.rights.returned > 0 || other.ledger.rights.returned > 0;
-    back && promised(state) == i(state.pool) && state.sites.iter().all(|site| site.ledger.hold != Hold::Open)
+    back && promised(state) == i(state.pool)
+        && state.sites.iter().all(|site| site.ledger.hold != Hold::Open)
         && state.sites.iter().all(|site| site.ghost.buyer != Buyer::Waits)
 }

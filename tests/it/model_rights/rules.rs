@@ -43,6 +43,8 @@ pub(super) struct Rules {
     pub(super) held_of_over: bool,
     /// A restored hub grants and promises nothing until every life that is not over has reported.
     pub(super) wait_for_reports: bool,
+    /// It waits for a site of which all lives that it knows are over, too, unless that was said to this incarnation.
+    pub(super) wait_for_sites: bool,
     /// A report says which incarnation asked for it.
     pub(super) report_to_incarnation: bool,
     /// A report names what earlier lives of the site had, too.
@@ -82,6 +84,7 @@ impl Rules {
         over_is_spent: true,
         held_of_over: true,
         wait_for_reports: true,
+        wait_for_sites: true,
         report_to_incarnation: true,
         report_earlier: true,
         replace: true,

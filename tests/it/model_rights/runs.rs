@@ -47,7 +47,65 @@ pub(super) fn large() -> bool {
     std::env::var("MODEL").is_ok_and(|size| size == "large")
 }
 
+/// One site, and the hub's own channel: what the other site is to it.
+const ONE: Bounds = Bounds { events: [2, 0], connections: [2, 0], ..Bounds::QUIET };
+const HOLD: [bool; 2] = [true, false];
+
 #[test]
-fn quiet() {
-    check("quiet", Bounds { ..Bounds::QUIET }, &[SPENT]);
+fn units_that_one_site_gives_back_and_the_other_promises() {
+    let bounds = Bounds { events: [1, 2], asks: 1, online: 0, withdrawals: 1, ..Bounds::QUIET };
+    check("moved", bounds, &[SPENT, MOVED]);
+}
+
+/// Two different messages at once, so that they overtake each other.
+#[test]
+fn messages_that_come_late_or_twice() {
+    check("late", Bounds { connections: [1, 0], wire: 2, asks: 1, ..ONE }, &[MOVED]);
+}
+
+#[test]
+fn holds_at_one_of_two_sites() {
+    check("holds", Bounds { events: [2, 1], holds: HOLD, online: 0, ..Bounds::QUIET }, &[SPENT, LATE]);
+}
+
+#[test]
+fn a_site_that_goes_back_twice() {
+    check("a site goes back", Bounds { site_restores: 2, online: 2, ..ONE }, &[OUTSIDE]);
+}
+
+#[test]
+fn a_new_box_that_inherits_a_hold() {
+    check("new box", Bounds { holds: HOLD, swaps: 1, online: 0, ..ONE }, &[LATE, INHERITED]);
+}
+
+#[test]
+fn a_restored_hub_and_a_new_box() {
+    let bounds = Bounds { events: [1, 0], hub_restores: 1, swaps: 1, online: 2, ..ONE };
+    check("the hub goes back", bounds, &[SURE]);
+}
+
+#[test]
+fn a_box_that_was_lost_and_was_not() {
+    let bounds = Bounds { holds: HOLD, sales: 1, losts: 1, reclaims: 1, online: 0, connections: [1, 0], ..ONE };
+    check("lost", bounds, &[LATE, INHERITED, COVERED, SHORT, BACK]);
+}
+
+/// Minutes, and gigabytes: with `MODEL=large`.
+#[test]
+fn further_bounds() {
+    if !large() {
+        return;
+    }
+    let lost = Bounds { holds: HOLD, sales: 1, losts: 1, reclaims: 1, online: 1, ..ONE };
+    check("lost, and comes back", lost, &[LATE, INHERITED, COVERED, SHORT, BACK]);
+    let hub = Bounds { events: [1, 1], connections: [2, 1], hub_restores: 1, online: 0, ..Bounds::QUIET };
+    check("two sites, and the hub goes back", hub, &[SURE]);
+    let forgotten = Bounds { events: [1, 0], losts: 1, reclaims: 1, hub_restores: 1, ..ONE };
+    check("lost, and the hub goes back", forgotten, &[SURE, SHORT, BACK]);
+    let both = Bounds { events: [1, 0], connections: [3, 0], hub_restores: 1, site_restores: 1, ..ONE };
+    check("both go back", both, &[SURE]);
+    let site = Bounds { holds: HOLD, site_restores: 1, online: 0, ..ONE };
+    check("a site with a hold goes back", site, &[LATE, INHERITED]);
+    let late = Bounds { events: [1, 0], wire: 2, hub_restores: 1, online: 2, ..ONE };
+    check("late, and the hub goes back", late, &[SURE]);
 }

@@ -56,9 +56,7 @@ impl Site {
     pub(super) fn may_commit(&self, rules: &Rules) -> bool {
         match self.ledger.hold {
             Hold::Open | Hold::Inherited { covered: true } => true,
-            Hold::Inherited { covered: false } => {
-                !rules.inherited_needs_right || self.ledger.rights.available() > 0
-            }
+            Hold::Inherited { covered: false } => !rules.inherited_needs_right || self.ledger.rights.available() > 0,
             Hold::Expired => !rules.late_needs_right || self.ledger.rights.available() > 0,
             Hold::None | Hold::Committed => false,
         }
@@ -162,9 +160,7 @@ impl Site {
         self.backup = Some(Box::new(fork.clone()));
         let shown = self.shown(lives);
         let mut hold = match (fork.hold, shown) {
-            (Hold::Committed | Hold::Expired, Hold::Open) if !rules.fork_end_first => {
-                Hold::Inherited { covered: true }
-            }
+            (Hold::Committed | Hold::Expired, Hold::Open) if !rules.fork_end_first => Hold::Inherited { covered: true },
             (ended @ (Hold::Committed | Hold::Expired), _) | (_, ended @ (Hold::Committed | Hold::Expired)) => ended,
             (Hold::Open, _) => Hold::Inherited { covered: true },
             (inherited @ Hold::Inherited { .. }, _) => inherited,
