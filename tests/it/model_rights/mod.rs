@@ -17,7 +17,7 @@ mod site;
 mod state;
 
 use rules::{Bounds, Rules};
-use state::{Down, EPOCHS, Hold, Over, SITES, State, Up};
+use state::{Down, EPOCHS, Hold, Over, POOL, SITES, State, Up};
 use stateright::{Model, Property};
 
 /// The rules, within some bounds.
@@ -193,9 +193,10 @@ impl Model for Pool {
         vec![state]
     }
 
-    /// Only faults make journals so long.
+    /// Only faults make journals so long, and grant so much.
     fn within_boundary(&self, state: &State) -> bool {
         state.sites.iter().all(|site| site.ledger.journal.seq() < 8)
+            && state.hub.disk.lives.iter().flatten().all(|life| life.granted <= 2 * POOL)
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {

@@ -87,7 +87,7 @@ fn a_restored_hub_and_a_new_box() {
 #[test]
 fn a_box_that_was_lost_and_was_not() {
     let bounds = Bounds { holds: HOLD, sales: 1, losts: 1, reclaims: 1, online: 0, connections: [1, 0], ..ONE };
-    check("lost", bounds, &[LATE, INHERITED, COVERED, BACK]);
+    check("lost", bounds, &[LATE, INHERITED, COVERED]);
 }
 
 /// Minutes, and gigabytes: with `MODEL=large`.
