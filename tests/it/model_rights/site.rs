@@ -220,11 +220,9 @@ impl Site {
 
     /// Of the lives before, the hub may know more: what was granted and never heard.
     fn also_known(&mut self, lives: &[Life]) {
-        for epoch in 0..lives.len().min(self.ledger.earlier.len()) {
-            let all = hub::had(self, &lives[epoch]);
-            if let Some(earlier) = &mut self.ledger.earlier[epoch] {
-                *earlier = (*earlier).max(all);
-            }
+        let known: Vec<u8> = lives.iter().map(|life| hub::had(self, life)).collect();
+        for (earlier, known) in self.ledger.earlier.iter_mut().zip(known) {
+            *earlier = earlier.map(|own| own.max(known));
         }
     }
 
