@@ -44,8 +44,9 @@ pub struct FrontConfig {
     /// What the router may hold of filters, topics and messages, roughly. Past it, or past half of `filters_max` if many of
     /// those are nobody's any more, a new router takes its place; what it had not delivered to clean sessions is lost.
     pub router_bytes_max: usize,
-    /// Bytes of one segment of the router's log per filter; four are kept. A subscriber that falls further behind
-    /// loses the oldest messages.
+    /// Bytes of one segment of the router's log per filter, at most: a router that is made anew takes smaller ones if
+    /// those of all live filters would fill it. Four are kept; a subscriber that falls further behind loses the oldest
+    /// messages.
     pub segment_bytes: usize,
     /// Retained topics. A new topic beyond it is delivered but not retained, and counted.
     pub retained_max: usize,

@@ -11,6 +11,37 @@ use crate::mailbox::FilterTree;
 const FILTER_BYTES: usize = 8 << 10;
 const MESSAGE_BYTES: usize = 320;
 const TOPIC_BYTES: usize = 160;
+/// What the router counts of a small message.
+const SMALL_BYTES: usize = 128;
+
+/// Segments of a filter's log.
+pub(super) const SEGMENTS_MAX: usize = 4;
+/// A segment is never smaller.
+const SEGMENT_BYTES_MIN: usize = 8 << 10;
+
+/// The bounds of what routers hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HeldMax {
+    pub(super) filters: usize,
+    pub(super) bytes: usize,
+    /// The largest segments, which a router has while few filters are live.
+    pub(super) segment_bytes: usize,
+}
+
+impl HeldMax {
+    /// Segments with which the logs of so many live filters, all full of small messages, take three quarters of the room:
+    /// else a router with many subscribers would be spent again and again by what they read.
+    pub(super) fn segment_for(&self, live: usize) -> usize {
+        let counted = self.bytes / 4 * 3 / (live.max(1) * SEGMENTS_MAX) * SMALL_BYTES / (SMALL_BYTES + MESSAGE_BYTES);
+        counted.clamp(SEGMENT_BYTES_MIN.min(self.segment_bytes), self.segment_bytes)
+    }
+
+    /// What a new router would come to hold of so many.
+    fn of_new(&self, live: usize) -> usize {
+        let log = SEGMENTS_MAX * self.segment_for(live);
+        live * (FILTER_BYTES + log / SMALL_BYTES * (SMALL_BYTES + MESSAGE_BYTES))
+    }
+}
 
 /// One life of a router. Everything only grows.
 pub(super) struct Held {
@@ -20,8 +51,8 @@ pub(super) struct Held {
     topics: HashSet<u64>,
     hasher: RandomState,
     bytes: usize,
-    filters_max: usize,
-    bytes_max: usize,
+    max: HeldMax,
+    /// Of this life.
     log_bytes_max: usize,
 }
 
@@ -30,22 +61,17 @@ pub(super) struct Held {
 struct Log(Cell<usize>);
 
 impl Held {
-    pub(super) fn new(filters_max: usize, bytes_max: usize, log_bytes_max: usize) -> Held {
+    /// Of a router that is made when so many filters are live.
+    pub(super) fn new(max: HeldMax, live: usize) -> Held {
         Held {
             filters: HashSet::new(),
             logs: FilterTree::default(),
             topics: HashSet::new(),
             hasher: RandomState::new(),
             bytes: 0,
-            filters_max,
-            bytes_max,
-            log_bytes_max,
+            max,
+            log_bytes_max: SEGMENTS_MAX * max.segment_for(live),
         }
-    }
-
-    /// All of it is gone, with its router.
-    pub(super) fn clear(&mut self) {
-        *self = Held::new(self.filters_max, self.bytes_max, self.log_bytes_max);
     }
 
     pub(super) fn knows(&self, filter: &str) -> bool {
@@ -57,7 +83,7 @@ impl Held {
         if self.knows(filter) {
             return true;
         }
-        let room = self.filters.len() < self.filters_max;
+        let room = self.filters.len() < self.max.filters;
         if room {
             self.keep(filter);
         }
@@ -81,7 +107,8 @@ impl Held {
     /// counts; `besides`: the properties.
     pub(super) fn message(&mut self, topic: &str, counted: usize, besides: usize) {
         let (mut logs, mut more) = (0, 0);
-        let max = self.log_bytes_max;
+        // A segment takes one message whatever its size.
+        let max = self.log_bytes_max.max(SEGMENTS_MAX * counted);
         self.logs.each_match(topic, &mut |_, Log(log)| {
             logs += 1;
             if log.get() < max {
@@ -97,10 +124,10 @@ impl Held {
 
     /// Whether a new router would hold much less, of which `live` filters would be there again at once.
     pub(super) fn is_spent(&self, live: usize) -> bool {
-        let bytes_max = self.bytes_max.max(live * FILTER_BYTES + self.bytes_max / 2);
-        let many = self.filters.len() > self.filters_max / 2;
+        let bytes_max = self.max.bytes.max(self.max.of_new(live) + self.max.bytes / 4);
+        let many = self.filters.len() > self.max.filters / 2;
         let dead = self.filters.len().saturating_sub(live);
-        (many && dead > self.filters_max / 8) || self.bytes > bytes_max
+        (many && dead > self.max.filters / 8) || self.bytes > bytes_max
     }
 }
 
@@ -110,7 +137,8 @@ mod tests {
 
     #[test]
     fn filters_messages_and_topics_add_up_and_a_full_log_takes_no_more() {
-        let mut held = Held::new(100, 1 << 20, 4_000);
+        let max = HeldMax { filters: 100, bytes: 1 << 20, segment_bytes: 1_000 };
+        let mut held = Held::new(max, 0);
         assert!(held.filter("a/#") && held.filter("a/+") && held.filter("a/#"));
         assert_eq!(held.bytes, 2 * FILTER_BYTES);
         held.message("b/1", 100, 0);
@@ -125,18 +153,34 @@ mod tests {
             held.message(&format!("a/{n}"), 100, 0);
         }
         assert!(held.is_spent(2), "topics alone are too many");
-        held.clear();
-        assert!(!held.is_spent(2) && !held.knows("a/#"));
+        assert!(!Held::new(max, 2).is_spent(2));
     }
 
     #[test]
     fn a_new_router_is_wanted_only_where_it_helps() {
-        let mut held = Held::new(100, 1 << 30, 4_000);
+        let mut held = Held::new(HeldMax { filters: 100, bytes: 1 << 30, segment_bytes: 1_000 }, 0);
         (0..100).for_each(|n| assert!(held.filter(&n.to_string())));
         assert!(!held.filter("one more") && held.filter("7"));
         assert!(held.is_spent(20), "most of them are nobody's");
         assert!(held.is_spent(60) && !held.is_spent(95), "they would all be there again");
         held.filter_again("held before");
         assert!(held.knows("held before"), "who was connected keeps its filter, however full the new router is");
+    }
+
+    /// Whatever its subscribers read, a router is spent once at most by it.
+    #[test]
+    fn full_logs_of_live_filters_do_not_spend_a_router_again_and_again() {
+        let max = HeldMax { filters: 4_096, bytes: 32 << 20, segment_bytes: 256 << 10 };
+        let full = |live: usize, at_start: usize| {
+            let mut held = Held::new(max, at_start);
+            (0..live).for_each(|n| assert!(held.filter(&format!("dev/{n}/reply"))));
+            for n in 0..live {
+                (0..9_000).for_each(|_| held.message(&format!("dev/{n}/reply"), 128, 0));
+            }
+            held.is_spent(live)
+        };
+        assert!(full(50, 0), "its logs were for few filters");
+        assert!(!full(2, 2) && !full(50, 50) && !full(400, 400));
+        assert_eq!((max.segment_for(1), max.segment_for(50)), (256 << 10, 35_951));
     }
 }

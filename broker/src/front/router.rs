@@ -19,15 +19,13 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
 use super::config::FrontConfig;
-use super::held::Held;
+use super::held::{Held, HeldMax, SEGMENTS_MAX};
 use super::live::LiveFilters;
 use super::publish::memory;
 use super::topic_rules::RESERVED_PREFIX;
 
 /// Packets that may wait for the router per link. A sender waits at this mark, so memory is bounded by it.
 const LINK_BACKLOG_MAX: usize = 1024;
-/// Segments of a filter's log.
-const SEGMENTS_MAX: usize = 4;
 /// Links beyond the clients': the process's own.
 const OWN_LINKS: usize = 8;
 /// How often a link is tried for while the router is being replaced, should nobody say that it was.
@@ -42,6 +40,7 @@ type Build = dyn Fn(&str) -> Result<(LinkTx, LinkRx, Notification), RouterGone> 
 pub(super) struct Router {
     config: RouterConfig,
     build: RwLock<Arc<Build>>,
+    held_max: HeldMax,
     held: Mutex<Held>,
     /// It may hold too much.
     spent: Notify,
@@ -70,18 +69,16 @@ impl Router {
             max_connections: links,
             // What a subscriber that does not read holds on to, besides its connection's buffers.
             max_outgoing_packet_count: 50,
-            max_segment_size: config.segment_bytes.max(1024),
             max_segment_count: SEGMENTS_MAX,
             ..RouterConfig::default()
         };
+        let (filters, bytes) = (config.filters_max, config.router_bytes_max);
+        let held_max = HeldMax { filters, bytes, segment_bytes: config.segment_bytes.max(1024) };
         Router {
-            build: RwLock::new(start(&router)),
+            build: RwLock::new(start(&router, held_max.segment_for(0))),
             config: router,
-            held: Mutex::new(Held::new(
-                config.filters_max,
-                config.router_bytes_max,
-                SEGMENTS_MAX * config.segment_bytes,
-            )),
+            held_max,
+            held: Mutex::new(Held::new(held_max, 0)),
             spent: Notify::new(),
             live: Arc::default(),
             generation: watch::Sender::new(0),
@@ -92,10 +89,11 @@ impl Router {
 
     /// Puts a fresh router in the place of a dead or hanging one. All links of the old one fail.
     pub(super) fn restart(&self) {
-        let fresh = start(&self.config);
+        let live = self.live.count();
+        let fresh = start(&self.config, self.held_max.segment_for(live));
         let mut build = self.build.write().unwrap_or_else(PoisonError::into_inner);
         *build = fresh;
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Held::new(self.held_max, live);
         self.generation.send_modify(|generation| *generation += 1);
     }
 
@@ -235,9 +233,10 @@ fn hush() {
     });
 }
 
-fn start(config: &RouterConfig) -> Arc<Build> {
+fn start(config: &RouterConfig, segment_bytes: usize) -> Arc<Build> {
     // The type of what the sender carries cannot be named outside rumqttd, so a closure holds it.
-    let sender = rumqttd::Router::new(0, config.clone()).spawn();
+    let config = RouterConfig { max_segment_size: segment_bytes, ..config.clone() };
+    let sender = rumqttd::Router::new(0, config).spawn();
     // No topic aliases towards subscribers: the router keys them by filter, not by topic, so that under a wildcard
     // they name the wrong topic.
     Arc::new(move |id| {
