@@ -29,6 +29,8 @@ pub(in super::super) struct Registers {
     conflicts: BTreeSet<(String, Rep, u64)>,
     /// What deletions had seen that are forgotten.
     forgotten: BTreeMap<String, Seen>,
+    /// Losers that came after their key was forgotten.
+    too_late: BTreeSet<(String, Rep, u64)>,
 }
 
 impl Registers {
@@ -54,8 +56,12 @@ impl Registers {
         }
         let (of, from, to) = news(register, state, &merged.key);
         let life = lives.get(&of).unwrap_or_else(|| panic!("nobody ever was {of:?}"));
-        if conflict.is_some_and(|conflict| !self.conflicts.insert(loser(conflict))) {
-            panic!("the same conflict twice: {conflict:?}");
+        if let Some(conflict) = conflict {
+            // A deletion stands under the name of what came too late, and may lose to what nobody had seen.
+            let stands_for_it = conflict.loser.as_ref().is_some_and(|loser| loser.deleted);
+            let told_before = !self.conflicts.insert(loser(conflict));
+            let may_be = stands_for_it && self.too_late.contains(&loser(conflict));
+            assert!(!told_before || may_be, "the same conflict twice: {conflict:?}");
         }
         let name = (merged.key.clone(), of.clone(), to);
         if conflict.is_none() && state.deleted && self.conflicts.contains(&name) {
@@ -112,6 +118,7 @@ impl Registers {
         let ambiguous = seen.iter().any(|(of, seq)| lives.get(of).is_some_and(|life| life.ambiguous(*seq)));
         assert!(self.forgotten.contains_key(&conflict.key) || ambiguous, "never forgotten: {conflict:?}");
         assert!(self.conflicts.insert(loser(conflict)), "the same conflict twice: {conflict:?}");
+        self.too_late.insert(loser(conflict));
     }
 
     /// The cell is what all that arrived comes to.
