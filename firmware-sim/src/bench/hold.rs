@@ -127,7 +127,7 @@ async fn granted(dir: &Path) -> Result<Node> {
     Ok(gateway)
 }
 
-/// Each connection does one after the other. How long each took; of a hold and its commit also the hold alone.
+/// Each connection does one after the other, in a run that shares no device with another. How long each took; of a hold and its commit also the hold alone.
 async fn load(addr: SocketAddr, what: What, connections: usize, seconds: u64, run: usize) -> Result<(Spread, Spread)> {
     let mut tills = Vec::new();
     for n in 0..connections {
@@ -152,14 +152,13 @@ async fn load(addr: SocketAddr, what: What, connections: usize, seconds: u64, ru
 struct Till {
     wire: Wire,
     device: String,
-    /// No two runs have a request id in common.
-    run: usize,
     sent: usize,
 }
 
 impl Till {
     async fn open(addr: SocketAddr, n: usize, run: usize) -> Result<Till> {
-        let device = format!("pos-{n}");
+        // No session of a run before is taken over.
+        let device = format!("pos-{run}-{n}");
         let mut wire = Wire::open(&addr.into()).await?;
         wire.queue_connect(&Hello { client: device.clone(), clean: true, keep_alive_s: 60, login: None })?;
         let heard = wire.next().await?;
@@ -167,7 +166,7 @@ impl Till {
         wire.queue_subscribe(1, &[format!("dev/{device}/reply")])?;
         let heard = wire.next().await?;
         ensure!(heard == Heard::Subscribed, "the gateway answered SUBSCRIBE with {heard:?}");
-        Ok(Till { wire, device, run, sent: 0 })
+        Ok(Till { wire, device, sent: 0 })
     }
 
     /// Microseconds of each, and of the second step if it has one.
@@ -175,7 +174,7 @@ impl Till {
         let mut took = Vec::new();
         while Instant::now() < until {
             self.sent += 1;
-            let id = format!("{}-{}-{}", self.run, self.device, self.sent);
+            let id = format!("{}-{}", self.device, self.sent);
             took.push(match what {
                 What::Publish => {
                     let head = json!({ "x": id }).to_string();
