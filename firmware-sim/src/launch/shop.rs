@@ -24,8 +24,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const MOST: Duration = Duration::from_secs(60);
 /// All buyers come from one address here.
 const HUB_CONFIG: &str = "api = \"127.0.0.1:0\"\napi_rate = 1000000\n";
-/// A launch is over in minutes: what is wanted changes by the second, and so does who gets what.
-const RIGHTS_CONFIG: &str = "[rights]\nhalf_life_s = 10\ncover_s = 10\nidle_return_s = 5\n";
+/// A launch is over in minutes: what is wanted changes by the second, and so does who gets what. Nearly a third of the buyers
+/// come online.
+const RIGHTS_CONFIG: &str = "[rights]\nhalf_life_s = 10\ncover_s = 10\nidle_return_s = 5\nhub_percent = 30\n";
 const GATEWAY_CONFIG: &str = "reconnect_max_ms = 500\n";
 
 pub(super) struct Shop {
