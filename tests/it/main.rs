@@ -29,6 +29,7 @@ mod load;
 mod lost_site;
 mod metrics;
 mod model;
+mod model_rights;
 mod movements;
 mod partitions;
 mod poison;

@@ -57,13 +57,20 @@ impl Hub {
             Ok(site) => site,
             Err(denial) => return Ok(self.refuse(&publish, denial, now)),
         };
-        let Ok(Up { session, of: Some(of) }) = Up::decode(publish.payload.clone()) else {
+        // Sync messages are for the hub alone.
+        let quiet = || Step { verdict: Verdict { forward: false, ..Verdict::ACCEPTED }, ..Step::nothing() };
+        let up = Up::decode(publish.payload.clone());
+        // A newer gateway says more than this hub knows of.
+        if let Ok(Up { session, of: None }) = &up
+            && self.sessions.get(&site).is_some_and(|live| live.nonce == *session)
+        {
+            return Ok(quiet());
+        }
+        let Ok(Up { session, of: Some(of) }) = up else {
             self.tally.undecodable += 1;
             let reason = "the message is not one of the sync protocol".to_owned();
             return Ok(self.refuse(&publish, Denial { code: "sync_undecodable", reason }, now));
         };
-        // Sync messages are for the hub alone.
-        let quiet = || Step { verdict: Verdict { forward: false, ..Verdict::ACCEPTED }, ..Step::nothing() };
         if let UpOf::Hello(hello) = of {
             return Ok(Step { verdict: quiet().verdict, ..self.hello(&site, session, &hello, now, ledger)? });
         }

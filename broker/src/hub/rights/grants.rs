@@ -62,13 +62,15 @@ impl Hub {
 
     /// The hub's side of a life's rights as it stands, as a record that a caller changes.
     pub(super) fn granting(&self, life: &ReplicaId, gtin: u64, reason: GrantReason) -> RightsGranted {
-        let grant = self.pools.part(gtin, life).map(|part| part.grant.clone()).unwrap_or_default();
+        let part = self.pools.part(gtin, life).cloned().unwrap_or_default();
+        let grant = part.grant;
         RightsGranted {
             site: life.site.to_string(),
             epoch: life.epoch.0,
             gtin,
             granted: grant.granted,
-            asked: grant.asked,
+            // A hub that was restored may have forgotten asks that were answered: the next one must be news.
+            asked: grant.asked.max(part.used.answered),
             reclaimed: grant.reclaimed,
             unaware: grant.unaware,
             for_site: grant.for_site,

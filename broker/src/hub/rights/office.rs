@@ -157,7 +157,7 @@ impl Hub {
             return Err(format!("a pool has at most {POOL_UNITS_MAX} units"));
         }
         let number = gtin.number();
-        let pool = self.pools.pool(number).cloned();
+        let pool = self.pools.pool(number).copied();
         let (units, free) = (pool.as_ref().map_or(0, |pool| pool.units), self.pools.free(number).unwrap_or(0));
         let unsure = self.pools.unsure();
         let change = match change {

@@ -69,7 +69,7 @@ mod tests {
         };
         assert_eq!((over(0).exposure(), over(4).exposure(), over(4).at_risk()), (8, 4, 0));
         // What was reclaimed turns out to have been promised.
-        let late = Part { used: Rights { promised: 7, ..live.used.clone() }, ..over(4) };
+        let late = Part { used: Rights { promised: 7, ..live.used }, ..over(4) };
         assert_eq!(late.exposure(), 8);
     }
 

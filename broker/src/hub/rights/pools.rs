@@ -132,7 +132,7 @@ impl Pools {
 
     /// The hub's own channel: `promised`, `refunded` and `held`; the others are 0.
     pub fn of_hub(&self, gtin: u64) -> Rights {
-        let own = self.items.get(&gtin).map(|item| item.own.clone()).unwrap_or_default();
+        let own = self.items.get(&gtin).map(|item| item.own).unwrap_or_default();
         // One that never used any has no record that names the item.
         Rights { gtin, ..own }
     }
@@ -336,7 +336,7 @@ mod tests {
         }
 
         fn says(&mut self) {
-            self.to_hub.push_back(self.rights.clone());
+            self.to_hub.push_back(self.rights);
         }
     }
 

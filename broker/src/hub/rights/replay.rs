@@ -21,7 +21,7 @@ impl Pools {
                         self.granted(&life, granted.gtin, grant_cell(granted, seq));
                     }
                 }
-                Some(Of::Rights(rights)) => self.own_changed(rights.clone()),
+                Some(Of::Rights(rights)) => self.own_changed(*rights),
                 Some(Of::SiteLost(lost)) => life(&lost.site, lost.epoch).iter().for_each(|life| self.ended(life)),
                 Some(Of::SiteFollows(follows)) => {
                     life(&follows.site, follows.retired).iter().for_each(|life| self.ended(life));
@@ -30,7 +30,7 @@ impl Pools {
                     let Ok(chunk) = chunk::open(&embedded.chunk) else { continue };
                     for record in chunk.body.events.iter().flat_map(|event| &event.records) {
                         if let Some(Of::Rights(rights)) = &record.of {
-                            self.used(&chunk.head.replica, rights.clone());
+                            self.used(&chunk.head.replica, *rights);
                         }
                     }
                 }

@@ -70,7 +70,7 @@ impl Hub {
         let half_s = self.desk.rules.half_life_s;
         self.desk.demand.wanted(gtin, Some(life.site.clone()), units, age_ms, now.mono_ms, half_s);
         self.desk.touched.insert(gtin);
-        self.pools.used(life, rights.clone());
+        self.pools.used(life, *rights);
         let short = self.pools.part(gtin, life).map_or(0, |part| part.available().min(0).unsigned_abs());
         // Without a pool here nothing says what was too much.
         if self.pools.is_pooled(gtin) { short.saturating_sub(was_short) } else { 0 }

@@ -187,12 +187,12 @@ impl Shop {
 
     async fn sell(&mut self, hub: &Running, units: u64) {
         self.rights.promised += units;
-        self.say(hub, vec![sale(units), Of::Rights(self.rights.clone())]).await;
+        self.say(hub, vec![sale(units), Of::Rights(self.rights)]).await;
     }
 
     async fn hold(&mut self, hub: &Running, units: u64) {
         self.rights.held += units;
-        self.say(hub, vec![Of::Rights(self.rights.clone())]).await;
+        self.say(hub, vec![Of::Rights(self.rights)]).await;
     }
 
     /// Gives back what is free of what it is asked for, once.
@@ -201,7 +201,7 @@ impl Shop {
         let free = granted.saturating_sub(returned + promised + held);
         self.rights.returned += free.min(self.asked - answered);
         self.rights.answered = self.asked;
-        self.say(hub, vec![Of::Rights(self.rights.clone())]).await;
+        self.say(hub, vec![Of::Rights(self.rights)]).await;
     }
 
     async fn want(&self, hub: &Running, turned_away: u64) {
@@ -265,7 +265,7 @@ async fn a_site_is_granted_sells_and_gives_back() {
     assert_eq!((&shown["free"], &shown["returned"]), (&json!(85), &json!(15)), "it had 15: {shown}");
     // Units that came back from buyers are in the pool again.
     hill.rights.refunded += 4;
-    hill.say(&hub, vec![Of::Rights(hill.rights.clone())]).await;
+    hill.say(&hub, vec![Of::Rights(hill.rights)]).await;
     assert_eq!(hub.free().await, 89);
     assert_eq!(hub.pool(PoolChange::Withdraw(1_000)).await["change"], -89, "only what is free goes");
     assert_eq!(
@@ -553,6 +553,20 @@ async fn more_is_withdrawn_than_is_free() {
     hill.until(&hub, "asked", |shop| shop.asked == 7).await;
     hill.answer(&hub).await;
     assert_eq!(hub.free().await, 0);
+}
+
+#[tokio::test]
+async fn what_a_newer_gateway_says_is_passed_by() {
+    let hub = open(sparing()).await;
+    Shop::open(&hub, "hill", 5).await;
+    let durable = hub.reader.stats().durable;
+    // Field 99, which nobody has.
+    let newer = |session| [Up { session, of: None }.encode_to_vec(), vec![0x9A, 0x06, 1, 0]].concat();
+    hub.raw("hill", newer(1)).await;
+    assert_eq!(hub.reader.stats().durable, durable);
+    assert_eq!(hub.status().await["sync"]["refused"], 0);
+    hub.raw("hill", newer(2)).await;
+    assert_eq!(hub.status().await["sync"]["refused"], 1, "it is no message of the session");
 }
 
 fn copied(dir: &TempDir) -> TempDir {
