@@ -37,10 +37,9 @@ async fn a_pool_sold_everywhere_at_once_is_sold_once() {
 /// Each fault, and a figure that gives it away.
 #[tokio::test]
 async fn no_sabotage_survives_it() {
-    let runs = ["ack-early", "drop-record", "apply-twice"].map(|fault| launch(["--sabotage", fault]));
-    let [early, dropped, twice] = runs;
-    let (early, dropped, twice) = tokio::join!(early, dropped, twice);
-    for (figure, (code, report, text)) in [("missing", early), ("missing", dropped), ("doubled", twice)] {
+    let [early, twice] = ["ack-early", "apply-twice"].map(|fault| launch(["--sabotage", fault]));
+    let (early, twice) = tokio::join!(early, twice);
+    for (figure, (code, report, text)) in [("missing", early), ("doubled", twice)] {
         assert_eq!(code, Some(1), "{text}");
         assert!(report[figure].as_u64() > Some(0) && text.contains("NOT EVERYTHING HELD"), "{figure}: {text}");
         println!("launch with a fault: {report}");
