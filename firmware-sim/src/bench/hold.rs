@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::{Options, SITE, gateway_spec, hub_spec};
 use crate::mqtt::{Heard, Hello, Qos, Wire};
@@ -27,6 +27,8 @@ const UNITS: u64 = 500_000_000;
 const READY_WAIT: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 const PAYLOAD_BYTES: usize = 100;
+/// Replies to clean sessions are live messages: one can go with a router that is renewed. A till asks again, under its id.
+const REPLY_WAIT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Serialize)]
 pub(super) struct Holds {
@@ -43,8 +45,10 @@ struct Shape {
     publish: Spread,
     /// A hold until its reply, then its commit until its reply: two durable messages, one after the other.
     hold_and_commit: Spread,
-    /// Of them the hold alone.
+    /// Of them the hold alone, until its reply.
     hold: Spread,
+    /// The same until its PUBACK: what is durable then is all of it.
+    hold_acked: Spread,
     /// Until PUBACK.
     shelf_sale: Spread,
     pooled_sale: Spread,
@@ -76,28 +80,29 @@ enum What {
 
 pub(super) async fn measure(dir: &Path, options: &Options) -> Result<Holds> {
     let gateway = granted(dir).await?;
-    let mut rounds: Vec<[Vec<Spread>; 5]> = CONNECTIONS.iter().map(|_| Default::default()).collect();
+    let mut rounds: Vec<[Vec<Spread>; 6]> = CONNECTIONS.iter().map(|_| Default::default()).collect();
     let mut run = 0;
     for round in 1..=options.rounds {
-        for (connections, [publish, pair, hold, shelf, pooled]) in CONNECTIONS.into_iter().zip(&mut rounds) {
+        for (connections, [publish, pair, hold, acked, shelf, pooled]) in CONNECTIONS.into_iter().zip(&mut rounds) {
             eprintln!("hold: round {round} of {}, {connections} connections", options.rounds);
             let mut load = async |what| {
                 run += 1;
                 load(gateway.addr(), what, connections, options.seconds, run).await
             };
-            publish.push(load(What::Publish).await?.0);
-            let (both, first) = load(What::HoldAndCommit).await?;
-            pair.push(both);
-            hold.push(first);
-            shelf.push(load(What::Sale(SHELF)).await?.0);
-            pooled.push(load(What::Sale(POOLED)).await?.0);
+            publish.push(load(What::Publish).await?[0]);
+            for (spread, all) in load(What::HoldAndCommit).await?.into_iter().zip([pair, hold, acked]) {
+                all.push(spread);
+            }
+            shelf.push(load(What::Sale(SHELF)).await?[0]);
+            pooled.push(load(What::Sale(POOLED)).await?[0]);
         }
     }
     gateway.stop().await?;
     let shapes = CONNECTIONS.into_iter().zip(rounds).map(|(connections, rounds)| {
-        let [publish, hold_and_commit, hold, shelf_sale, pooled_sale] = rounds.map(median);
-        let (publish, hold_and_commit, hold) = (publish?, hold_and_commit?, hold?);
-        Ok(Shape { connections, publish, hold_and_commit, hold, shelf_sale: shelf_sale?, pooled_sale: pooled_sale? })
+        let [publish, hold_and_commit, hold, hold_acked, shelf_sale, pooled_sale] = rounds.map(median);
+        let (publish, shelf_sale, pooled_sale) = (publish?, shelf_sale?, pooled_sale?);
+        let (hold_and_commit, hold, hold_acked) = (hold_and_commit?, hold?, hold_acked?);
+        Ok(Shape { connections, publish, hold_and_commit, hold, hold_acked, shelf_sale, pooled_sale })
     });
     Ok(Holds { rounds: options.rounds, seconds: options.seconds, shapes: shapes.collect::<Result<_>>()? })
 }
@@ -127,8 +132,11 @@ async fn granted(dir: &Path) -> Result<Node> {
     Ok(gateway)
 }
 
-/// Each connection does one after the other. How long each took; of a hold and its commit also the hold alone.
-async fn load(addr: SocketAddr, what: What, connections: usize, seconds: u64, run: usize) -> Result<(Spread, Spread)> {
+/// Microseconds of one thing done: the whole, and of a hold with its commit the hold until its reply and until its PUBACK.
+type Took = [u32; 3];
+
+/// Each connection does one after the other, in a run that shares no device with another.
+async fn load(addr: SocketAddr, what: What, connections: usize, seconds: u64, run: usize) -> Result<[Spread; 3]> {
     let mut tills = Vec::new();
     for n in 0..connections {
         tills.push(Till::open(addr, n, run).await?);
@@ -138,28 +146,25 @@ async fn load(addr: SocketAddr, what: What, connections: usize, seconds: u64, ru
     for till in tills {
         all.spawn(till.work(what, until));
     }
-    let (mut whole, mut first) = (Vec::new(), Vec::new());
-    while let Some(took) = all.join_next().await {
-        for (one, two) in took.context("a till of the bench died")?? {
-            whole.push(one + two);
-            first.push(one);
-        }
+    let mut took: Vec<Took> = Vec::new();
+    while let Some(some) = all.join_next().await {
+        took.extend(some.context("a till of the bench died")??);
     }
     let seconds = started.elapsed().as_secs_f64();
-    Ok((Spread::of(whole, seconds), Spread::of(first, seconds)))
+    Ok([0, 1, 2].map(|part| Spread::of(took.iter().map(|took| took[part]).collect(), seconds)))
 }
 
 struct Till {
     wire: Wire,
     device: String,
-    /// No two runs have a request id in common.
-    run: usize,
     sent: usize,
+    pkid: u16,
 }
 
 impl Till {
     async fn open(addr: SocketAddr, n: usize, run: usize) -> Result<Till> {
-        let device = format!("pos-{n}");
+        // No session of a run before is taken over.
+        let device = format!("pos-{run}-{n}");
         let mut wire = Wire::open(&addr.into()).await?;
         wire.queue_connect(&Hello { client: device.clone(), clean: true, keep_alive_s: 60, login: None })?;
         let heard = wire.next().await?;
@@ -167,31 +172,31 @@ impl Till {
         wire.queue_subscribe(1, &[format!("dev/{device}/reply")])?;
         let heard = wire.next().await?;
         ensure!(heard == Heard::Subscribed, "the gateway answered SUBSCRIBE with {heard:?}");
-        Ok(Till { wire, device, run, sent: 0 })
+        Ok(Till { wire, device, sent: 0, pkid: 1 })
     }
 
-    /// Microseconds of each, and of the second step if it has one.
-    async fn work(mut self, what: What, until: Instant) -> Result<Vec<(u32, u32)>> {
+    async fn work(mut self, what: What, until: Instant) -> Result<Vec<Took>> {
         let mut took = Vec::new();
         while Instant::now() < until {
             self.sent += 1;
-            let id = format!("{}-{}-{}", self.run, self.device, self.sent);
+            let id = format!("{}-{}", self.device, self.sent);
             took.push(match what {
                 What::Publish => {
                     let head = json!({ "x": id }).to_string();
                     let text = format!("{id:x>width$}", width = PAYLOAD_BYTES - head.len() + id.len());
-                    (self.send("activity", &json!({ "x": text }), None).await?, 0)
+                    [self.send("activity", &json!({ "x": text }), None).await?.0, 0, 0]
                 }
                 What::HoldAndCommit => {
                     let commit = format!("{id}-c");
                     let hold = json!({ "id": id, "op": "hold", "gtin": POOLED });
-                    let first = self.send("hold", &hold, Some(&id)).await?;
+                    let (acked, held) = self.send("hold", &hold, Some(&id)).await?;
                     let paid = json!({ "id": commit, "op": "commit", "hold": id });
-                    (first, self.send("hold", &paid, Some(&commit)).await?)
+                    let (_, committed) = self.send("hold", &paid, Some(&commit)).await?;
+                    [held + committed, held, acked]
                 }
                 What::Sale(gtin) => {
                     let sale = json!({ "id": id, "lines": [{ "gtin": gtin, "qty": 1, "cents": 4_900 }] });
-                    (self.send("sale", &sale, None).await?, 0)
+                    [self.send("sale", &sale, None).await?.0, 0, 0]
                 }
             });
         }
@@ -200,33 +205,49 @@ impl Till {
         Ok(took)
     }
 
-    /// Microseconds until the PUBACK; of a request that is named, until its reply as well, which must be a good one.
-    async fn send(&mut self, topic: &str, payload: &Value, id: Option<&str>) -> Result<u32> {
+    fn next_pkid(&mut self) -> u16 {
+        self.pkid = self.pkid % 60_000 + 1;
+        self.pkid
+    }
+
+    /// Microseconds until the PUBACK; and of a request that is named, until its reply as well, which must be a good one.
+    async fn send(&mut self, topic: &str, payload: &Value, id: Option<&str>) -> Result<(u32, u32)> {
         let (topic, payload) = (format!("dev/{}/{topic}", self.device), Bytes::from(payload.to_string()));
-        let pkid = (self.sent % 60_000) as u16 + 2;
+        let mut pkid = self.next_pkid();
         let begun = Instant::now();
+        let since = || u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX);
         self.wire.queue_publish(Qos::AtLeastOnce, false, pkid, &topic, &payload)?;
-        let (mut acked, mut replied) = (false, id.is_none());
-        while !(acked && replied) {
-            match self.wire.next().await? {
-                Heard::PubAck(heard) => acked |= heard == pkid,
+        let (mut acked, mut replied) = (None, id.is_none());
+        while acked.is_none() || !replied {
+            let Ok(heard) = timeout(REPLY_WAIT, self.wire.next()).await else {
+                pkid = self.next_pkid();
+                self.wire.queue_publish(Qos::AtLeastOnce, false, pkid, &topic, &payload)?;
+                continue;
+            };
+            match heard? {
+                Heard::PubAck(heard) if heard == pkid => acked = acked.or_else(|| Some(since())),
                 Heard::Message(message) => {
                     if let Some(pkid) = message.pkid {
                         self.wire.queue_puback(pkid)?;
                     }
-                    // Replies to what is not waited for are read in passing.
-                    let Some(id) = id else { continue };
-                    let reply: Value = serde_json::from_slice(&message.payload).context("reading a reply")?;
-                    if reply["id"] == id {
-                        ensure!(reply["status"] == "ok", "the gateway answered {reply}");
-                        replied = true;
-                    }
+                    replied |= answers(&message.payload, id)?;
                 }
                 _ => {}
             }
         }
-        Ok(u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX))
+        Ok((acked.unwrap_or_default(), since()))
     }
+}
+
+/// Whether it is the reply to the named request, which must be a good one. Replies to others are read in passing.
+fn answers(payload: &[u8], id: Option<&str>) -> Result<bool> {
+    let Some(id) = id else { return Ok(false) };
+    let reply: Value = serde_json::from_slice(payload).context("reading a reply")?;
+    if reply["id"] != id {
+        return Ok(false);
+    }
+    ensure!(reply["status"] == "ok" || reply["status"] == "duplicate", "the gateway answered {reply}");
+    Ok(true)
 }
 
 fn median(mut rounds: Vec<Spread>) -> Result<Spread> {
@@ -239,19 +260,20 @@ impl Holds {
         let Holds { rounds, seconds, shapes } = self;
         let mut text = format!(
             "What a buyer waits at a till, p50 and p99 in ms; medians of {rounds} rounds of {seconds} s\n\n\
-             | connections | plain publish | hold | hold, then commit | ratio of p99 | sale off the shelf | sale from a pool | \
-             ratio of p99 |\n|---|---|---|---|---|---|---|---|\n"
+             | connections | plain publish | hold, PUBACK | ratio of p99 | hold, reply | hold, reply, commit, reply | \
+             ratio of p99 | sale off the shelf | sale from a pool | ratio of p99 |\n|---|---|---|---|---|---|---|---|---|---|\n"
         );
         for shape in shapes {
-            let Shape { connections, publish, hold_and_commit, hold, shelf_sale, pooled_sale } = shape;
+            let Shape { connections, publish, hold_and_commit, hold, hold_acked, shelf_sale, pooled_sale } = shape;
             let ratio = |a: &Spread, b: &Spread| f64::from(a.p99_us) / f64::from(b.p99_us.max(1));
-            let (both, sales) = (ratio(hold_and_commit, publish), ratio(pooled_sale, shelf_sale));
-            let [publish, hold, pair, shelf, pooled] =
-                [publish, hold, hold_and_commit, shelf_sale, pooled_sale].map(cell);
+            let (one, both) = (ratio(hold_acked, publish), ratio(hold_and_commit, publish));
+            let sales = ratio(pooled_sale, shelf_sale);
+            let [publish, acked, hold] = [publish, hold_acked, hold].map(cell);
+            let [pair, shelf, pooled] = [hold_and_commit, shelf_sale, pooled_sale].map(cell);
             // Writing to a String cannot fail.
             let _ = writeln!(
                 text,
-                "| {connections} | {publish} | {hold} | {pair} | {both:.1} | {shelf} | {pooled} | {sales:.1} |"
+                "| {connections} | {publish} | {acked} | {one:.1} | {hold} | {pair} | {both:.1} | {shelf} | {pooled} | {sales:.1} |"
             );
         }
         text

@@ -19,6 +19,7 @@ use tokio::time::{Instant, interval, sleep_until};
 
 use crate::demo::interrupted;
 use crate::folder::Folder;
+use crate::seam::Fault;
 use browser::Browser;
 use floor::Floor;
 use plan::{Plan, SITES_MIN, Troubles};
@@ -40,6 +41,7 @@ pub struct Options {
     pub seed: u64,
     pub json: bool,
     pub keep: Option<PathBuf>,
+    pub fault: Option<Fault>,
 }
 
 /// Runs it. `true` if everything held.
@@ -64,7 +66,8 @@ async fn run(folder: &Folder, options: &Options) -> Result<Report> {
     let plan = Plan::draw(options.seed, options.buyers, options.at_once, options.sites);
     let voice = Voice::new(options.buyers);
     voice.say(&format!("a hub, {} stores and {} units in a pool", options.sites, options.units));
-    let mut shop = Shop::open(folder.path(), options.sites, options.units).await?;
+    let at_store = options.fault.map(|fault| (fault, plan.troubles.killed));
+    let mut shop = Shop::open(folder.path(), options.sites, options.units, at_store).await?;
     let floor = Arc::new(Floor::new(options.units, &plan.buyers, options.sites, plan.troubles.before));
     let started = Instant::now();
     let mut crew = crew(&shop, &plan, &floor);

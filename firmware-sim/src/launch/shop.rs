@@ -13,7 +13,7 @@ use super::judge::Book;
 use crate::door::{Door, Tls};
 use crate::nodes::{self, Node, Spec};
 use crate::proxy::Proxy;
-use crate::seam::{self, Role};
+use crate::seam::{self, Fault, Role};
 use crate::status;
 
 pub(super) const GTIN: &str = "04006381333931";
@@ -24,8 +24,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const MOST: Duration = Duration::from_secs(60);
 /// All buyers come from one address here.
 const HUB_CONFIG: &str = "api = \"127.0.0.1:0\"\napi_rate = 1000000\n";
-/// A launch is over in minutes: what is wanted changes by the second, and so does who gets what.
-const RIGHTS_CONFIG: &str = "[rights]\nhalf_life_s = 10\ncover_s = 10\nidle_return_s = 5\n";
+/// A launch is over in minutes: what is wanted changes by the second, and so does who gets what. Nearly a third of the buyers
+/// come online.
+const RIGHTS_CONFIG: &str = "[rights]\nhalf_life_s = 10\ncover_s = 10\nidle_return_s = 5\nhub_percent = 30\n";
 const GATEWAY_CONFIG: &str = "reconnect_max_ms = 500\n";
 
 pub(super) struct Shop {
@@ -43,22 +44,26 @@ pub(super) fn site(store: usize) -> String {
 }
 
 impl Shop {
-    /// Starts all, with so many units in a pool, and waits until every store may sell some.
-    pub(super) async fn open(dir: &Path, sites: usize, units: u64) -> Result<Shop> {
+    /// Starts all, with so many units in a pool, and waits until every store may sell some. A fault that no hub has is the
+    /// named store's.
+    pub(super) async fn open(dir: &Path, sites: usize, units: u64, fault: Option<(Fault, usize)>) -> Result<Shop> {
         let data = path(dir, HUB)?;
         let hub = async |words: &[&str]| nodes::command(Role::Hub, &[words, &["--data", &data]].concat()).await;
         hub(&["init", "--name", "localhost,127.0.0.1"]).await?;
         let token = text(&hub(&["token", "add", "shop", "--role", "operator", "--json"]).await?, "token")?;
         let config = format!("{HUB_CONFIG}{RIGHTS_CONFIG}");
-        let node = Node::start(spec(dir, Role::Hub, HUB.into(), None, config)).await?;
+        let at_hub = fault.map(|(fault, _)| fault).filter(|fault| *fault == Fault::ApplyTwice);
+        let node = Node::start(Spec { fault: at_hub, ..spec(dir, Role::Hub, HUB.into(), None, config) }).await?;
         let api = status::hub(node.dir()).await?.api.context("the hub has no HTTPS listener")?;
         let (mut gateways, mut proxies) = (Vec::new(), Vec::new());
-        for name in (0..sites).map(site) {
+        for (store, name) in (0..sites).map(site).enumerate() {
+            let at_store = fault.filter(|(fault, at)| *fault != Fault::ApplyTwice && *at == store);
+            let fault = at_store.map(|(fault, _)| fault);
             let code = text(&hub(&["site", "add", &name, "--json"]).await?, "code")?;
             nodes::command(Role::Gateway, &["join", &api, &code, "--data", &path(dir, &name)?]).await?;
             let proxy = Proxy::start(node.addr()).await.context("opening a proxy")?;
             let spec = spec(dir, Role::Gateway, name, Some(proxy.addr()), GATEWAY_CONFIG.into());
-            gateways.push(Node::start(spec).await?);
+            gateways.push(Node::start(Spec { fault, ..spec }).await?);
             proxies.push(proxy);
         }
         let tls = Some(Tls::trusting(&dir.join(HUB).join("pki/ca.crt"), Some("localhost"))?);
