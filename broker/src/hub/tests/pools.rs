@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use proto::gtin::Gtin;
 use proto::wire::down::Of as DownOf;
 use proto::wire::{
-    Ancestor, Down, FeedAck, HoldEnd, HoldEnded, Movement, MovementKind, Rights, RightsEntry, RightsHeld, RightsWanted,
+    Ancestor, Down, EarlierRights, FeedAck, HoldEnd, HoldEnded, Movement, MovementKind, Rights, RightsEntry, RightsHeld, RightsWanted,
     StreamCursor, Want,
 };
 
@@ -117,6 +117,8 @@ struct Shop {
     site: Site,
     rights: Rights,
     asked: u64,
+    /// What other lives of the site had, by epoch.
+    earlier: Vec<(u64, u64)>,
     read: usize,
 }
 
@@ -124,7 +126,7 @@ impl Shop {
     async fn open(hub: &Running, name: &str, epoch: u64) -> Shop {
         let replica = ReplicaId { site: name.parse().unwrap(), epoch: Epoch(epoch) };
         let site = Site { replica, at: Position::default() };
-        let mut shop = Shop { site, rights: Rights { gtin: GTIN, ..Rights::default() }, asked: 0, read: 0 };
+        let mut shop = Shop { site, rights: Rights { gtin: GTIN, ..Rights::default() }, asked: 0, earlier: vec![], read: 0 };
         shop.hello(hub, true, vec![]).await;
         shop
     }
@@ -163,6 +165,11 @@ impl Shop {
         for payload in told {
             let Some(DownOf::Feed(feed)) = Down::decode(payload).unwrap().of else { continue };
             for entry in feed.rights.iter().filter(|entry| entry.gtin == GTIN) {
+                if entry.epoch != 0 {
+                    self.earlier.retain(|(epoch, _)| *epoch != entry.epoch);
+                    self.earlier.push((entry.epoch, entry.granted));
+                    continue;
+                }
                 self.rights.granted = self.rights.granted.max(entry.granted);
                 self.asked = self.asked.max(entry.asked);
             }
@@ -233,6 +240,8 @@ impl Shop {
     async fn report_as(&self, hub: &Running, mut held: RightsHeld) {
         let entry = RightsEntry { gtin: GTIN, granted: self.rights.granted, asked: self.asked, epoch: 0 };
         held.rights.push(entry);
+        let earlier = |(epoch, granted): &(u64, u64)| RightsEntry { gtin: GTIN, granted: *granted, asked: 0, epoch: *epoch };
+        held.rights.extend(self.earlier.iter().map(earlier));
         hub.up(&self.name(), UpOf::RightsHeld(held)).await;
     }
 }

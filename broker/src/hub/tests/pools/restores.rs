@@ -60,3 +60,81 @@ async fn a_site_that_will_not_come_back_does_not_keep_a_restored_hub_waiting() {
     hub.lost("hill", false).await;
     assert_eq!(hub.shown().await["waits_for"], Value::Null);
 }
+
+/// A gateway's unacknowledged publishes come again over the next connection: they may be older than the restore.
+#[tokio::test]
+async fn what_was_said_to_the_hub_that_was_lost_is_no_report() {
+    let hub = open(sparing()).await;
+    let mut hill = Shop::open(&hub, "hill", 5).await;
+    hub.pool(PoolChange::Create(5)).await;
+    let hub = restored(hub.stop().await, 8, sparing()).await;
+    hill.hello(&hub, true, vec![]).await;
+    for incarnation in [7, 0] {
+        hill.report_as(&hub, RightsHeld { last: true, incarnation, ..RightsHeld::default() }).await;
+        assert_eq!(hub.shown().await["waits_for"], "hill", "{incarnation}");
+    }
+    // Nor is the end of one whose beginning is lost.
+    hill.report_as(&hub, RightsHeld { last: true, incarnation: 8, part: 1, ..RightsHeld::default() }).await;
+    assert_eq!(hub.shown().await["waits_for"], "hill");
+    hill.report(&hub).await;
+    assert_eq!(hub.shown().await["waits_for"], Value::Null);
+}
+
+/// The life that was granted something is over, and so is the hub that granted it: the next life tells the next hub.
+#[tokio::test]
+async fn a_restored_hub_hears_what_lives_had_that_are_over() {
+    let hub = open(sparing()).await;
+    let mut old = Shop::open(&hub, "hill", 5).await;
+    hub.pool(PoolChange::Create(20)).await;
+    let dir = hub.stop().await;
+    let copy = copied(&dir);
+    let hub = open_in(dir, sparing()).await;
+    old.hello(&hub, true, vec![]).await;
+    hub.rights("hill", RightsChange::Grant(12)).await;
+    old.until_granted(&hub, 12).await;
+    old.sell(&hub, 14).await;
+    hub.leave("hill").await;
+    let mut new = Shop::open(&hub, "hill", 6).await;
+    new.until(&hub, "told what the life before had", |shop| shop.earlier == [(5, 14)]).await;
+    drop(hub.stop().await);
+
+    let hub = restored(copy, 8, sparing()).await;
+    let over = Ancestor { epoch: 5, seq: old.site.at.seq.0, hash: old.site.at.hash.0.to_vec().into() };
+    new.hello(&hub, true, vec![over]).await;
+    assert_eq!(hub.free().await, 20);
+    new.report(&hub).await;
+    let shown = hub.shown().await;
+    assert_eq!((&shown["free"], &shown["waits_for"]), (&json!(6), &Value::Null), "{shown}");
+    assert_eq!(hub.rights("hill", RightsChange::Reclaim).await["reclaimed"], 14, "what only a person knows to be free");
+    let shown = hub.shown().await;
+    as_journalled(hub, &shown).await;
+}
+
+/// Its box was lost before the backup; another one may have come since, and have been granted something.
+#[tokio::test]
+async fn a_restored_hub_waits_for_sites_and_not_for_lives() {
+    let hub = open(sparing()).await;
+    Shop::open(&hub, "hill", 5).await;
+    hub.pool(PoolChange::Create(5)).await;
+    hub.leave("hill").await;
+    assert_eq!(hub.lost("hill", false).await["unheard"], Value::Null);
+    let dir = hub.stop().await;
+    let copy = copied(&dir);
+    let hub = restored(dir, 8, sparing()).await;
+    assert_eq!(hub.shown().await["waits_for"], "hill");
+    let mut new = Shop::open(&hub, "hill", 6).await;
+    new.rights.granted = 3;
+    assert_eq!(hub.shown().await["waits_for"], "hill");
+    new.report(&hub).await;
+    assert_eq!((hub.free().await, &hub.shown().await["waits_for"]), (2, &Value::Null));
+    drop(hub.stop().await);
+
+    // Nobody came: an operator says so again, to this hub.
+    let hub = restored(copy, 9, sparing()).await;
+    assert!(hub.ask(RightsAsk::AtRisk("hill".parse().unwrap())).await["unheard"].is_string());
+    let lost = hub.lost("hill", false).await;
+    assert!(lost["unheard"].as_str().unwrap().contains("since the backup"), "{lost}");
+    assert_eq!(hub.shown().await["waits_for"], Value::Null);
+    let hub = open_in(hub.stop().await, sparing()).await;
+    assert_eq!(hub.shown().await["waits_for"], Value::Null, "over a restart, too");
+}

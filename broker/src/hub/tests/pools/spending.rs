@@ -89,7 +89,8 @@ async fn sales_beyond_the_rights_are_covered_before_anything_is_granted() {
     harbour.want(&hub, 9).await;
     assert_eq!(hub.shown().await["sites"]["harbour"]["granted"], shown["sites"]["harbour"]["granted"]);
     hub.until_shown("an alert", |_| {
-        hub.hq("hq/alerts/hub:pool_short:04006381333931").is_some_and(|told| told["short"] == 4)
+        let told = hub.hq("hq/alerts/hub:pool_short:04006381333931");
+        told.is_some_and(|told| told["short"] == 4 && told["sold_beyond"] == 4)
     })
     .await;
     // What comes free covers it first.
@@ -125,16 +126,19 @@ async fn what_a_site_sold_before_it_knew_of_the_pool_counts() {
     let collected =
         HoldEnded { id: "H-1".into(), how: HoldEnd::Collected.into(), gtin: GTIN, units: 2, ..HoldEnded::default() };
     hill.say(&hub, vec![sale(2), Of::HoldEnded(collected)]).await;
-    // Nor does what an earlier life had sold, and is journalled again.
-    let again = Event { rejoined_of: 3, origin_epoch: 4, ..Event::default() };
-    hill.say_in(&hub, again, vec![sale(2)]).await;
+    // What an earlier life had sold and not sent is journalled again, and within its rights it is spent already.
+    let again = || Event { rejoined_of: 3, origin_epoch: 4, ..Event::default() };
+    hill.say_in(&hub, again(), vec![sale(2), Of::Rights(hill.rights)]).await;
     assert_eq!(hub.free().await, 1);
+    // If that one knew nothing of the pool either, nobody else counts it.
+    hill.say_in(&hub, again(), vec![sale(1)]).await;
+    assert_eq!(hub.free().await, 0);
     // The same chunk again, as after a lost answer, counts nothing twice.
     let shown = hub.shown().await;
     let dir = as_journalled(hub, &shown).await;
     let again = open_in(dir, sparing()).await;
     hill.hello(&again, true, vec![]).await;
-    assert_eq!(again.free().await, 1);
+    assert_eq!(again.free().await, 0);
 }
 
 #[tokio::test]
@@ -191,6 +195,12 @@ async fn more_is_withdrawn_than_is_free() {
     let done = hub.pool(PoolChange::WithdrawAll(12)).await;
     assert_eq!((&done["units"], &done["free"], &done["asked"]), (&json!(8), &json!(-7), &json!(7)), "{done}");
     hill.until(&hub, "asked", |shop| shop.asked == 7).await;
+    // Nobody sold anything: HQ is told what is so.
+    let short = || hub.hq("hq/alerts/hub:pool_short:04006381333931").filter(|told| told["short"] == 7);
+    hub.until_shown("an alert", |_| short().is_some()).await;
+    let told = short().unwrap();
+    assert!(told["say"].as_str().unwrap().contains("sites are asked for 7"), "{told}");
+    assert_eq!(told["sold_beyond"], 0);
     hill.answer(&hub).await;
     assert_eq!(hub.free().await, 0);
 }
