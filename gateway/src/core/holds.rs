@@ -168,7 +168,9 @@ impl Gateway {
             return Ok(Some(Refused::new("hold_unsure", reason)));
         }
         let how = match (ask, held.stands) {
-            (HoldAsk::Commit(_), Stands::Open) if held.hold.unsure => return self.commit_late(&held, found, now, ledger),
+            (HoldAsk::Commit(_), Stands::Open) if held.hold.unsure => {
+                return self.commit_late(&held, found, now, ledger);
+            }
             (HoldAsk::Commit(_), Stands::Open) => HoldEnd::Committed,
             (_, Stands::Open) => HoldEnd::Released,
             (HoldAsk::Commit(_), Stands::Past | Stands::Ended(HoldEnd::Expired)) => {

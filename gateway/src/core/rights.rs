@@ -135,7 +135,11 @@ impl Book {
             return None;
         }
         if full && !self.earlier.contains_key(&key) {
-            tracing::error!(gtin, units, "what an earlier ledger may have promised is not noted: there is too much of it");
+            tracing::error!(
+                gtin,
+                units,
+                "what an earlier ledger may have promised is not noted: there is too much of it"
+            );
             return None;
         }
         self.earlier.insert(key, units);

@@ -64,7 +64,7 @@ impl Wants {
     /// The hub has something to give again.
     pub(super) fn granted(&mut self, gtin: Gtin) {
         if let Some(wanted) = self.0.get_mut(&gtin) {
-            wanted.repeats = 0;
+            (wanted.news, wanted.repeats) = (true, 0);
         }
     }
 

@@ -5,7 +5,8 @@ use proto::chunk::Chunk;
 use proto::id::{Epoch, ReplicaId, Seq};
 use proto::wire::record::Of;
 use proto::wire::{
-    EarlierRights, GrantCell, Hold, HoldCell, HoldEnd, HoldEnded, PoolCell, PoolChanged, Rights, RightsGranted, RightsReported,
+    EarlierRights, GrantCell, Hold, HoldCell, HoldEnd, HoldEnded, PoolCell, PoolChanged, Rights, RightsGranted,
+    RightsReported,
 };
 
 use crate::hub::tables::{GRANTS, HOLDS, LATE, POOL, REPORTED, USED, counter_key, replica_key};

@@ -74,9 +74,15 @@ impl Pools {
         let asked = asked.fold(0, u64::saturating_add).min(short - beyond);
         let why = match (beyond, asked) {
             _ if beyond == short => format!("{short} of {gtin:014} were sold in hand beyond the pool."),
-            (0, 0) => format!("{short} of {gtin:014} are promised or granted beyond the pool: more was withdrawn or reclaimed than was left."),
-            (0, _) => format!("{short} of {gtin:014} more were withdrawn than were free, and sites are asked for {asked}."),
-            _ => format!("{short} of {gtin:014} are missing: {beyond} were sold in hand beyond the pool, and sites are asked for {asked}."),
+            (0, 0) => format!(
+                "{short} of {gtin:014} are promised or granted beyond the pool: more was withdrawn or reclaimed than was left."
+            ),
+            (0, _) => {
+                format!("{short} of {gtin:014} more were withdrawn than were free, and sites are asked for {asked}.")
+            }
+            _ => format!(
+                "{short} of {gtin:014} are missing: {beyond} were sold in hand beyond the pool, and sites are asked for {asked}."
+            ),
         };
         (format!("{why} The first that come free cover it; until then nothing of it is promised or granted"), beyond)
     }

@@ -9,8 +9,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use proto::gtin::Gtin;
 use proto::wire::down::Of as DownOf;
 use proto::wire::{
-    Ancestor, Down, EarlierRights, FeedAck, HoldEnd, HoldEnded, Movement, MovementKind, Rights, RightsEntry, RightsHeld, RightsWanted,
-    StreamCursor, Want,
+    Ancestor, Down, EarlierRights, FeedAck, HoldEnd, HoldEnded, Movement, MovementKind, Rights, RightsEntry,
+    RightsHeld, RightsWanted, StreamCursor, Want,
 };
 
 use super::*;
@@ -126,7 +126,8 @@ impl Shop {
     async fn open(hub: &Running, name: &str, epoch: u64) -> Shop {
         let replica = ReplicaId { site: name.parse().unwrap(), epoch: Epoch(epoch) };
         let site = Site { replica, at: Position::default() };
-        let mut shop = Shop { site, rights: Rights { gtin: GTIN, ..Rights::default() }, asked: 0, earlier: vec![], read: 0 };
+        let mut shop =
+            Shop { site, rights: Rights { gtin: GTIN, ..Rights::default() }, asked: 0, earlier: vec![], read: 0 };
         shop.hello(hub, true, vec![]).await;
         shop
     }
@@ -240,7 +241,8 @@ impl Shop {
     async fn report_as(&self, hub: &Running, mut held: RightsHeld) {
         let entry = RightsEntry { gtin: GTIN, granted: self.rights.granted, asked: self.asked, epoch: 0 };
         held.rights.push(entry);
-        let earlier = |(epoch, granted): &(u64, u64)| RightsEntry { gtin: GTIN, granted: *granted, asked: 0, epoch: *epoch };
+        let earlier =
+            |(epoch, granted): &(u64, u64)| RightsEntry { gtin: GTIN, granted: *granted, asked: 0, epoch: *epoch };
         held.rights.extend(self.earlier.iter().map(earlier));
         hub.up(&self.name(), UpOf::RightsHeld(held)).await;
     }

@@ -2,9 +2,7 @@
 
 use proto::chunk::{Position, Sealer};
 use proto::wire::record::Of;
-use proto::wire::{
-    Body, EarlierRights, Hold, HoldEnd, HoldEnded, MovementKind, Rights, RightsEntry, RightsHeld,
-};
+use proto::wire::{Body, EarlierRights, Hold, HoldEnd, HoldEnded, MovementKind, Rights, RightsEntry, RightsHeld};
 
 use super::takeover::{Old, event, moved, number, said};
 use super::*;
@@ -73,12 +71,8 @@ fn a_hold_that_only_the_hub_knows_to_be_open_takes_a_right_of_this_life() {
     let refused = store.end("commit", "a");
     let found = (&refused["code"], &refused["hold"]["state"], &refused["hold"]["available"]);
     assert_eq!(found, (&json!("no_rights"), &json!("open"), &json!(1)), "{refused}");
-    store.asks();
-    let wanted = store.tick().into_iter().find_map(|effect| match effect {
-        Effect::Say(UpOf::RightsWanted(wanted)) => Some(wanted.wants[0].turned_away),
-        _ => None,
-    });
-    assert_eq!(wanted, Some(2), "the hub is asked for them");
+    let Some(UpOf::RightsWanted(wanted)) = store.asks() else { panic!("the hub is asked for them") };
+    assert_eq!(wanted.wants[0].turned_away, 2);
     assert_eq!(store.end("release", "c")["status"], "ok");
     assert_eq!(store.stands(), (0, 0, 0, 1));
     // In hand is in hand, whatever is left.
@@ -99,7 +93,8 @@ fn the_journal_at_hand_makes_sure_of_a_hold() {
     let first = ReplicaId { site: "harbour".parse().unwrap(), epoch: Epoch(3) };
     let body = Body { base_ms: 1_000, events: vec![event("", vec![hold("a", 1), hold("b", 1)])], ..Body::default() };
     let shown = Bytes::from(Sealer::default().seal(&first, Position::default(), &body).bytes);
-    let taken_over = Hold { id: "a".into(), gtin: number(), units: 1, seconds: 600, inherited: true, ..Hold::default() };
+    let taken_over =
+        Hold { id: "a".into(), gtin: number(), units: 1, seconds: 600, inherited: true, ..Hold::default() };
     old.chunk(vec![event("", vec![Of::Hold(taken_over)])]);
     store.here(old.at);
     store.past(0, 0, &[shown], None);
@@ -149,7 +144,7 @@ fn what_is_journalled_again_says_what_the_earlier_life_said() {
     old.chunk(vec![event("", vec![rights(3, 1, 0)])]);
     store.here(old.at);
     store.past(0, 0, &[], None);
-    store.own(0, 1);
+    store.own(0, 0);
     let effects = store.followed(0);
     store.read_fork(&old, effects);
     let events: Vec<_> = store.ledger.events.iter().filter(|(_, _, event)| event.rejoined_of > 0).collect();

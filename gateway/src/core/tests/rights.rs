@@ -154,7 +154,13 @@ fn what_other_lives_had_is_said_too_and_never_less_of_it() {
     store.grant(5, 0);
     let mut told = |granted, cursor: u64| {
         let entry = RightsEntry { gtin: Store::number(), granted, asked: 0, epoch: 3 };
-        store.hear(Feed { prev: cursor, upto: cursor + 1, stream: "rights".into(), rights: vec![entry], ..Feed::default() });
+        store.hear(Feed {
+            prev: cursor,
+            upto: cursor + 1,
+            stream: "rights".into(),
+            rights: vec![entry],
+            ..Feed::default()
+        });
     };
     told(9, 1);
     told(4, 2);

@@ -73,12 +73,8 @@ fn step(pools: &mut Pools, tills: &mut [Till], at: u64, happens: &Happens) {
     let free = pools.free(GTIN).unwrap().max(0) as u64;
     let grants = |pools: &mut Pools, till: &mut Till, n: usize, granted: u64, asked: u64| {
         let before = cell(pools, n);
-        let now = GrantCell {
-            granted: before.granted + granted,
-            asked: before.asked + asked,
-            feed_position: at,
-            ..before
-        };
+        let now =
+            GrantCell { granted: before.granted + granted, asked: before.asked + asked, feed_position: at, ..before };
         till.to_site.push_back(RightsEntry { gtin: GTIN, granted: now.granted, asked: now.asked, epoch: 0 });
         pools.granted(&life(n), GTIN, now);
     };
