@@ -12,7 +12,7 @@ use proto::wire::record::Of;
 use proto::wire::{EarlierRights, Event, Hold, HoldCell, HoldEnd, HoldEnded, MovementKind, Record, Rights};
 
 use super::Gateway;
-use super::rights::{EVENT_RECORDS, Sheet, available, had, net};
+use super::rights::{EVENT_RECORDS, Sheet, available, net};
 use super::tables::{HOLDS, decode};
 
 /// Holds of earlier lives go on beside as many of this life: past this they are left out, and said to be unknown here.
@@ -119,10 +119,13 @@ impl Gateway {
         Ok(again.sheet.records())
     }
 
-    /// What an event of the fork shows that its life may have promised: a hub that was restored hears of it from here.
+    /// What an event of the fork shows that its life was granted, and may have promised: a hub that was restored hears of it
+    /// from here. What it sold beyond that this life has promised.
     pub(super) fn had_in(&mut self, event: &Event, epoch: Epoch) -> Vec<Put> {
         let had = |record: &Record| match &record.of {
-            Some(Of::Rights(then)) => self.rights.had_earlier(epoch.0, then.gtin, had(then)),
+            Some(Of::Rights(then)) => {
+                self.rights.had_earlier(epoch.0, then.gtin, then.granted.saturating_sub(then.returned))
+            }
             _ => None,
         };
         event.records.iter().filter_map(had).collect()

@@ -65,12 +65,6 @@ pub(super) fn available(rights: &Rights) -> i64 {
     left.clamp(i64::MIN.into(), i64::MAX.into()) as i64
 }
 
-/// The most that whoever said this may have promised by then.
-pub(super) fn had(rights: &Rights) -> u64 {
-    let spent = rights.promised.saturating_add(rights.held);
-    rights.granted.saturating_sub(rights.returned).max(spent)
-}
-
 impl Sheet {
     /// Rights to an item, to be changed: its event says them anew.
     pub(super) fn of(&mut self, gtin: Gtin, book: &Book, ledger: &dyn Read) -> Result<&mut Rights, LedgerError> {

@@ -129,9 +129,10 @@ fn what_the_fork_had_is_reported_once_it_is_read() {
     let effects = store.followed(1);
     store.read_fork(&old, effects);
     let own = RightsEntry { gtin: number(), granted: 3, asked: 0, epoch: 0 };
-    let rights = vec![own, RightsEntry { granted: 7, epoch: super::takeover::OLD.0, ..own }];
+    let rights = vec![own, RightsEntry { granted: 5, epoch: super::takeover::OLD.0, ..own }];
     assert_eq!(reports(store.tick()), [RightsHeld { rights, incarnation: 7, part: 0, last: true }]);
     assert!(reports(store.tick()).is_empty());
+    assert_eq!(store.rights().promised, 2, "what it sold beyond them is this life's");
 }
 
 /// The events of the fork say to the hub how far its life had used its rights; one of a time when nobody knew of the pool
