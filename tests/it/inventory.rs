@@ -71,8 +71,8 @@ fn wanted(n: u64) -> (&'static str, Value, u64) {
 async fn persist(shop: &Shop, key: &str, n: u64, dice: &mut SmallRng) -> u16 {
     let (path, body, _) = wanted(n);
     let request = shop.request("POST", path, &[&format!("idempotency-key: {key}")], &body);
-    for _ in 0..dice.gen_range(0..5) {
-        let patience = Duration::from_micros(dice.gen_range(0..20_000));
+    for _ in 0..dice.random_range(0..5) {
+        let patience = Duration::from_micros(dice.random_range(0..20_000));
         // Dropped wherever it is then: while connecting, sending, or waiting for the answer.
         let _ = timeout(patience, async { Client::open(&shop.door).await.ok()?.ask(&request).await.ok() }).await;
     }
@@ -146,7 +146,7 @@ async fn what_the_hub_moves_and_writes_reaches_the_store() {
     let mut pos = Link::device(gateway.addr, "pos-1").await;
     let mut shelf = Monitor::open(gateway.addr, "store/#").await;
     let (item, shop) = (gtin(7), Shop::of(&chain).await);
-    pos.done("movement", json!({ "op": "receive", "lines": [{ "gtin": item, "qty": 20 }] })).await;
+    pos.done("move", json!({ "op": "receive", "lines": [{ "gtin": item, "qty": 20 }] })).await;
     let mut hq = json!(null);
     for _ in 0..600 {
         hq = shop.ask("GET", &format!("/api/stock/{item}"), &[], &Value::Null).await.json().expect("JSON");

@@ -93,7 +93,7 @@ impl World {
     fn hub_effect(&mut self, effect: Effect) {
         let (topic, payload) = match effect {
             Effect::Publish { topic, payload, .. } | Effect::Restore { topic, payload } => (topic, payload),
-            Effect::Answer(..) | Effect::IncarnationKept => return,
+            Effect::Answer(..) | Effect::Reply(..) | Effect::IncarnationKept => return,
             Effect::Recall(question) => return self.recalled(&question),
         };
         let Some(name) = topic.strip_prefix("down/") else {

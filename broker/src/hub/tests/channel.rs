@@ -44,7 +44,7 @@ impl Running {
         answered.await.unwrap()
     }
 
-    async fn pooled(&self, change: PoolChange) {
+    async fn set_pool(&self, change: PoolChange) {
         let (answer, answered) = oneshot::channel();
         let ask = RightsAsk::Pool(gtin(), change, RightsNote::default());
         self.handle.input(Input::Rights(ask, answer)).await.unwrap();
@@ -66,7 +66,7 @@ impl Running {
 
 async fn pooled(units: u64) -> Running {
     let hub = Running::open().await;
-    hub.pooled(PoolChange::Create(units)).await;
+    hub.set_pool(PoolChange::Create(units)).await;
     hub
 }
 
@@ -134,7 +134,7 @@ async fn a_repeat_gets_the_first_answer_whatever_became_of_the_stock() {
     let before = hub.seq().await;
     let again = hub.reply(key(1, 5), decrement(10)).await;
     assert_eq!(again, Reply { replayed: true, ..first.clone() });
-    hub.pooled(PoolChange::Add(5)).await;
+    hub.set_pool(PoolChange::Add(5)).await;
     let still = hub.reply(key(2, 6), decrement(1)).await;
     assert_eq!((still.outcome, still.replayed, &still.body), (Outcome::NotEnough, true, &refused.body));
     assert_eq!(hub.reply(key(1, 7), decrement(1)).await.outcome, Outcome::KeyReused);
@@ -192,7 +192,7 @@ async fn reservations_have_bounds() {
     let hub = move || Hub::new(7).with_reservations(limits);
     let hub = Running::open_as(tempfile::tempdir().unwrap(), hub, drop).await;
     assert_eq!(hub.order(reserve(1, 60)).await.0, Outcome::NotPooled);
-    hub.pooled(PoolChange::Create(10)).await;
+    hub.set_pool(PoolChange::Create(10)).await;
     assert_eq!(hub.order(reserve(1, 61)).await.0, Outcome::SecondsTooLong);
     assert_eq!(hub.order(reserve(1, 60)).await.0, Outcome::Created);
     let two = What::Reserve(LinesOf::Many(vec![line(1), line(1)]));
