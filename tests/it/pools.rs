@@ -155,3 +155,46 @@ async fn a_lost_box_is_asked_about_before_its_rights_are_taken_back() {
     assert_eq!(rows(&audit, "site_lost")[0]["says"]["why"], "a fire", "{audit}");
     node.stop().await;
 }
+
+/// The box was declared lost, rejoined and went on; then the hub dies, and its backup knows of none of that. Neither the life
+/// that was granted the units is there any more nor the hub that granted them: the box's new life says so to the new hub.
+#[tokio::test]
+async fn what_an_earlier_life_was_granted_outlives_the_hub_that_granted_it() {
+    let dir = folder();
+    let mut node = Spec::hub(dir.path()).config(SPARING).start().await;
+    let (home, copy, anew) = (node.dir().to_owned(), path(&dir.path().join("copy")), dir.path().join("anew"));
+    let mut shop = gateway(dir.path(), "harbour", node.addr).await;
+    shop.until_applied().await;
+    answer(&home, &["pool", "create", GTIN, "50"]).await;
+    assert!(hub(&home, &["backup", &copy]).await.status.success());
+
+    answer(&home, &["rights", "grant", GTIN, "harbour", "20"]).await;
+    let stock = format!("store/stock/{GTIN}");
+    let mut shelf = Monitor::open(shop.addr, "store/stock/+").await;
+    shelf.until_json(&stock, |stock| stock["available"] == 20).await;
+    let mut till = Link::device(shop.addr, "pos-1").await;
+    till.done("sale", json!({"lines": [{"gtin": GTIN, "qty": 3}]})).await;
+    shop.until_applied().await;
+    shop.stop().await;
+    node.until_status("it is away", |status| status["sites"]["harbour"]["online"] == false).await;
+    answer(&home, &["site", "lost", "harbour", "--yes"]).await;
+    let rejoin = ["gateway", "rejoin", "--yes", "--data", &path(shop.dir())];
+    let rejoined = Command::new(BINARY).args(rejoin).output().await.expect("run the node's binary");
+    assert!(rejoined.status.success(), "{rejoined:?}");
+    shop.restart().await;
+    shop.until_status("all is taken over", |status| status["takeover"]["state"] == "done").await;
+    answer(&home, &["rights", "grant", GTIN, "harbour", "4"]).await;
+    let mut shelf = Monitor::open(shop.addr, "store/stock/+").await;
+    shelf.until_json(&stock, |stock| stock["available"] == 4).await;
+    assert_eq!(answer(&home, &["pool", "show", GTIN]).await["free"], 26);
+
+    node.kill().await;
+    assert!(hub(&anew, &["restore", &copy]).await.status.success());
+    node.restart_in(&anew).await;
+    let sure = |status: &Value| status["sites"]["harbour"]["online"] == true && status["rights"]["waits_for"].is_null();
+    node.until_status("it has heard the shop", sure).await;
+    let pool = answer(&anew, &["pool", "show", GTIN]).await;
+    assert_eq!((&pool["free"], &pool["sites"]["harbour"]["available"]), (&json!(26), &json!(4)), "{pool}");
+    shop.stop().await;
+    node.stop().await;
+}

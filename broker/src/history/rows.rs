@@ -167,6 +167,16 @@ fn describe(of: &Of) -> (Option<u64>, Value) {
                 "promised": r.promised, "refunded": r.refunded, "held": r.held,
             }),
         ),
+        Of::EarlierRights(earlier) => {
+            let r = earlier.rights.unwrap_or_default();
+            (
+                Some(r.gtin),
+                json!({
+                    "kind": "earlier_rights", "gtin": format!("{:014}", r.gtin), "life": Epoch(earlier.epoch).to_string(),
+                    "granted": r.granted, "returned": r.returned, "promised": r.promised, "held": r.held,
+                }),
+            )
+        }
         Of::Hold(h) => (
             Some(h.gtin),
             json!({

@@ -17,6 +17,10 @@ use crate::ledger::{LedgerError, Now, Read, Step};
 pub(super) const LOST_ADVICE: &str = "an operator said that this box is lost, and the hub no longer waits for what it has: stop it and run \
      `tillsync-gateway rejoin`, which brings it under a new ledger";
 
+/// What a hub that was restored says of one that it waited for.
+pub(super) const UNHEARD: &str = "this hub was restored, and the site has not said what it was granted since the backup: what of that it \
+     promised is not in these figures, and as many units may be promised twice";
+
 /// That a site's box is lost, who says so and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost {
@@ -50,6 +54,12 @@ impl Hub {
             Ok(replica) => {
                 let seq = (!step.events.is_empty()).then(|| ledger.next_seq().0);
                 let left = self.left_at(&replica);
+                let unheard = self.waits_no_more(&replica, now, &mut step);
+                if unheard {
+                    let say = views::alert(&lost.site, "rights_unheard", UNHEARD.to_owned(), now.wall.0);
+                    tracing::warn!(site = %lost.site, "{UNHEARD}");
+                    step.then.push(Effect::tell(say));
+                }
                 let items = self.pools.items_of(&replica).into_iter().map(|gtin| (replica.clone(), gtin));
                 let items: Vec<_> = if lost.reclaim { items.collect() } else { Vec::new() };
                 let note = RightsNote { by: lost.by.clone(), why: lost.why.clone(), ..RightsNote::default() };
@@ -60,6 +70,7 @@ impl Hub {
                     "seq": seq,
                     "rights": left,
                     "reclaimed": reclaimed,
+                    "unheard": unheard.then_some(UNHEARD),
                 })
             }
             Err(why) => json!({ "error": why }),

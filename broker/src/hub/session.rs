@@ -44,6 +44,8 @@ pub(super) struct Session {
     /// What was said ahead of the journal.
     pub(super) present: PresentCell,
     pub(super) parts: Parts,
+    /// The part of what the gateway holds of rights that comes next.
+    rights_part: u32,
     /// The present is awaited up to this seq, until this moment.
     awaited: Option<(u64, u64)>,
     /// The latest values are to be said again, of what changed after this.
@@ -77,6 +79,7 @@ impl Session {
             stale_to: Seq::ZERO,
             present: PresentCell::default(),
             parts: Parts::default(),
+            rights_part: 0,
             awaited: None,
             tell_since: None,
             verify: None,
@@ -109,6 +112,15 @@ impl Session {
         };
         // One that stands still for want of leave must hear of it.
         self.owes_applied |= self.window / 2 > before;
+    }
+
+    /// Whether this part of what it holds of rights continues those before.
+    pub(super) fn rights_go_on(&mut self, part: u32) -> bool {
+        let goes_on = part == 0 || part == self.rights_part;
+        if goes_on {
+            self.rights_part = part.saturating_add(1);
+        }
+        goes_on
     }
 
     /// A gateway that is far behind says the present first: up to here at least.

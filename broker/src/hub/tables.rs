@@ -47,6 +47,9 @@ pub(super) const HOLDS: Table = Table(22);
 pub(super) const ANSWERS: Table = Table(23);
 /// site ‖ 0 ‖ epoch → the incarnation of this hub to which that life has told its rights. Folded.
 pub(super) const REPORTED: Table = Table(25);
+/// site ‖ 0 ‖ epoch ‖ gtin → what a later life of the site said of that life's rights, out of the journal that only its box
+/// had. Folded.
+pub(super) const LATE: Table = Table(26);
 /// What the hub keeps of itself. Put.
 pub(super) const HUB: Table = Table(8);
 

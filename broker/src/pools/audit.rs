@@ -219,6 +219,17 @@ fn entry(record: &Of) -> Option<Entry> {
             });
             Entry::new("rights", r.gtin, says)
         }
+        Of::EarlierRights(earlier) => {
+            let r = earlier.rights.unwrap_or_default();
+            let says = json!({
+                "life": Epoch(earlier.epoch).to_string(),
+                "granted": r.granted,
+                "returned": r.returned,
+                "promised": r.promised,
+                "held": r.held,
+            });
+            Entry::new("earlier_rights", r.gtin, says)
+        }
         Of::Promise(p) => Entry::new("promise", p.gtin, json!({ "units": p.units, "reference": p.reference })),
         Of::Hold(h) => {
             let says = json!({ "hold": h.id, "units": h.units, "seconds": h.seconds, "reference": h.reference, "inherited": h.inherited });

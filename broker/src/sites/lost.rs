@@ -44,6 +44,9 @@ pub(super) fn lost(args: LostArgs, default: &Path) -> anyhow::Result<()> {
     let Some(left) = ask_if_running(dir, &pools::at_risk(&args.site))? else { bail!(stopped) };
     if !args.json {
         at_risk(&left["rights"], args.reclaim);
+        if let Some(unheard) = left["unheard"].as_str() {
+            println!("{unheard}");
+        }
     }
     if !args.yes && !confirmed(&args.site)? {
         bail!("nothing is done");

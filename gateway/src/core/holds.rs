@@ -168,6 +168,9 @@ impl Gateway {
             return Ok(Some(Refused::new("hold_unsure", reason)));
         }
         let how = match (ask, held.stands) {
+            (HoldAsk::Commit(_), Stands::Open) if held.hold.unsure => {
+                return self.commit_late(&held, found, now, ledger);
+            }
             (HoldAsk::Commit(_), Stands::Open) => HoldEnd::Committed,
             (_, Stands::Open) => HoldEnd::Released,
             (HoldAsk::Commit(_), Stands::Past | Stands::Ended(HoldEnd::Expired)) => {
@@ -223,13 +226,13 @@ impl Gateway {
         let rights = *rights;
         self.rights.used(gtin, &rights);
         let (seconds, reference) = (new.seconds, new.reference.clone());
-        let hold = Hold { id, gtin: gtin.number(), units, seconds, reference, inherited: false };
+        let hold = Hold { id, gtin: gtin.number(), units, seconds, reference, ..Hold::default() };
         found.add(Of::Hold(hold.clone()));
         let at_s = now.powered_on_s.saturating_add(seconds);
         self.tell_hold(Held { hold, gtin, at_s, stands: Stands::Open }, found, now, ledger)
     }
 
-    /// Its units were free again: it takes a right as a new one would.
+    /// Its units were free again, or nobody knows that they were not: it takes a right as a new one would.
     fn commit_late(
         &mut self,
         held: &Held,
@@ -247,9 +250,15 @@ impl Gateway {
         if i128::from(left) < i128::from(units) {
             self.rights.turned_away(gtin, units);
             found.hold = Some(HoldReply { available: Some(left), ..held.reply(now) });
-            let reason =
-                format!("hold {} has expired, and {} of {gtin} may be promised here", held.hold.id, left.max(0));
-            return Ok(Some(Refused::new("hold_expired", reason)));
+            let left = left.max(0);
+            let reason = format!("hold {} has expired, and {left} of {gtin} may be promised here", held.hold.id);
+            let unsure = format!(
+                "what became of hold {} is gone with the box before, and {left} of {gtin} may be promised here",
+                held.hold.id
+            );
+            let is_open = held.stands == Stands::Open;
+            let (code, reason) = if is_open { ("no_rights", unsure) } else { ("hold_expired", reason) };
+            return Ok(Some(Refused::new(code, reason)));
         }
         rights.promised = rights.promised.saturating_add(units);
         let rights = *rights;
@@ -301,13 +310,16 @@ impl Gateway {
             return Ok(None);
         }
         if set_aside {
-            found.records.push(held.ended(HoldEnd::Committed, covered, reference));
+            let how = if held.hold.unsure { HoldEnd::CommittedLate } else { HoldEnd::Committed };
+            found.records.push(held.ended(how, covered, reference));
         }
         found.records.push(held.ended(HoldEnd::Collected, covered, reference));
-        if set_aside && !held.hold.inherited {
+        if set_aside && (held.hold.unsure || !held.hold.inherited) {
             let rights = found.sheet.of(held.gtin, &self.rights, ledger)?;
             held.give_back(rights);
             rights.promised = rights.promised.saturating_add(covered);
+            let rights = *rights;
+            self.rights.used(held.gtin, &rights);
         }
         let told = Held { hold: held.hold.clone(), stands: Stands::Ended(HoldEnd::Collected), ..held };
         found.hold = Some(HoldReply { covered: Some(covered), ..told.reply(now) });

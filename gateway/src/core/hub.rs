@@ -85,7 +85,7 @@ impl Gateway {
         match message {
             FromHub::Applied { incarnation, position, hub_ms } => {
                 let puts = self.takeover.told_by(incarnation).into_iter().collect();
-                Ok(Step { puts, ..self.applied_up_to(position, hub_ms) })
+                Ok(Step { puts, then: self.rights_due(incarnation), ..self.applied_up_to(position, hub_ms) })
             }
             FromHub::Feed { incarnation, feed } => self.adopt(incarnation, feed, now, ledger),
             // The uplink compares it with the journal of the life before, on its way here.

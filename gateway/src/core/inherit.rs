@@ -4,12 +4,12 @@
 
 use std::collections::BTreeMap;
 
-use broker::ledger::{Draft, LedgerError, Now, Read};
+use broker::ledger::{Draft, LedgerError, Now, Put, Read};
 use proto::chunk::Chunk;
 use proto::gtin::Gtin;
-use proto::id::HoldId;
+use proto::id::{Epoch, HoldId};
 use proto::wire::record::Of;
-use proto::wire::{Event, Hold, HoldCell, HoldEnd, HoldEnded, MovementKind, Record};
+use proto::wire::{EarlierRights, Event, Hold, HoldCell, HoldEnd, HoldEnded, MovementKind, Record, Rights};
 
 use super::Gateway;
 use super::rights::{EVENT_RECORDS, Sheet, available, net};
@@ -30,7 +30,7 @@ pub(super) struct Again {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Known {
     Own,
-    Inherited,
+    Inherited { unsure: bool },
     Ended(HoldEnd),
 }
 
@@ -42,15 +42,18 @@ impl Again {
         let Some(value) = ledger.get(HOLDS, id.as_bytes())? else { return Ok(None) };
         let cell: HoldCell = decode(HOLDS, &value)?;
         Ok(Some(match cell.ended {
-            0 if cell.hold.is_some_and(|hold| hold.inherited) => Known::Inherited,
-            0 => Known::Own,
+            0 => match cell.hold.unwrap_or_default() {
+                Hold { inherited: true, unsure, .. } => Known::Inherited { unsure },
+                _ => Known::Own,
+            },
             how => Known::Ended(HoldEnd::try_from(how).unwrap_or_default()),
         }))
     }
 }
 
 impl Gateway {
-    /// A hold of an earlier life goes on, unless this one knows the name.
+    /// A hold of an earlier life goes on, unless this one knows the name. What only the hub showed of it, the box's own
+    /// journal makes sure.
     pub(super) fn inherit(
         &self,
         hold: &Hold,
@@ -58,15 +61,17 @@ impl Gateway {
         ledger: &dyn Read,
     ) -> Result<Option<Record>, LedgerError> {
         let sound = hold.id.parse::<HoldId>().is_ok() && Gtin::from_number(hold.gtin).is_ok();
-        if !sound || again.known(&hold.id, ledger)?.is_some() {
+        let known = again.known(&hold.id, ledger)?;
+        let surer = known == Some(Known::Inherited { unsure: true }) && !hold.unsure;
+        if !sound || (known.is_some() && !surer) {
             return Ok(None);
         }
-        if self.rights.open.len() + again.begun >= self.rules.holds_max.saturating_mul(INHERITED_TIMES) {
+        if !surer && self.rights.open.len() + again.begun >= self.rules.holds_max.saturating_mul(INHERITED_TIMES) {
             tracing::error!(hold = hold.id, "a hold of the ledger before is not taken over: too many are open");
             return Ok(None);
         }
-        again.begun += 1;
-        again.holds.insert(hold.id.clone(), Known::Inherited);
+        again.begun += usize::from(!surer);
+        again.holds.insert(hold.id.clone(), Known::Inherited { unsure: hold.unsure });
         Ok(Some(Record { of: Some(Of::Hold(Hold { inherited: true, ..hold.clone() })) }))
     }
 
@@ -78,7 +83,7 @@ impl Gateway {
         ledger: &dyn Read,
     ) -> Result<Option<Record>, LedgerError> {
         let follows = match again.known(&ended.id, ledger)? {
-            None | Some(Known::Inherited) => true,
+            None | Some(Known::Inherited { .. }) => true,
             Some(Known::Own) => false,
             Some(Known::Ended(HoldEnd::Expired)) => ended.how() == HoldEnd::CommittedLate,
             Some(Known::Ended(HoldEnd::Committed | HoldEnd::CommittedLate)) => ended.how() == HoldEnd::Collected,
@@ -114,6 +119,18 @@ impl Gateway {
         Ok(again.sheet.records())
     }
 
+    /// What an event of the fork shows that its life was granted, and may have promised: a hub that was restored hears of it
+    /// from here. What it sold beyond that this life has promised.
+    pub(super) fn had_in(&mut self, event: &Event, epoch: Epoch) -> Vec<Put> {
+        let had = |record: &Record| match &record.of {
+            Some(Of::Rights(then)) => {
+                self.rights.had_earlier(epoch.0, then.gtin, then.granted.saturating_sub(then.returned))
+            }
+            _ => None,
+        };
+        event.records.iter().filter_map(had).collect()
+    }
+
     /// Holds in what the hub has of earlier lives. Chunks come newest first, so an end is seen before its hold, and stays
     /// known in the journal: a crash between two parts would forget it else.
     pub(super) fn holds_shown(
@@ -124,10 +141,15 @@ impl Gateway {
     ) -> Result<Vec<Draft>, LedgerError> {
         let (mut again, mut records) = (Again::default(), Vec::new());
         for chunk in chunks {
+            // Of a life whose journal is not at hand nobody knows what it did since.
+            let lost = self.takeover.fork.as_ref().is_none_or(|fork| fork.epoch != chunk.head.replica.epoch);
             let events: Vec<_> = chunk.events().map(|(_, _, event)| event).collect();
             for of in events.iter().rev().flat_map(|event| event.records.iter().rev()).filter_map(|r| r.of.as_ref()) {
                 match of {
-                    Of::Hold(hold) => records.extend(self.inherit(hold, &mut again, ledger)?),
+                    Of::Hold(hold) if again.known(&hold.id, ledger)?.is_none() => {
+                        let hold = Hold { unsure: hold.unsure || lost, ..hold.clone() };
+                        records.extend(self.inherit(&hold, &mut again, ledger)?);
+                    }
                     // The newest of them stands.
                     Of::HoldEnded(ended) if again.known(&ended.id, ledger)?.is_none() => {
                         records.extend(self.inherit_end(ended, &mut again, ledger)?);
@@ -151,11 +173,19 @@ fn bought(record: &Record) -> Option<(Gtin, i64)> {
     }
 }
 
-/// Units of an item that an event's sale handed over from a hold.
+/// Units of an item that an event's sale handed over from a hold, but for those that took a right in the same event.
 fn collected(event: &Event, gtin: u64) -> u64 {
-    let units = event.records.iter().filter_map(|record| match &record.of {
-        Some(Of::HoldEnded(ended)) if ended.gtin == gtin && ended.how() == HoldEnd::Collected => Some(ended.units),
-        _ => None,
-    });
-    units.fold(0, u64::saturating_add)
+    let units = |how: HoldEnd| {
+        let of = |record: &Record| match &record.of {
+            Some(Of::HoldEnded(ended)) if ended.gtin == gtin && ended.how() == how => Some(ended.units),
+            _ => None,
+        };
+        event.records.iter().filter_map(of).fold(0, u64::saturating_add)
+    };
+    units(HoldEnd::Collected).saturating_sub(units(HoldEnd::CommittedLate))
+}
+
+/// What a life of the ledger that is over said of its rights, for the hub.
+pub(super) fn said_by(epoch: Epoch, rights: &Rights) -> Record {
+    Record { of: Some(Of::EarlierRights(EarlierRights { epoch: epoch.0, rights: Some(*rights) })) }
 }

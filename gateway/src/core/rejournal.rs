@@ -14,7 +14,7 @@ use proto::version::VersionVector;
 use proto::wire::record::Of;
 use proto::wire::{CounterCell, Event, IdCell, Movement, MovementKind, Record, RegisterWrite, TimeAnchor};
 
-use super::inherit::Again;
+use super::inherit::{Again, said_by};
 use super::tables::{COUNTED, ID, PAST, PAST_IDS, counter_key, decode, past_key};
 use super::{Effect, Gateway, items};
 use crate::request::Refused;
@@ -73,6 +73,7 @@ impl Gateway {
                     break 'parts;
                 }
                 let end = first.plus((event.records.len() as u64).saturating_sub(1));
+                step.puts.extend(self.had_in(event, epoch));
                 let event = &with_origin(event, epoch, first, stamp);
                 if self.takeover.has_origin(event, ledger)? {
                     at = end;
@@ -108,6 +109,7 @@ impl Gateway {
     ) -> Result<Option<Draft>, LedgerError> {
         let first = step.next_seq(ledger);
         let (mut records, mut taken_back, mut repeated) = (Vec::new(), Vec::new(), Vec::new());
+        let mut said_there = Vec::new();
         for (old, record) in (source.seq.0..).zip(&event.records) {
             let seq = first.plus(records.len() as u64);
             match &record.of {
@@ -127,7 +129,8 @@ impl Gateway {
                     let run = anchor.run | OF_ANOTHER_LIFE;
                     records.push(Record { of: Some(Of::TimeAnchor(TimeAnchor { run, ..*anchor })) });
                 }
-                // What it says of the earlier life is said there; of this one it comes last.
+                // Those of this life come last.
+                Some(Of::Rights(then)) if !source.is_known => said_there.push(said_by(source.epoch, then)),
                 Some(Of::Rights(_)) => {}
                 Some(Of::Hold(hold)) if !source.is_known => records.extend(self.inherit(hold, rights, ledger)?),
                 Some(Of::HoldEnded(ended)) if !source.is_known => {
@@ -151,6 +154,7 @@ impl Gateway {
         if records.is_empty() {
             return Ok(None);
         }
+        records.extend(said_there);
         let again = match source.is_known {
             true => Event { unsynced: event.unsynced, uptime_ms: event.uptime_ms, ..Event::default() },
             false => Event { retry_of: refusal_of(event, ledger)?, skipped: 0, ..event.clone() },

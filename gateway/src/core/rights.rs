@@ -4,26 +4,28 @@
 //! Every number has one writer and only grows (but `held`), so a stale view of it is the safe one (Balegas et al. 2015,
 //! bounded counters). Items without a pool are told by a set in memory: their sales look nothing up.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use broker::ledger::{LedgerError, Now, Put, Read, Step};
 use prost::Message;
 use proto::gtin::Gtin;
 use proto::wire::record::Of;
-use proto::wire::{Event, MovementKind, Record, Rights, RightsEntry, RightsHeld};
+use proto::wire::{Event, MovementKind, Record, Rights, RightsEntry};
 use serde_json::{Value, json};
 
 use super::holds::Open;
 use super::requests::Found;
-use super::tables::{GRANTED, RIGHTS, counter_key, decode, gtin_of};
-use super::wants::Wants;
+use super::tables::{EARLIER, GRANTED, RIGHTS, counter_key, decode, earlier_key, gtin_of};
+use super::wants::{Report, Wants};
 use super::{Effect, Gateway};
 use crate::request::{Line, Moves};
 
 /// Items with a pool that are kept; an entry of the feed beyond them is refused, and the item sold as shelf stock, which
 /// the hub sees.
 pub(super) const POOLS_MAX: usize = 100_000;
+/// Items and lives of which is kept what they may have promised; past it a hub that is restored does not hear of the rest.
+const EARLIER_MAX: usize = 100_000;
 /// Records of one event: far below what a chunk holds.
 pub(super) const EVENT_RECORDS: usize = 256;
 /// Items that `status` shows, and its metrics.
@@ -44,8 +46,9 @@ pub(super) struct Book {
     pub(super) pools: BTreeMap<Gtin, Pool>,
     pub(super) open: Open,
     pub(super) wants: Wants,
-    /// What the hub is not told yet in this session of what is held.
-    pub(super) to_say: VecDeque<RightsHeld>,
+    /// By epoch and item: what other lives of this site may have promised, for a hub that was restored.
+    pub(super) earlier: BTreeMap<(u64, u64), u64>,
+    pub(super) report: Report,
 }
 
 /// Rights as one step leaves them, on top of what the ledger holds.
@@ -98,6 +101,13 @@ impl Book {
             }
             ControlFlow::Continue(())
         })?;
+        ledger.scan_prefix(EARLIER, &[], &mut |_, value| {
+            match decode::<RightsEntry>(EARLIER, value) {
+                Ok(entry) => drop(self.earlier.insert((entry.epoch, entry.gtin), entry.granted)),
+                Err(error) => damaged = Some(error),
+            }
+            ControlFlow::Continue(())
+        })?;
         damaged.map_or(Ok(()), Err)?;
         for gtin in self.pools.keys().copied().collect::<Vec<_>>() {
             let rights = self.rights(gtin, ledger)?;
@@ -110,6 +120,25 @@ impl Book {
 
     pub(super) fn is_pooled(&self, gtin: Gtin) -> bool {
         self.pools.contains_key(&gtin)
+    }
+
+    /// Another life of this site may have promised so many units; whoever knew more keeps it.
+    pub(super) fn had_earlier(&mut self, epoch: u64, gtin: u64, units: u64) -> Option<Put> {
+        let (key, full) = ((epoch, gtin), self.earlier.len() >= EARLIER_MAX);
+        if self.earlier.get(&key).is_some_and(|held| *held >= units) || units == 0 {
+            return None;
+        }
+        if full && !self.earlier.contains_key(&key) {
+            tracing::error!(
+                gtin,
+                units,
+                "what an earlier ledger may have promised is not noted: there is too much of it"
+            );
+            return None;
+        }
+        self.earlier.insert(key, units);
+        let cell = RightsEntry { gtin, granted: units, asked: 0, epoch };
+        Some(Put::set(EARLIER, earlier_key(epoch, gtin), cell.encode_to_vec()))
     }
 
     /// How this life stands with an item.
@@ -172,6 +201,10 @@ impl Gateway {
     ) -> Result<(), LedgerError> {
         let mut sheet = Sheet::default();
         for entry in entries {
+            if entry.epoch != 0 {
+                step.puts.extend(self.rights.had_earlier(entry.epoch, entry.gtin, entry.granted));
+                continue;
+            }
             let known = Gtin::from_number(entry.gtin).ok();
             let Some(gtin) = known.filter(|gtin| self.rights.is_pooled(*gtin) || self.rights.pools.len() < POOLS_MAX)
             else {
@@ -206,9 +239,12 @@ impl Gateway {
         }
         let more = granted - pool.granted;
         let last_grant = if more > 0 { more } else { pool.last_grant };
+        if more > 0 {
+            self.rights.wants.granted(gtin);
+        }
         self.rights.pools.insert(gtin, Pool { granted, asked, last_grant });
         self.stock.touched(gtin);
-        let cell = RightsEntry { gtin: gtin.number(), granted, asked };
+        let cell = RightsEntry { gtin: gtin.number(), granted, asked, epoch: 0 };
         Some(Put::set(GRANTED, counter_key(gtin), cell.encode_to_vec()))
     }
 

@@ -39,6 +39,9 @@ pub(super) const RIGHTS: Table = Table(15);
 /// hold → how it stands. Folded; ended ones are swept.
 pub(super) const HOLDS: Table = Table(16);
 
+/// epoch ‖ gtin → what another life of this site may have promised in all. Put.
+pub(super) const EARLIER: Table = Table(17);
+
 pub(super) const SYNC_TAKEOVER: &[u8] = b"takeover";
 pub(super) const SYNC_APPLIED: &[u8] = b"applied";
 pub(super) const SYNC_UNANCHORED: &[u8] = b"unanchored";
@@ -55,6 +58,10 @@ pub(super) fn past_key(gtin: Gtin, epoch: Epoch) -> Vec<u8> {
 /// Where a record that is journalled again was written first.
 pub(super) fn origin_key(event: &Event) -> Vec<u8> {
     [event.origin_epoch, event.origin_seq, event.origin_hash].map(u64::to_be_bytes).concat()
+}
+
+pub(super) fn earlier_key(epoch: u64, gtin: u64) -> Vec<u8> {
+    [epoch, gtin].map(u64::to_be_bytes).concat()
 }
 
 pub(super) fn elsewhere_prefix(site: &SiteName, gtin: Gtin) -> Vec<u8> {

@@ -199,7 +199,6 @@ impl Gateway {
             step.puts.push(self.takeover.put());
         }
         self.begin_rights(&state);
-        step.then.extend(self.say_rights());
         self.hub.link = state;
         step
     }

@@ -1,6 +1,6 @@
 //! What is said to a hub that keeps rights: which this life holds, and what runs out here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use broker::ledger::{LedgerError, Now, Read};
 use proto::gtin::Gtin;
@@ -11,8 +11,10 @@ use super::hub::LinkState;
 use super::rights::{Book, available};
 use super::{Effect, Gateway};
 
-/// What still runs out is said again this often, and what is new of it.
+/// What still runs out is said again after this long, then after twice as long each time while the hub has nothing to give;
+/// and what is new of it.
 const AGAIN_MS: u64 = 5_000;
+const AGAIN_MS_MAX: u64 = 60_000;
 const NEWS_MS: u64 = 1_000;
 /// Items that one message names; the others follow in the next.
 const PART_MAX: usize = 1_000;
@@ -29,18 +31,41 @@ struct Wanted {
     /// Something happened since it was said.
     news: bool,
     said_ms: Option<u64>,
+    /// How often it was said since anything happened.
+    repeats: u32,
+}
+
+/// How far it is to tell the hub what is held, in this session.
+#[derive(Debug, Default)]
+pub(super) enum Report {
+    /// There is no session, or all is said.
+    #[default]
+    Nothing,
+    /// Connected, and the hub's incarnation follows at once.
+    Greeted,
+    Due(u64),
+    Saying(VecDeque<RightsHeld>),
 }
 
 impl Wanted {
     fn is_due(&self, now_ms: u64) -> bool {
-        let pause_ms = if self.news { NEWS_MS } else { AGAIN_MS };
+        let again_ms = (AGAIN_MS << self.repeats.min(8)).min(AGAIN_MS_MAX);
+        let pause_ms = if self.news { NEWS_MS } else { again_ms };
         self.said_ms.is_none_or(|said| now_ms >= said + pause_ms)
     }
 }
 
 impl Wants {
     pub(super) fn runs_out(&mut self, gtin: Gtin) {
-        self.0.entry(gtin).or_default().news = true;
+        let wanted = self.0.entry(gtin).or_default();
+        (wanted.news, wanted.repeats) = (true, 0);
+    }
+
+    /// The hub has something to give again.
+    pub(super) fn granted(&mut self, gtin: Gtin) {
+        if let Some(wanted) = self.0.get_mut(&gtin) {
+            (wanted.news, wanted.repeats) = (true, 0);
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -57,7 +82,7 @@ impl Book {
     pub(super) fn turned_away(&mut self, gtin: Gtin, units: u64) {
         let wanted = self.wants.0.entry(gtin).or_default();
         wanted.turned_away = wanted.turned_away.saturating_add(units);
-        wanted.news = true;
+        (wanted.news, wanted.repeats) = (true, 0);
     }
 
     /// What runs out and was not said lately. What does so no more is forgotten.
@@ -67,6 +92,7 @@ impl Book {
             let (left, low) = (available(&self.rights(gtin, ledger)?), self.low_water(gtin));
             let Some(wanted) = self.wants.0.get_mut(&gtin) else { continue };
             let turned_away = std::mem::take(&mut wanted.turned_away);
+            wanted.repeats = if wanted.news || wanted.said_ms.is_none() { 0 } else { wanted.repeats.saturating_add(1) };
             (wanted.news, wanted.said_ms) = (false, Some(now.mono_ms));
             if left <= low || turned_away > 0 {
                 wants.push(Want { gtin: gtin.number(), available: left.max(0).unsigned_abs(), turned_away });
@@ -79,19 +105,22 @@ impl Book {
     }
 
     /// In parts, and one empty one if nothing is held: a hub that was restored waits for the last.
-    fn held_parts(&self) -> Vec<RightsHeld> {
+    fn held_parts(&self, incarnation: u64) -> VecDeque<RightsHeld> {
         let held = self.pools.iter().filter(|(_, pool)| pool.granted > 0 || pool.asked > 0);
-        let entry = |(gtin, pool): (&Gtin, &super::rights::Pool)| RightsEntry {
-            gtin: gtin.number(),
-            granted: pool.granted,
-            asked: pool.asked,
+        let own = held.map(|(gtin, pool)| (gtin.number(), pool.granted, pool.asked, 0));
+        let earlier = self.earlier.iter().map(|((epoch, gtin), units)| (*gtin, *units, 0, *epoch));
+        let entry = |(gtin, granted, asked, epoch)| RightsEntry { gtin, granted, asked, epoch };
+        let held: Vec<_> = own.chain(earlier).map(entry).collect();
+        let part = |(part, rights): (u32, &[RightsEntry])| RightsHeld {
+            rights: rights.to_vec(),
+            incarnation,
+            part,
+            last: false,
         };
-        let held: Vec<_> = held.map(entry).collect();
-        let mut parts: Vec<_> =
-            held.chunks(PART_MAX).map(|part| RightsHeld { rights: part.to_vec(), last: false }).collect();
-        match parts.last_mut() {
+        let mut parts: VecDeque<_> = (0..).zip(held.chunks(PART_MAX)).map(part).collect();
+        match parts.back_mut() {
             Some(part) => part.last = true,
-            None => parts.push(RightsHeld { rights: Vec::new(), last: true }),
+            None => parts.push_back(RightsHeld { incarnation, last: true, ..RightsHeld::default() }),
         }
         parts
     }
@@ -108,15 +137,33 @@ impl Gateway {
     }
 
     /// After every welcome, and every tick until all parts are said: what waits for the uplink is bounded, and a lost part
-    /// is said in the next session only.
-    pub(super) fn say_rights(&mut self) -> impl Iterator<Item = Effect> {
-        let parts = &mut self.rights.to_say;
-        parts.drain(..parts.len().min(PARTS_AT_ONCE)).map(|part| Effect::Say(UpOf::RightsHeld(part)))
+    /// is said in the next session only. Nothing is said before the fork is read: a hub that was restored would take it for
+    /// all that is known here of the life before.
+    pub(super) fn say_rights(&mut self) -> Vec<Effect> {
+        if let Report::Due(incarnation) = self.rights.report
+            && self.takeover.fork.is_none()
+        {
+            self.rights.report = Report::Saying(self.rights.held_parts(incarnation));
+        }
+        let Report::Saying(parts) = &mut self.rights.report else { return Vec::new() };
+        let said = parts.drain(..parts.len().min(PARTS_AT_ONCE)).map(|part| Effect::Say(UpOf::RightsHeld(part)));
+        let said = said.collect();
+        if parts.is_empty() {
+            self.rights.report = Report::Nothing;
+        }
+        said
     }
 
     /// A session begins or ends: what the one before was not told is old.
     pub(super) fn begin_rights(&mut self, state: &LinkState) {
-        let parts = if *state == LinkState::Connected { self.rights.held_parts() } else { Vec::new() };
-        self.rights.to_say = parts.into();
+        self.rights.report = if *state == LinkState::Connected { Report::Greeted } else { Report::Nothing };
+    }
+
+    /// The first that a session's hub says: which incarnation it is.
+    pub(super) fn rights_due(&mut self, incarnation: u64) -> Vec<Effect> {
+        if matches!(self.rights.report, Report::Greeted) {
+            self.rights.report = Report::Due(incarnation);
+        }
+        self.say_rights()
     }
 }

@@ -168,7 +168,9 @@ impl Session {
     /// Whether the hub knows what such a message is: an older one would refuse it.
     pub fn may_say(&self, of: &UpOf) -> bool {
         match of {
-            UpOf::RightsHeld(_) | UpOf::RightsWanted(_) => self.keeps_rights,
+            // What was meant for another incarnation lacks what that one granted.
+            UpOf::RightsHeld(held) => self.keeps_rights && held.incarnation == self.incarnation,
+            UpOf::RightsWanted(_) => self.keeps_rights,
             _ => self.protocol > 1,
         }
     }

@@ -199,8 +199,10 @@ fn of_rights_only_a_hub_that_keeps_them_hears() {
         let Some(DownOf::Welcome(welcome)) = &mut down.of else { panic!("{down:?}") };
         (welcome.protocol, welcome.rights) = (protocol, rights);
         session.receive(down, &chain(), 1).unwrap();
-        let said = [UpOf::RightsHeld(RightsHeld::default()), UpOf::RightsWanted(RightsWanted::default())];
+        let held = |incarnation| UpOf::RightsHeld(RightsHeld { incarnation, ..RightsHeld::default() });
+        let said = [held(session.incarnation()), UpOf::RightsWanted(RightsWanted::default())];
         assert_eq!(said.map(|of| session.may_say(&of)), [rights; 2]);
+        assert!(!session.may_say(&held(session.incarnation() + 1)), "what was meant for another hub");
         assert_eq!(session.may_say(&UpOf::Recall(Recall::default())), protocol > 1);
     }
 }

@@ -50,7 +50,7 @@ impl Granting {
 
     /// In all.
     pub(crate) fn grant(&self, gtin: u64, granted: u64, asked: u64) {
-        self.rights.send_replace(vec![RightsEntry { gtin, granted, asked }]);
+        self.rights.send_replace(vec![RightsEntry { gtin, granted, asked, epoch: 0 }]);
     }
 
     pub(crate) fn told(&self) -> Told {

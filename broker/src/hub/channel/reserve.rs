@@ -177,7 +177,7 @@ impl Hub {
                 units: u64::from(line.units),
                 seconds,
                 reference: line.reference.clone(),
-                inherited: false,
+                ..Hold::default()
             };
             self.use_rights(line.gtin, |own| own.held = own.held.saturating_add(hold.units));
             self.channel.reservations.open.insert((due_s, hold.id.clone()));

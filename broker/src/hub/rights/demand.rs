@@ -9,8 +9,8 @@ use proto::id::SiteName;
 const RATES_MAX: usize = 200_000;
 /// A rate below this is as good as none: one unit in 100 days.
 const LEAST: f64 = 1e-7;
-/// A want that is not said again is forgotten after this long.
-const WANT_MS: u64 = 15_000;
+/// A want that is not said again is forgotten after this long. A gateway that gets nothing says it once a minute.
+const WANT_MS: u64 = 90_000;
 
 /// Units a second, as of a moment.
 #[derive(Debug, Clone, Copy, Default)]
@@ -158,9 +158,9 @@ mod tests {
         assert_eq!(demand.want(1, &hill).unwrap().missed, 5);
         demand.served(1, &hill, 4);
         assert_eq!(demand.want(1, &hill).unwrap().missed, 1);
-        demand.forget_old_wants(19_999);
+        demand.forget_old_wants(94_999);
         assert!(demand.want(1, &hill).is_some());
-        demand.forget_old_wants(20_000);
+        demand.forget_old_wants(95_000);
         assert!(demand.want(1, &hill).is_none());
     }
 

@@ -5,10 +5,11 @@ use proto::chunk::Chunk;
 use proto::id::{Epoch, ReplicaId, Seq};
 use proto::wire::record::Of;
 use proto::wire::{
-    GrantCell, Hold, HoldCell, HoldEnd, HoldEnded, PoolCell, PoolChanged, Rights, RightsGranted, RightsReported,
+    EarlierRights, GrantCell, Hold, HoldCell, HoldEnd, HoldEnded, PoolCell, PoolChanged, Rights, RightsGranted,
+    RightsReported,
 };
 
-use crate::hub::tables::{GRANTS, HOLDS, POOL, REPORTED, USED, counter_key, replica_key};
+use crate::hub::tables::{GRANTS, HOLDS, LATE, POOL, REPORTED, USED, counter_key, replica_key};
 use crate::ledger::{Placed, Put};
 
 pub(in crate::hub) fn pool(changed: &PoolChanged, seq: Seq, at_ms: u64, put: &mut dyn FnMut(Put)) {
@@ -47,8 +48,13 @@ pub(in crate::hub) fn used(replica: &ReplicaId, rights: &Rights, put: &mut dyn F
 /// The rights in a site's chunk; in their order, so the last of an item counts.
 pub(in crate::hub) fn of_site(chunk: &Chunk, put: &mut dyn FnMut(Put)) {
     for record in chunk.body.events.iter().flat_map(|event| &event.records) {
-        if let Some(Of::Rights(rights)) = &record.of {
-            used(&chunk.head.replica, rights, put);
+        match &record.of {
+            Some(Of::Rights(rights)) => used(&chunk.head.replica, rights, put),
+            Some(Of::EarlierRights(EarlierRights { epoch, rights: Some(rights) })) => {
+                let life = ReplicaId { epoch: Epoch(*epoch), ..chunk.head.replica.clone() };
+                put(Put::set(LATE, counter_key(rights.gtin, &life), rights.encode_to_vec()));
+            }
+            _ => {}
         }
     }
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::fold::pool_cell;
+use crate::hub::lost::UNHEARD;
 use crate::hub::{Effect, Hub};
 use crate::ledger::{Now, Read, Step};
 
@@ -75,7 +76,9 @@ impl Hub {
             RightsAsk::List => Ok(self.pool_list()),
             RightsAsk::Show(gtin) => self.shown(gtin),
             RightsAsk::AtRisk(site) => {
-                self.current_life(&site).map(|life| json!({ "site": site.as_str(), "rights": self.left_at(&life) }))
+                let unheard = self.pools.awaited.contains(&site).then_some(UNHEARD);
+                self.current_life(&site)
+                    .map(|life| json!({ "site": site.as_str(), "rights": self.left_at(&life), "unheard": unheard }))
             }
             RightsAsk::Pool(gtin, change, note) => self.change_pool(gtin, change, note, now, ledger, &mut step),
             RightsAsk::Site(gtin, site, change, note) => {

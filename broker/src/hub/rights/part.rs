@@ -10,6 +10,8 @@ pub struct Part {
     pub grant: GrantCell,
     /// The site's side, as far as its journal is applied.
     pub used: Rights,
+    /// The same as a later life of the site says it, out of what this one had not sent.
+    pub late: Rights,
     /// This life is lost or retired: it promises nothing any more.
     pub over: bool,
 }
@@ -18,15 +20,13 @@ impl Part {
     /// Units of the pool that nobody else may promise: the most that this life may have promised, whatever it did since it
     /// was heard. What a life that is over had and did not report counts as spent, but for what was reclaimed of it.
     pub fn exposure(&self) -> i128 {
-        let spent = i128::from(self.used.promised) + i128::from(self.used.held);
         let reclaimed = if self.over { self.grant.reclaimed } else { 0 };
-        (self.outstanding() - i128::from(reclaimed)).max(spent) + i128::from(self.grant.unaware)
+        (self.outstanding() - i128::from(reclaimed)).max(self.spent()) + i128::from(self.grant.unaware)
     }
 
     /// What it may promise or hold now, as far as the hub knows; below zero after sales in hand beyond its rights.
     pub fn available(&self) -> i64 {
-        let spent = i128::from(self.used.promised) + i128::from(self.used.held);
-        saturated(self.outstanding() - spent)
+        saturated(self.outstanding() - self.spent())
     }
 
     /// What an operator may take back of a life that is over: what it had and is not known to have promised or held. It may
@@ -41,8 +41,20 @@ impl Part {
         self.grant.asked.saturating_sub(self.used.answered)
     }
 
+    /// Units that were sold beyond what the hub had granted it, as far as it knows; some of that may be covered since.
+    pub(super) fn beyond(&self) -> u64 {
+        self.available().min(0).unsigned_abs().saturating_add(self.grant.unaware)
+    }
+
     fn outstanding(&self) -> i128 {
         i128::from(self.grant.granted) - i128::from(self.used.returned)
+    }
+
+    /// Known to be promised or held. Of what came late, the later life counts what was beyond the rights as its own.
+    fn spent(&self) -> i128 {
+        let sum = |rights: &Rights| i128::from(rights.promised) + i128::from(rights.held);
+        let covered = i128::from(self.late.granted) - i128::from(self.late.returned);
+        sum(&self.used).max(sum(&self.late).min(covered))
     }
 }
 
@@ -56,7 +68,7 @@ mod tests {
 
     fn part(granted: u64, returned: u64, promised: u64, held: u64) -> Part {
         let grant = GrantCell { granted, ..GrantCell::default() };
-        Part { grant, used: Rights { returned, promised, held, ..Rights::default() }, over: false }
+        Part { grant, used: Rights { returned, promised, held, ..Rights::default() }, ..Part::default() }
     }
 
     #[test]
@@ -71,6 +83,26 @@ mod tests {
         // What was reclaimed turns out to have been promised.
         let late = Part { used: Rights { promised: 7, ..live.used }, ..over(4) };
         assert_eq!(late.exposure(), 8);
+    }
+
+    /// What a rejoin brings of a life that is over: it was promised within the rights that count as spent already.
+    #[test]
+    fn what_comes_late_counts_as_promised_but_not_twice() {
+        let over = |reclaimed, late| {
+            let part = part(10, 0, 2, 3);
+            let late = Rights { granted: 10, ..late };
+            Part { grant: GrantCell { reclaimed, ..part.grant }, late, over: true, ..part }
+        };
+        // Of the five that were known one hold is committed since, and three more are sold.
+        let late = Rights { promised: 6, held: 2, ..Rights::default() };
+        assert_eq!((over(0, late).exposure(), over(0, late).at_risk()), (10, 2));
+        assert_eq!((over(5, late).exposure(), over(5, late).at_risk()), (8, 0), "three too many were reclaimed");
+        // Beyond the rights: the later life has those.
+        let beyond = Rights { promised: 13, ..late };
+        assert_eq!((over(0, beyond).exposure(), over(5, beyond).exposure()), (10, 10));
+        // A hold of a life that is over, after a sale in hand that overdrew it: it may be committed elsewhere.
+        let held = Part { over: true, ..part(1, 0, 1, 1) };
+        assert_eq!((held.exposure(), held.at_risk()), (2, 0));
     }
 
     #[test]

@@ -29,8 +29,10 @@ impl Pools {
                 Some(Of::SiteChunk(embedded)) => {
                     let Ok(chunk) = chunk::open(&embedded.chunk) else { continue };
                     for record in chunk.body.events.iter().flat_map(|event| &event.records) {
-                        if let Some(Of::Rights(rights)) = &record.of {
-                            self.used(&chunk.head.replica, *rights);
+                        match &record.of {
+                            Some(Of::Rights(rights)) => self.used(&chunk.head.replica, *rights),
+                            Some(Of::EarlierRights(earlier)) => self.late(&chunk.head.replica.site, earlier),
+                            _ => {}
                         }
                     }
                 }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use proto::id::{Epoch, ReplicaId, SiteName};
 use proto::topic::Outbound;
 use proto::wire::record::Of;
-use proto::wire::{GrantReason, Hello, RightsGranted, RightsHeld, RightsReported};
+use proto::wire::{GrantReason, Hello, RightsEntry, RightsGranted, RightsHeld, RightsReported};
 
 use crate::hub::feed::Stream;
 use crate::hub::tables::{HUB, HUB_AWAITS_RIGHTS, REPORTED, replica_key};
@@ -32,10 +32,11 @@ impl Hub {
         } else if held.is_none_or(|held| held == SURE) {
             return Ok(());
         }
+        // A site whose box was lost by then, too: a later life of it may have been granted something since.
         for (site, view) in &self.sites {
             let life = ReplicaId { site: site.clone(), epoch: Epoch(view.epoch) };
-            if !self.pools.is_over(&life) && !self.has_reported(&life, ledger)? {
-                self.pools.awaited.insert(life);
+            if !self.has_reported(&life, ledger)? {
+                self.pools.awaited.insert(site.clone());
             }
         }
         Ok(())
@@ -60,14 +61,15 @@ impl Hub {
         }
         let knows = hello.streams.iter().any(|followed| followed.stream == Stream::Rights.name());
         if fresh && knows {
-            self.pools.awaited.insert(life.clone());
+            self.pools.awaited.insert(life.site.clone());
         }
-        if !knows && self.pools.awaited.contains(life) {
+        if !knows && self.pools.awaited.contains(&life.site) {
             self.reported(life, now, step);
         }
     }
 
-    /// What a site says that it was granted. It counts once a life, at a hub that was restored: any other knows.
+    /// What a site says that it was granted, and what other lives of it had. It counts once a life, at a hub that was
+    /// restored: any other knows. What was said to another incarnation may have come late, and says less than there is.
     pub(in crate::hub) fn rights_held(
         &mut self,
         site: &SiteName,
@@ -76,18 +78,16 @@ impl Hub {
         ledger: &dyn Read,
     ) -> Result<Step<Effect>, LedgerError> {
         let mut step = Step::nothing();
-        let Some(life) = self.sessions.get(site).map(|session| session.replica(site)) else { return Ok(step) };
+        let Some(session) = self.sessions.get_mut(site) else { return Ok(step) };
+        let life = session.replica(site);
+        if held.incarnation != self.incarnation || !session.rights_go_on(held.part) {
+            return Ok(step);
+        }
         if !self.desk.was_restored || self.has_reported(&life, ledger)? {
             return Ok(step);
         }
-        let mut records: Vec<RightsGranted> = Vec::new();
-        for entry in held.rights.iter().take(ENTRIES_MAX) {
-            let record = self.granting(&life, entry.gtin, GrantReason::Seen);
-            let (granted, asked) = (record.granted.max(entry.granted), record.asked.max(entry.asked));
-            if (granted, asked) != (record.granted, record.asked) {
-                records.push(RightsGranted { granted, asked, ..record });
-            }
-        }
+        let entries = held.rights.iter().take(ENTRIES_MAX);
+        let records: Vec<RightsGranted> = entries.filter_map(|entry| self.seen(&life, entry)).collect();
         if !records.is_empty() {
             tracing::info!(%site, items = records.len(), "a site was granted more than this hub remembered");
             self.journal_grants(records, now, ledger, &mut step);
@@ -98,11 +98,41 @@ impl Hub {
         Ok(step)
     }
 
+    /// What an entry says that this hub does not know, or not any more.
+    fn seen(&self, life: &ReplicaId, entry: &RightsEntry) -> Option<RightsGranted> {
+        if entry.epoch == 0 || entry.epoch == life.epoch.0 {
+            let record = self.granting(life, entry.gtin, GrantReason::Seen);
+            let (granted, asked) = (record.granted.max(entry.granted), record.asked.max(entry.asked));
+            let news = (granted, asked) != (record.granted, record.asked);
+            return news.then_some(RightsGranted { granted, asked, ..record });
+        }
+        // What that life may have promised is to be its exposure at least.
+        let life = ReplicaId { epoch: Epoch(entry.epoch), ..life.clone() };
+        let part = self.pools.part(entry.gtin, &life).cloned().unwrap_or_default();
+        let record = self.granting(&life, entry.gtin, GrantReason::Seen);
+        let had = entry.granted.saturating_sub(record.unaware);
+        let granted = had.saturating_add(part.used.returned).saturating_add(record.reclaimed);
+        (part.exposure() < i128::from(entry.granted)).then_some(RightsGranted { granted, ..record })
+    }
+
+    /// An operator says that a box is lost which this hub would wait for: nobody will say what it was granted since the
+    /// backup. True if that is so.
+    pub(in crate::hub) fn waits_no_more(&mut self, life: &ReplicaId, now: &Now, step: &mut Step<Effect>) -> bool {
+        let awaited = self.pools.awaited.contains(&life.site);
+        if awaited {
+            self.reported(life, now, step);
+        }
+        awaited
+    }
+
     fn reported(&mut self, life: &ReplicaId, now: &Now, step: &mut Step<Effect>) {
         let record = RightsReported { site: life.site.to_string(), epoch: life.epoch.0, incarnation: self.incarnation };
         let draft = self.draft(vec![Of::RightsReported(record)], now);
         step.events.push(draft);
-        self.pools.awaited.remove(life);
+        // A box that was put aside says nothing of what the site's current one was granted.
+        if self.sites.get(&life.site).is_none_or(|view| view.epoch == life.epoch.0) {
+            self.pools.awaited.remove(&life.site);
+        }
     }
 
     /// Keeps that nobody is awaited any more, and tells HQ who is.

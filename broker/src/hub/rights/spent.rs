@@ -36,6 +36,9 @@ impl Hub {
                 add(&mut unaware, gtin, units);
             }
             for record in &event.records {
+                if let Some(Of::EarlierRights(earlier)) = &record.of {
+                    self.pools.late(site, earlier);
+                }
                 let Some(Of::Rights(rights)) = &record.of else { continue };
                 let answered = self.answered(life, rights);
                 let age_ms = now.wall.0.saturating_sub(stamp.ms().0);
@@ -76,12 +79,9 @@ impl Hub {
         if self.pools.is_pooled(gtin) { short.saturating_sub(was_short) } else { 0 }
     }
 
-    /// Sales of pooled items in an event that says nothing of rights: the site did not know of the pool. What is journalled
-    /// again was counted in the life that wrote it first.
+    /// Sales of pooled items in an event that says nothing of rights: the site did not know of the pool. That is so too of
+    /// what is journalled again: nobody had it before, and of an event that spoke of rights a later life does so again.
     fn sold_unaware(&self, stamp: Stamp, event: &Event) -> Vec<(u64, u64)> {
-        if event.origin_epoch != 0 || event.rejoined_of != 0 {
-            return Vec::new();
-        }
         // Handing over what a hold had committed spends nothing, so nothing is said of rights.
         let knows = |gtin: u64| {
             event.records.iter().any(|record| match &record.of {

@@ -67,6 +67,26 @@ impl Pools {
         }))
     }
 
+    /// In words, and how many units of it were sold in hand beyond the rights there were.
+    fn why_short(&self, gtin: u64, short: u64) -> (String, u64) {
+        let beyond = self.parts(gtin).map(|(_, part)| part.beyond()).fold(0, u64::saturating_add).min(short);
+        let asked = self.parts(gtin).filter(|(_, part)| !part.over).map(|(_, part)| part.asked_open());
+        let asked = asked.fold(0, u64::saturating_add).min(short - beyond);
+        let why = match (beyond, asked) {
+            _ if beyond == short => format!("{short} of {gtin:014} were sold in hand beyond the pool."),
+            (0, 0) => format!(
+                "{short} of {gtin:014} are promised or granted beyond the pool: more was withdrawn or reclaimed than was left."
+            ),
+            (0, _) => {
+                format!("{short} of {gtin:014} more were withdrawn than were free, and sites are asked for {asked}.")
+            }
+            _ => format!(
+                "{short} of {gtin:014} are missing: {beyond} were sold in hand beyond the pool, and sites are asked for {asked}."
+            ),
+        };
+        (format!("{why} The first that come free cover it; until then nothing of it is promised or granted"), beyond)
+    }
+
     /// The sums of one pool, for lists.
     pub fn line(&self, gtin: u64) -> Option<Value> {
         let sums = self.totals(gtin)?;
@@ -99,12 +119,12 @@ impl Hub {
             let name = format!("hub:pool_short:{gtin:014}");
             if free < 0 && self.desk.short.insert(gtin) {
                 let short = free.unsigned_abs();
-                let say = format!(
-                    "{short} of {gtin:014} were sold in hand beyond the pool. The first that come free cover it; until then \
-                     nothing of it is promised or granted"
-                );
-                tracing::warn!(gtin, short, "a pool is short");
-                let body = json!({ "gtin": format!("{gtin:014}"), "alert": "pool_short", "say": say, "short": short, "at_ms": now.wall.0 });
+                let (say, beyond) = self.pools.why_short(gtin, short);
+                tracing::warn!(gtin, short, beyond, "a pool is short");
+                let body = json!({
+                    "gtin": format!("{gtin:014}"), "alert": "pool_short", "say": say, "short": short,
+                    "sold_beyond": beyond, "at_ms": now.wall.0,
+                });
                 let (topic, payload) = (Outbound::HqAlert(&name).to_string(), body.to_string().into());
                 effects.push(Effect::tell((topic, payload)));
             } else if free >= 0 && self.desk.short.remove(&gtin) {

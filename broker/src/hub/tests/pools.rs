@@ -1,12 +1,16 @@
 //! Pools and rights at the hub, against sites that use them, know nothing of them, go away or come back as another life.
 
+mod lives;
+mod restores;
+mod spending;
+
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use proto::gtin::Gtin;
 use proto::wire::down::Of as DownOf;
 use proto::wire::{
-    Ancestor, Down, FeedAck, HoldEnd, HoldEnded, Movement, MovementKind, Rights, RightsEntry, RightsHeld, RightsWanted,
-    StreamCursor, Want,
+    Ancestor, Down, EarlierRights, FeedAck, HoldEnd, HoldEnded, Movement, MovementKind, Rights, RightsEntry,
+    RightsHeld, RightsWanted, StreamCursor, Want,
 };
 
 use super::*;
@@ -92,6 +96,17 @@ impl Running {
         answered.await.unwrap()
     }
 
+    /// As the newest welcome said.
+    fn incarnation(&self) -> u64 {
+        let told = self.told.lock().unwrap();
+        let downs = told.iter().rev().filter(|(to, _)| to.starts_with("down/"));
+        let welcomes = downs.filter_map(|(_, payload)| match Down::decode(payload.clone()).unwrap() {
+            Down { incarnation, of: Some(DownOf::Welcome(_)), .. } => Some(incarnation),
+            _ => None,
+        });
+        welcomes.into_iter().next().expect("a gateway was welcomed")
+    }
+
     async fn leave(&self, site: &str) {
         self.up(site, UpOf::Bye(proto::wire::Bye {})).await;
     }
@@ -102,6 +117,8 @@ struct Shop {
     site: Site,
     rights: Rights,
     asked: u64,
+    /// What other lives of the site had, by epoch.
+    earlier: Vec<(u64, u64)>,
     read: usize,
 }
 
@@ -109,7 +126,8 @@ impl Shop {
     async fn open(hub: &Running, name: &str, epoch: u64) -> Shop {
         let replica = ReplicaId { site: name.parse().unwrap(), epoch: Epoch(epoch) };
         let site = Site { replica, at: Position::default() };
-        let mut shop = Shop { site, rights: Rights { gtin: GTIN, ..Rights::default() }, asked: 0, read: 0 };
+        let mut shop =
+            Shop { site, rights: Rights { gtin: GTIN, ..Rights::default() }, asked: 0, earlier: vec![], read: 0 };
         shop.hello(hub, true, vec![]).await;
         shop
     }
@@ -148,6 +166,11 @@ impl Shop {
         for payload in told {
             let Some(DownOf::Feed(feed)) = Down::decode(payload).unwrap().of else { continue };
             for entry in feed.rights.iter().filter(|entry| entry.gtin == GTIN) {
+                if entry.epoch != 0 {
+                    self.earlier.retain(|(epoch, _)| *epoch != entry.epoch);
+                    self.earlier.push((entry.epoch, entry.granted));
+                    continue;
+                }
                 self.rights.granted = self.rights.granted.max(entry.granted);
                 self.asked = self.asked.max(entry.asked);
             }
@@ -210,8 +233,17 @@ impl Shop {
     }
 
     async fn report(&self, hub: &Running) {
-        let entry = RightsEntry { gtin: GTIN, granted: self.rights.granted, asked: self.asked };
-        let held = RightsHeld { rights: vec![entry], last: true };
+        let incarnation = hub.incarnation();
+        self.report_as(hub, RightsHeld { last: true, incarnation, ..RightsHeld::default() }).await;
+    }
+
+    /// What this life holds, and what `held` says besides.
+    async fn report_as(&self, hub: &Running, mut held: RightsHeld) {
+        let entry = RightsEntry { gtin: GTIN, granted: self.rights.granted, asked: self.asked, epoch: 0 };
+        held.rights.push(entry);
+        let earlier =
+            |(epoch, granted): &(u64, u64)| RightsEntry { gtin: GTIN, granted: *granted, asked: 0, epoch: *epoch };
+        held.rights.extend(self.earlier.iter().map(earlier));
         hub.up(&self.name(), UpOf::RightsHeld(held)).await;
     }
 }
@@ -239,320 +271,6 @@ async fn as_journalled(hub: Running, shown: &Value) -> TempDir {
     shown.as_object_mut().unwrap().remove("waits_for");
     assert_eq!(pools.json(GTIN).unwrap(), shown, "by the journal, and as it was in memory");
     dir
-}
-
-#[tokio::test]
-async fn a_site_is_granted_sells_and_gives_back() {
-    let hub = open(sparing()).await;
-    let mut hill = Shop::open(&hub, "hill", 5).await;
-    assert!(hub.pool(PoolChange::Add(1)).await["error"].as_str().unwrap().contains("no pool"));
-    assert_eq!(hub.pool(PoolChange::Create(100)).await["free"], 100);
-    assert!(hub.pool(PoolChange::Create(1)).await["error"].as_str().unwrap().contains("already"));
-    assert_eq!(hub.rights("hill", RightsChange::Grant(30)).await["granted"], 30);
-    hill.until_granted(&hub, 30).await;
-    hill.sell(&hub, 10).await;
-    hill.hold(&hub, 5).await;
-    let shown = hub.shown().await;
-    assert_eq!((&shown["free"], &shown["promised"], &shown["held"]), (&json!(70), &json!(10), &json!(5)), "{shown}");
-    assert_eq!(shown["sites"]["hill"]["available"], 15);
-
-    assert!(hub.rights("hill", RightsChange::Grant(71)).await["error"].as_str().unwrap().contains("70 units"));
-    assert_eq!(hub.rights("hill", RightsChange::Ask(20)).await["asked"], 20);
-    assert!(hub.rights("hill", RightsChange::Ask(1)).await["error"].as_str().unwrap().contains("not answered"));
-    hill.until(&hub, "asked", |shop| shop.asked == 20).await;
-    hill.answer(&hub).await;
-    let shown = hub.shown().await;
-    assert_eq!((&shown["free"], &shown["returned"]), (&json!(85), &json!(15)), "it had 15: {shown}");
-    // Units that came back from buyers are in the pool again.
-    hill.rights.refunded += 4;
-    hill.say(&hub, vec![Of::Rights(hill.rights)]).await;
-    assert_eq!(hub.free().await, 89);
-    assert_eq!(hub.pool(PoolChange::Withdraw(1_000)).await["change"], -89, "only what is free goes");
-    assert_eq!(
-        hub.pool(PoolChange::WithdrawAll(1_000)).await["error"].as_str().map(|why| why.contains("11")),
-        Some(true)
-    );
-    hub.pool(PoolChange::Add(9)).await;
-
-    hub.until_shown("told", |_| hub.hq("hq/pools/04006381333931").is_some_and(|told| told["free"] == 9)).await;
-    let before = hub.shown().await;
-    let dir = as_journalled(hub, &before).await;
-    let again = open_in(dir, sparing()).await;
-    assert_eq!(again.shown().await, before, "the state says what the memory said");
-    assert_eq!(again.hq("hq/pools/04006381333931").unwrap()["free"], 9, "and HQ has it after a start");
-}
-
-#[tokio::test]
-async fn every_site_has_a_floor_and_the_hot_one_gets_more() {
-    let hub = open(RightsRules { floor: 2, spread_percent: 0, ..RightsRules::default() }).await;
-    let mut shops = vec![];
-    for name in ["hill", "harbour", "mill"] {
-        shops.push(Shop::open(&hub, name, 5).await);
-    }
-    hub.pool(PoolChange::Create(100)).await;
-    for shop in &mut shops {
-        shop.until_granted(&hub, 2).await;
-    }
-    shops[0].sell(&hub, 2).await;
-    // The time of the sale is known, so its rate is: more than the two it sold.
-    shops[0].until_granted(&hub, 4).await;
-    shops[0].want(&hub, 20).await;
-    shops[0].until_granted(&hub, 24).await;
-    let shown = hub.shown().await;
-    for cold in ["harbour", "mill"] {
-        assert_eq!(shown["sites"][cold]["granted"], 2, "{shown}");
-    }
-    assert!(hub.free().await >= 10, "what is kept for the hub's own channel: {shown}");
-    as_journalled(hub, &shown).await;
-}
-
-#[tokio::test]
-async fn sales_beyond_the_rights_are_covered_before_anything_is_granted() {
-    let hub = open(sparing()).await;
-    let mut hill = Shop::open(&hub, "hill", 5).await;
-    let mut harbour = Shop::open(&hub, "harbour", 5).await;
-    hub.pool(PoolChange::Create(10)).await;
-    hub.rights("hill", RightsChange::Grant(2)).await;
-    hill.until_granted(&hub, 2).await;
-    hill.sell(&hub, 7).await;
-    assert_eq!(hub.free().await, 3, "five more than it had");
-    let told = hub.hq("hq/alerts/hill:oversold").unwrap();
-    assert!(told["say"].as_str().unwrap().contains("5 of"), "{told}");
-    // The hole is filled, which costs nothing more, and no sooner does anybody get something.
-    hill.until_granted(&hub, 7).await;
-    assert_eq!(hub.free().await, 3);
-    harbour.want(&hub, 9).await;
-    hub.until_shown("granted what there is", |shown| shown["sites"]["harbour"]["granted"] == 3).await;
-    hill.sell(&hub, 4).await;
-    let shown = hub.until_shown("short", |shown| shown["free"] == -4).await;
-    harbour.want(&hub, 9).await;
-    assert_eq!(hub.shown().await["sites"]["harbour"]["granted"], shown["sites"]["harbour"]["granted"]);
-    hub.until_shown("an alert", |_| {
-        hub.hq("hq/alerts/hub:pool_short:04006381333931").is_some_and(|told| told["short"] == 4)
-    })
-    .await;
-    // What comes free covers it first.
-    hub.pool(PoolChange::Add(5)).await;
-    hub.until_shown("over", |_| hub.hq("hq/alerts/hub:pool_short:04006381333931") == Some(Value::Null)).await;
-    harbour.until_granted(&hub, 3).await;
-    let shown = hub.until_shown("one left was granted", |shown| shown["free"] == 0).await;
-    assert_eq!(hub.status().await["rights"]["oversold_units"], 9);
-    as_journalled(hub, &shown).await;
-}
-
-#[tokio::test]
-async fn what_a_site_sold_before_it_knew_of_the_pool_counts() {
-    let hub = open(sparing()).await;
-    let mut hill = Shop::open(&hub, "hill", 5).await;
-    hill.say(&hub, vec![sale(3)]).await;
-    hub.pool(PoolChange::Create(10)).await;
-    assert_eq!(hub.free().await, 10, "what was sold before the pool was shelf stock");
-    tokio::time::sleep(Duration::from_millis(2)).await;
-    hill.say(&hub, vec![sale(4)]).await;
-    assert_eq!(hub.free().await, 6);
-    hub.rights("hill", RightsChange::Grant(5)).await;
-    hill.until_granted(&hub, 5).await;
-    let shown = hub.shown().await;
-    assert_eq!(
-        (&shown["free"], &shown["sites"]["hill"]["available"]),
-        (&json!(1), &json!(5)),
-        "it can promise all of it"
-    );
-    hill.sell(&hub, 5).await;
-    assert_eq!(hub.free().await, 1);
-    // Handing over what a hold had committed spends nothing, and says nothing of rights.
-    let collected =
-        HoldEnded { id: "H-1".into(), how: HoldEnd::Collected.into(), gtin: GTIN, units: 2, ..HoldEnded::default() };
-    hill.say(&hub, vec![sale(2), Of::HoldEnded(collected)]).await;
-    // Nor does what an earlier life had sold, and is journalled again.
-    let again = Event { rejoined_of: 3, origin_epoch: 4, ..Event::default() };
-    hill.say_in(&hub, again, vec![sale(2)]).await;
-    assert_eq!(hub.free().await, 1);
-    // The same chunk again, as after a lost answer, counts nothing twice.
-    let shown = hub.shown().await;
-    let dir = as_journalled(hub, &shown).await;
-    let again = open_in(dir, sparing()).await;
-    hill.hello(&again, true, vec![]).await;
-    assert_eq!(again.free().await, 1);
-}
-
-#[tokio::test]
-async fn rights_move_from_one_site_to_another() {
-    let hub = open(sparing()).await;
-    let mut hill = Shop::open(&hub, "hill", 5).await;
-    let mut harbour = Shop::open(&hub, "harbour", 5).await;
-    hub.pool(PoolChange::Create(20)).await;
-    hub.rights("hill", RightsChange::Grant(20)).await;
-    hill.until_granted(&hub, 20).await;
-    hill.sell(&hub, 8).await;
-    let to = |name: &str| RightsChange::Move(15, name.parse().unwrap());
-    assert!(hub.rights("hill", to("hill")).await["error"].is_string());
-    assert!(hub.rights("hill", to("nowhere")).await["error"].is_string());
-    assert_eq!(hub.rights("hill", to("harbour")).await["for_site"], "harbour");
-    hill.until(&hub, "asked", |shop| shop.asked == 15).await;
-    hill.answer(&hub).await;
-    harbour.until_granted(&hub, 12).await;
-    let shown = hub.shown().await;
-    assert_eq!(
-        (&shown["free"], &shown["sites"]["harbour"]["granted"]),
-        (&json!(0), &json!(12)),
-        "what it had: {shown}"
-    );
-    as_journalled(hub, &shown).await;
-}
-
-#[tokio::test]
-async fn idle_rights_are_asked_back_when_buyers_go_away_elsewhere() {
-    let hub = open(sparing()).await;
-    let mut hill = Shop::open(&hub, "hill", 5).await;
-    let mut harbour = Shop::open(&hub, "harbour", 5).await;
-    hub.pool(PoolChange::Create(20)).await;
-    hub.rights("hill", RightsChange::Grant(20)).await;
-    hill.until_granted(&hub, 20).await;
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
-    hill.listen(&hub).await;
-    assert_eq!(hill.asked, 0, "nobody wants it");
-    harbour.want(&hub, 6).await;
-    hill.until(&hub, "asked", |shop| shop.asked > 0).await;
-    assert!(hill.asked >= 6, "{}", hill.asked);
-    hill.answer(&hub).await;
-    harbour.until_granted(&hub, 6).await;
-    assert_eq!(hub.shown().await["sites"]["hill"]["asked"], 0);
-}
-
-#[tokio::test]
-async fn a_lost_box_is_written_off_and_can_be_reclaimed() {
-    let hub = open(sparing()).await;
-    let mut hill = Shop::open(&hub, "hill", 5).await;
-    hub.pool(PoolChange::Create(20)).await;
-    hub.rights("hill", RightsChange::Grant(12)).await;
-    hill.until_granted(&hub, 12).await;
-    hill.sell(&hub, 4).await;
-    hill.hold(&hub, 3).await;
-    hub.leave("hill").await;
-    let left = hub.ask(RightsAsk::AtRisk("hill".parse().unwrap())).await;
-    assert_eq!(left["rights"], json!([{ "gtin": "04006381333931", "units": 5 }]));
-    let lost = hub.lost("hill", false).await;
-    assert_eq!((&lost["rights"][0]["units"], &lost["reclaimed"]), (&json!(5), &json!(0)), "{lost}");
-    let told = hub.hq("hq/alerts/hill:site_lost").unwrap();
-    assert!(told["say"].as_str().unwrap().contains("count as spent: 5 of 04006381333931"), "{told}");
-    assert_eq!(hub.free().await, 8);
-    assert!(hub.rights("hill", RightsChange::Grant(1)).await["error"].as_str().unwrap().contains("lost"));
-    assert_eq!(hub.lost("hill", true).await["reclaimed"], 5);
-    assert_eq!(hub.free().await, 13, "what was promised or held stays so");
-    assert_eq!(hub.lost("hill", true).await["reclaimed"], 0);
-    assert_eq!(hub.rights("hill", RightsChange::Reclaim).await["reclaimed"], 0);
-    let shown = hub.shown().await;
-    let dir = as_journalled(hub, &shown).await;
-    let hub = open_in(dir, sparing()).await;
-    assert_eq!(hub.shown().await, shown);
-    // The box comes back: it is turned away, and gets nothing.
-    hill.hello(&hub, true, vec![]).await;
-    assert_eq!(hub.status().await["sites"]["hill"]["online"], false);
-}
-
-#[tokio::test]
-async fn a_new_life_begins_with_nothing_and_the_old_ones_rights_count_as_spent() {
-    let hub = open(sparing()).await;
-    let mut old = Shop::open(&hub, "hill", 5).await;
-    hub.pool(PoolChange::Create(20)).await;
-    hub.rights("hill", RightsChange::Grant(12)).await;
-    old.until_granted(&hub, 12).await;
-    old.sell(&hub, 4).await;
-    hub.leave("hill").await;
-    let mut new = Shop::open(&hub, "hill", 6).await;
-    assert_eq!(hub.free().await, 8);
-    new.until(&hub, "fed the pool", |shop| shop.rights.granted == 0).await;
-    let over = Ancestor { epoch: 5, seq: old.site.at.seq.0, hash: old.site.at.hash.0.to_vec().into() };
-    new.hello(&hub, true, vec![over]).await;
-    let shown = hub.shown().await;
-    let hill = &shown["sites"]["hill"];
-    assert_eq!(
-        (&hill["available"], &hill["written_off"], &shown["free"]),
-        (&json!(0), &json!(8), &json!(8)),
-        "{shown}"
-    );
-    hub.rights("hill", RightsChange::Grant(3)).await;
-    new.until_granted(&hub, 3).await;
-    assert_eq!(hub.shown().await["sites"]["hill"]["available"], 3);
-    // The old box is empty, somebody looked: what it had left is promised again.
-    assert_eq!(hub.rights("hill", RightsChange::Reclaim).await["reclaimed"], 8);
-    let shown = hub.shown().await;
-    assert_eq!(shown["free"], 13);
-    as_journalled(hub, &shown).await;
-}
-
-#[tokio::test]
-async fn a_restored_hub_grants_nothing_before_all_have_said_what_they_hold() {
-    let hub = open(sparing()).await;
-    let mut hill = Shop::open(&hub, "hill", 5).await;
-    let mut harbour = Shop::open(&hub, "harbour", 5).await;
-    hub.pool(PoolChange::Create(50)).await;
-    let dir = hub.stop().await;
-    let copy = copied(&dir);
-    // After the backup was made.
-    let hub = open_in(dir, sparing()).await;
-    hill.hello(&hub, true, vec![]).await;
-    hub.rights("hill", RightsChange::Grant(30)).await;
-    hill.until_granted(&hub, 30).await;
-    drop(hub.stop().await);
-
-    let hub = restored(copy, 8, sparing()).await;
-    let alert = || hub.hq("hq/alerts/hub:rights_waiting");
-    hub.until_shown("waiting for both", |shown| shown["waits_for"] == "harbour, hill").await;
-    hub.until_shown("told", |_| alert().is_some_and(|told| told["say"].as_str().unwrap().contains("harbour, hill")))
-        .await;
-    assert_eq!(hub.free().await, 50, "it knows nothing of the grant");
-    let refused = hub.rights("hill", RightsChange::Grant(40)).await;
-    assert!(refused["error"].as_str().unwrap().contains("harbour"), "{refused}");
-    hill.hello(&hub, true, vec![]).await;
-    hill.want(&hub, 5).await;
-    assert_eq!(hub.shown().await["granted"], 0, "nobody is granted anything");
-    hill.report(&hub).await;
-    assert_eq!((hub.free().await, &hub.shown().await["waits_for"]), (20, &json!("harbour")));
-    // Over a restart it waits on, and does not ask twice.
-    let dir = hub.stop().await;
-    let hub = open_in(dir, sparing()).await;
-    assert_eq!(hub.shown().await["waits_for"], "harbour");
-    // One whose software knows no rights holds none.
-    harbour.hello(&hub, false, vec![]).await;
-    let shown = hub.shown().await;
-    assert_eq!((&shown["waits_for"], &shown["free"]), (&Value::Null, &json!(20)), "{shown}");
-    hub.until_shown("settled", |_| hub.hq("hq/alerts/hub:rights_waiting") == Some(Value::Null)).await;
-    assert_eq!(hub.rights("harbour", RightsChange::Grant(20)).await["granted"], 20);
-    // A claim of more does not count any more, here or at a hub that was never restored.
-    hill.hello(&hub, true, vec![]).await;
-    hill.rights.granted = 1 << 40;
-    hill.report(&hub).await;
-    assert_eq!(hub.free().await, 0);
-    let dir = hub.stop().await;
-    let hub = open_in(dir, sparing()).await;
-    assert_eq!((hub.free().await, &hub.shown().await["waits_for"]), (0, &Value::Null));
-}
-
-#[tokio::test]
-async fn a_site_that_will_not_come_back_does_not_keep_a_restored_hub_waiting() {
-    let hub = open(sparing()).await;
-    Shop::open(&hub, "hill", 5).await;
-    hub.pool(PoolChange::Create(5)).await;
-    let hub = restored(hub.stop().await, 8, sparing()).await;
-    hub.until_shown("waiting", |shown| shown["waits_for"] == "hill").await;
-    hub.lost("hill", false).await;
-    assert_eq!(hub.shown().await["waits_for"], Value::Null);
-}
-
-#[tokio::test]
-async fn more_is_withdrawn_than_is_free() {
-    let hub = open(sparing()).await;
-    let mut hill = Shop::open(&hub, "hill", 5).await;
-    hub.pool(PoolChange::Create(20)).await;
-    hub.rights("hill", RightsChange::Grant(15)).await;
-    hill.until_granted(&hub, 15).await;
-    let done = hub.pool(PoolChange::WithdrawAll(12)).await;
-    assert_eq!((&done["units"], &done["free"], &done["asked"]), (&json!(8), &json!(-7), &json!(7)), "{done}");
-    hill.until(&hub, "asked", |shop| shop.asked == 7).await;
-    hill.answer(&hub).await;
-    assert_eq!(hub.free().await, 0);
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ impl Store {
     pub(super) fn grant_by(&mut self, incarnation: u64, granted: u64, asked: u64) -> Vec<Effect> {
         let cursor = self.gateway.hub.cursors["rights"];
         let prev = if cursor.incarnation == incarnation { cursor.position } else { 0 };
-        let rights = vec![RightsEntry { gtin: Store::number(), granted, asked }];
+        let rights = vec![RightsEntry { gtin: Store::number(), granted, asked, epoch: 0 }];
         let feed = Feed { prev, upto: prev + 1, stream: "rights".into(), rights, ..Feed::default() };
         let now = self.now();
         let step = self.gateway.input(Input::FromHub(FromHub::Feed { incarnation, feed }), &now, &self.ledger).unwrap();

@@ -6,9 +6,20 @@ use proto::wire::{RightsEntry, RightsHeld, RightsWanted, StockEntry, Want};
 use super::*;
 
 fn connect(store: &mut Store) -> Vec<RightsHeld> {
+    connect_to(store, 7)
+}
+
+fn connect_to(store: &mut Store, incarnation: u64) -> Vec<RightsHeld> {
     let now = store.now();
     let step = store.gateway.input(Input::Link(LinkState::Connected), &now, &store.ledger).unwrap();
+    assert!(held(store.commit(step)).is_empty(), "nobody knows yet which hub it is");
+    let welcome = FromHub::Applied { incarnation, position: Position::default(), hub_ms: store.wall };
+    let step = store.gateway.input(Input::FromHub(welcome), &now, &store.ledger).unwrap();
     held(store.commit(step))
+}
+
+fn last(rights: Vec<RightsEntry>, incarnation: u64) -> RightsHeld {
+    RightsHeld { rights, last: true, incarnation, part: 0 }
 }
 
 fn held(effects: Vec<Effect>) -> Vec<RightsHeld> {
@@ -38,9 +49,9 @@ fn a_grant_only_grows_also_by_a_hub_that_was_restored() {
     store.grant_by(8, 2, 0);
     store.killed();
     assert_eq!(store.rights().granted, 5);
-    let held = connect(&mut store);
-    let entry = RightsEntry { gtin: Store::number(), granted: 5, asked: 0 };
-    assert_eq!(held, [RightsHeld { rights: vec![entry], last: true }], "which hears of it");
+    let held = connect_to(&mut store, 8);
+    let entry = RightsEntry { gtin: Store::number(), granted: 5, asked: 0, epoch: 0 };
+    assert_eq!(held, [last(vec![entry], 8)], "which hears of it");
     store.grant_by(8, 9, 0);
     assert_eq!(store.rights().granted, 9);
 }
@@ -70,16 +81,18 @@ fn what_is_asked_back_is_answered_once_with_what_is_free() {
 #[test]
 fn the_hub_hears_what_is_held_after_each_welcome_in_parts() {
     let mut store = Store::open();
-    assert_eq!(connect(&mut store), [RightsHeld { rights: vec![], last: true }]);
+    assert_eq!(connect(&mut store), [last(vec![], 7)]);
     let numbers = (0..18_500).map(|n| Gtin::with_check_digit(400_638_000_000 + n).unwrap().number());
-    let rights: Vec<_> = numbers.map(|gtin| RightsEntry { gtin, granted: 1, asked: 0 }).collect();
+    let rights: Vec<_> = numbers.map(|gtin| RightsEntry { gtin, granted: 1, asked: 0, epoch: 0 }).collect();
     let feed = Feed { prev: 0, upto: 9, stream: "rights".into(), rights, ..Feed::default() };
     store.hear(feed);
     connect(&mut store);
     let parts = connect(&mut store);
     let sizes = |parts: &[RightsHeld]| parts.iter().map(|part| (part.rights.len(), part.last)).collect::<Vec<_>>();
     assert_eq!(sizes(&parts), [(1_000, false); 16], "not more at once than the uplink takes");
-    assert_eq!(sizes(&held(store.tick())), [(1_000, false), (1_000, false), (500, true)]);
+    let rest = held(store.tick());
+    assert_eq!(sizes(&rest), [(1_000, false), (1_000, false), (500, true)]);
+    assert!(parts.iter().chain(&rest).map(|part| part.part).eq(0..19));
     assert!(held(store.tick()).is_empty());
 }
 
@@ -112,11 +125,56 @@ fn what_runs_out_is_said_and_said_again_while_it_does() {
     assert_eq!(wanted(store.tick()), want(0, 0), "also after a start");
 }
 
+/// A sold-out item is wanted by every site for good: the hub hears of it less and less often, until something happens.
+#[test]
+fn what_the_hub_does_not_have_is_asked_for_less_and_less_often() {
+    let mut store = Store::open();
+    store.grant(2, 0);
+    connect(&mut store);
+    store.hold("a", 2);
+    let mut said = |store: &mut Store, from: u64, to: u64| {
+        let mut at = Vec::new();
+        for second in from..to {
+            store.mono = second * 1_000;
+            at.extend(wanted(store.tick()).map(|_| second));
+        }
+        at
+    };
+    assert_eq!(said(&mut store, 0, 260), [0, 5, 15, 35, 75, 135, 195, 255]);
+    store.hold("b", 1);
+    assert_eq!(said(&mut store, 260, 280), [260, 265, 275], "a buyer was turned away");
+    said(&mut store, 280, 600);
+    store.grant(3, 0);
+    assert_eq!(said(&mut store, 600, 620)[..], [600, 605, 615], "there is some again, and this was too little");
+}
+
+#[test]
+fn what_other_lives_had_is_said_too_and_never_less_of_it() {
+    let mut store = Store::open();
+    store.grant(5, 0);
+    let mut told = |granted, cursor: u64| {
+        let entry = RightsEntry { gtin: Store::number(), granted, asked: 0, epoch: 3 };
+        store.hear(Feed {
+            prev: cursor,
+            upto: cursor + 1,
+            stream: "rights".into(),
+            rights: vec![entry],
+            ..Feed::default()
+        });
+    };
+    told(9, 1);
+    told(4, 2);
+    assert_eq!(store.rights().granted, 5, "it is none of this life's");
+    store.killed();
+    let own = RightsEntry { gtin: Store::number(), granted: 5, asked: 0, epoch: 0 };
+    assert_eq!(connect(&mut store), [last(vec![own, RightsEntry { granted: 9, epoch: 3, ..own }], 7)]);
+}
+
 #[test]
 fn an_entry_that_cannot_be_read_is_kept_and_the_rest_is_taken_over() {
     let mut store = Store::open();
-    let good = RightsEntry { gtin: Store::number(), granted: 4, asked: 1 };
-    let rights = vec![RightsEntry { gtin: u64::MAX, granted: 1, asked: 0 }, good];
+    let good = RightsEntry { gtin: Store::number(), granted: 4, asked: 1, epoch: 0 };
+    let rights = vec![RightsEntry { gtin: u64::MAX, granted: 1, asked: 0, epoch: 0 }, good];
     store.hear(Feed { prev: 0, upto: 2, stream: "rights".into(), rights, ..Feed::default() });
     assert_eq!((store.rights().granted, store.rights().returned, store.gateway.hub.feed_rejects), (4, 1, 1));
 }

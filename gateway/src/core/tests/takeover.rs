@@ -124,7 +124,7 @@ impl Store {
         self.followed_by(7, applied_seq)
     }
 
-    fn welcomed_by(&mut self, incarnation: u64) {
+    pub(super) fn welcomed_by(&mut self, incarnation: u64) {
         let position = Position::default();
         self.takes_in(Input::FromHub(FromHub::Applied { incarnation, position, hub_ms: 0 }));
     }
