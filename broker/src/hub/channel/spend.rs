@@ -99,7 +99,7 @@ impl Hub {
     pub(super) fn use_rights(&mut self, gtin: Gtin, change: impl FnOnce(&mut Rights)) -> Rights {
         let mut own = self.pools.of_hub(gtin.number());
         change(&mut own);
-        self.pools.own_changed(own.clone());
+        self.pools.own_changed(own);
         own
     }
 

@@ -247,7 +247,7 @@ async fn what_the_hub_moves_is_a_component_of_its_own_that_nothing_mistakes_for_
     hub.status().await;
     hub.status().await;
     told.lock().unwrap().extend(hub.told.lock().unwrap().iter().cloned());
-    let told = told.lock().unwrap();
+    let told = std::mem::take(&mut *told.lock().unwrap());
     let downs = told.iter().filter(|(topic, _)| topic == "down/hill");
     let downs = downs.map(|(_, payload)| proto::wire::Down::decode(payload.clone()).unwrap());
     let entry = downs

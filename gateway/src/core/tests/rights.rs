@@ -132,7 +132,7 @@ fn what_the_hub_does_not_have_is_asked_for_less_and_less_often() {
     store.grant(2, 0);
     connect(&mut store);
     store.hold("a", 2);
-    let mut said = |store: &mut Store, from: u64, to: u64| {
+    let said = |store: &mut Store, from: u64, to: u64| {
         let mut at = Vec::new();
         for second in from..to {
             store.mono = second * 1_000;
