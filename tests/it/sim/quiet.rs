@@ -25,15 +25,8 @@ const HUB_REGISTER: u8 = 4;
 impl World {
     /// Nothing goes wrong any more: all must settle, and then keep still.
     pub(super) fn settle(&mut self) {
-        self.calm = true;
+        self.begin_calm();
         self.spite = self.dice.percent(70);
-        self.hq.node.iter_mut().for_each(|node| node.fuse = None);
-        for at in 0..self.sites.len() {
-            let site = &mut self.sites[at];
-            (site.link.up_cut, site.link.down_cut) = (false, false);
-            site.node.iter_mut().for_each(|node| node.fuse = None);
-        }
-        self.note(|| "from here on nothing goes wrong".into());
         // What was on its way for long may end a session that is as good as new: that takes a silence to be noticed.
         let until = self.now + STALE_MS;
         self.run_to(until);
@@ -47,6 +40,17 @@ impl World {
             }
         }
         panic!("after {SETTLE_S} s without a fault: {waits}");
+    }
+
+    pub(super) fn begin_calm(&mut self) {
+        self.calm = true;
+        self.hq.node.iter_mut().for_each(|node| node.fuse = None);
+        for at in 0..self.sites.len() {
+            let site = &mut self.sites[at];
+            (site.link.up_cut, site.link.down_cut) = (false, false);
+            site.node.iter_mut().for_each(|node| node.fuse = None);
+        }
+        self.note(|| "from here on nothing goes wrong".into());
     }
 
     /// Nobody has anything to say any more.
@@ -74,7 +78,7 @@ impl World {
     }
 
     /// What is still to be done.
-    fn unsettled(&self) -> Option<String> {
+    pub(super) fn unsettled(&self) -> Option<String> {
         let Some(hub) = &self.hq.node else { return Some("the hub is down".into()) };
         let held_at = |of: &Rep| self.hq.model.held.get(of).map(|held| held.at).unwrap_or_default();
         for (at, site) in self.sites.iter().enumerate() {
@@ -99,6 +103,9 @@ impl World {
             if site.live.as_ref().map(|live| live.session.incarnation()) != self.incarnation() {
                 return Some(format!("{at} has no session with this hub"));
             }
+        }
+        if let Some(why) = self.rights_differ() {
+            return Some(why);
         }
         let registers: BTreeMap<String, RegisterState> = hub
             .disk
