@@ -10,10 +10,10 @@ use proto::id::{Epoch, ReplicaId, Seq, SiteName};
 
 use super::dice::Dice;
 use super::disk::Disk;
+use super::launch::Launch;
 use super::net::{DownWire, Link};
 use super::node::Node;
 use super::oracle::{HubModel, Life, Oracle, rep};
-use super::launch::Launch;
 use super::plan::Plan;
 use super::sales::Sales;
 use super::uplink::Live;

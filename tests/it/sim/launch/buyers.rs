@@ -72,7 +72,7 @@ pub(in super::super) struct Launch {
 impl World {
     pub(super) fn open_sale(&mut self) {
         let buyers = self.plan.buyers as u64;
-        self.launch.pool = self.dice.pick(&[buyers / 2, buyers, buyers * 2, buyers * 4]);
+        self.launch.pool = self.dice.pick(&[buyers / 2, buyers, buyers * 3 / 2, buyers * 3]);
         self.launch.in_hand = self.dice.percent(20);
         self.launch.hub_percent = self.dice.pick(&[0, 10, 30, 60]);
         self.launch.hot = self.dice.pick(&[2, 5, 20, 50]);
@@ -266,7 +266,8 @@ impl World {
         let mut waits = String::new();
         for _ in 0..SETTLE_S {
             self.run_to(self.now + 1_000);
-            let open = self.launch.buyers.iter().position(|buyer| !matches!(buyer.stage, Stage::Served | Stage::TurnedAway));
+            let open =
+                self.launch.buyers.iter().position(|buyer| !matches!(buyer.stage, Stage::Served | Stage::TurnedAway));
             match open.map(|n| format!("buyer {n} waits")).or_else(|| self.unsettled()) {
                 None => return self.figures(),
                 Some(why) => waits = why,

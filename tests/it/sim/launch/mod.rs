@@ -16,8 +16,8 @@ use super::{TAIL_LINES, number, over_seeds, text_of};
 pub(super) use self::buyers::Launch;
 use self::ideal::Figures;
 
-/// What fits into some 40 seconds on two slow cores.
-const SEEDS: u64 = 300;
+/// What fits into half a minute on two slow cores.
+const SEEDS: u64 = 200;
 const SITES: usize = 50;
 
 impl Plan {
@@ -39,10 +39,10 @@ impl Plan {
             wrong_clocks: dice.percent(50),
             cuts: dice.percent(80),
             crashes: dice.percent(60),
-            buyers: dice.pick(&[60, 120, 200]),
+            buyers: dice.pick(&[60, 150, 300]),
             ..Plan::draw(dice)
         };
-        let pauses_ms = dice.pick(&[&[100][..], &[200], &[40, 400]]);
+        let pauses_ms = dice.pick(&[&[150][..], &[600], &[40, 2_000]]);
         Plan { acts: calm.buyers as u64 * 6 / 5, pauses_ms, ..calm }
     }
 }

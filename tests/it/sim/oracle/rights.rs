@@ -82,9 +82,8 @@ impl Promises {
     /// A ledger's event became durable at this moment.
     pub(in super::super) fn wrote(&mut self, life: &Rep, decided: &Decided, now_ms: u64) {
         let Decided { first, event, moment, .. } = decided;
-        let matters = |of: &Option<Of>| {
-            matches!(of, Some(Of::Rights(_) | Of::Hold(_) | Of::HoldEnded(_) | Of::Movement(_)))
-        };
+        let matters =
+            |of: &Option<Of>| matches!(of, Some(Of::Rights(_) | Of::Hold(_) | Of::HoldEnded(_) | Of::Movement(_)));
         if !event.records.iter().any(|record| matters(&record.of)) {
             return;
         }
