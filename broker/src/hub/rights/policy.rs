@@ -99,16 +99,23 @@ fn need(seat: &Seat, floor: u64, rules: &RightsRules) -> u64 {
     if due && !seat.is_asked { target.saturating_sub(has) } else { 0 }
 }
 
-/// There is not enough: floors first, for those with the most demand; then half of the rest by need.
+/// There is not enough: what buyers missed first, then floors, both for those with the most demand; then half of the rest
+/// by need.
 fn shared(budget: u64, seats: &[Seat], needs: &[u64], rules: &RightsRules) -> Vec<u64> {
     let (mut grants, mut left) = (vec![0; seats.len()], budget);
     let mut order: Vec<usize> = (0..seats.len()).filter(|n| needs[*n] > 0).collect();
     let demand = |n: usize| seats[n].rate * rules.cover_s as f64 + seats[n].missed as f64;
     order.sort_by(|a, b| demand(*b).total_cmp(&demand(*a)).then(a.cmp(b)));
+    // A floor that was asked back for buyers elsewhere would else be granted again, and asked back.
     for n in order.iter().copied() {
-        let has = seats[n].available.max(0) as u64;
-        grants[n] = rules.floor.saturating_sub(has).min(needs[n]).min(left);
+        grants[n] = seats[n].missed.min(needs[n]).min(left);
         left -= grants[n];
+    }
+    for n in order.iter().copied() {
+        let has = seats[n].available.max(0) as u64 + grants[n];
+        let more = rules.floor.saturating_sub(has).min(needs[n] - grants[n]).min(left);
+        grants[n] += more;
+        left -= more;
     }
     let share = left.div_ceil(2);
     let open: u128 = order.iter().map(|n| u128::from(needs[*n] - grants[*n])).sum();
@@ -251,12 +258,13 @@ mod tests {
             prop_assert!(given as i64 <= free.max(0));
             let poor = |seat: &Seat| (seat.available < floor as i64 && !seat.is_asked) as u64;
             let floors: u64 = seats.iter().map(|seat| poor(seat) * floor).sum();
+            let missed: u64 = seats.iter().map(|seat| seat.missed).sum();
             for (seat, (grant, ask)) in seats.iter().zip(round.grants.iter().zip(&round.asks)) {
                 let pressed = seats.iter().any(|seat| seat.missed > 0);
                 prop_assert!(*ask == 0 || seat.available - *ask as i64 >= floor as i64 || pressed, "a floor stays");
                 prop_assert!(seat.available - *ask as i64 >= 0.min(seat.available));
                 prop_assert!(*ask == 0 || (*grant == 0 && !seat.is_asked));
-                if free as f64 * 0.9 - hub_rate * 600.0 > floors as f64 && poor(seat) == 1 {
+                if free as f64 * 0.9 - hub_rate * 600.0 > (floors + missed) as f64 && poor(seat) == 1 {
                     prop_assert!(seat.available.max(0) as u64 + grant >= floor);
                 }
             }

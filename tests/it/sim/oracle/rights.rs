@@ -128,8 +128,10 @@ impl Promises {
                         add(&mut ledger.spent, gtin, units);
                     }
                 }
-                Some(Of::HoldEnded(ended)) if again => {
-                    ledger.holds.remove(&ended.id);
+                // What an earlier life did is noted here, and counted there.
+                Some(Of::HoldEnded(ended)) if again || self.is_noted(life, ledger, &ended.id, event) => {
+                    let (gtin, units, how) = (ended.gtin, ended.units, ended.how());
+                    ledger.holds.insert(ended.id.clone(), HoldOf { gtin, units, how, inherited: true, due_ms: 0 });
                 }
                 Some(Of::HoldEnded(ended)) => {
                     let does = does.entry(ended.gtin).or_default();
@@ -139,6 +141,14 @@ impl Promises {
             }
         }
         does
+    }
+
+    /// An end that a ledger takes over of a hold that an earlier one of its site had.
+    fn is_noted(&self, life: &Rep, ledger: &Ledger, id: &str, event: &Event) -> bool {
+        let mut earlier = self.ledgers.iter().filter(|((site, _), _)| *site == life.0);
+        event.device.is_empty()
+            && !ledger.holds.contains_key(id)
+            && earlier.any(|(_, ledger)| ledger.holds.get(id).is_some_and(|hold| !hold.is_open()))
     }
 
     fn ends(
