@@ -247,13 +247,6 @@ impl Disk {
         self.open.events.iter().filter(move |decided| decided.first >= from)
     }
 
-    /// What a restore takes out of a ledger before it is used.
-    pub(super) fn forget_cell(&mut self, table: u8, key: &[u8]) {
-        for cells in [&mut self.live, &mut self.durable] {
-            cells.remove(&(table, key.to_vec()));
-        }
-    }
-
     /// As `broker::ledger::Reader` gives them.
     pub(super) fn chunks_below(&self, below: Seq) -> impl Iterator<Item = Result<(Head, Bytes), LedgerError>> {
         self.chunks.iter().rev().filter(move |(head, _)| head.first < below).map(|stored| Ok(stored.clone()))

@@ -4,12 +4,15 @@ use gateway::core::{ForkSays, Input};
 use proto::id::Seq;
 
 use super::node::Fuse;
-use super::oracle::rep;
+use super::oracle::{Rep, rep};
 use super::world::{Event, Who, Work, World};
 
 impl World {
     /// One thing happens: mostly somebody asks for something.
     pub(super) fn act(&mut self) {
+        if self.plan.buyers > 0 {
+            return self.launch_act();
+        }
         let plan = &self.plan;
         let mut faults: Vec<fn(&mut World)> = vec![World::drop_connection];
         let mut add = |on: bool, fault: fn(&mut World)| {
@@ -32,7 +35,7 @@ impl World {
         faults[fault](self);
     }
 
-    fn drop_connection(&mut self) {
+    pub(super) fn drop_connection(&mut self) {
         let at = self.dice.below(self.sites.len());
         let link = self.sites[at].link.at_hub;
         self.close(at, link, "cut");
@@ -51,7 +54,7 @@ impl World {
         }
     }
 
-    fn crash_somebody(&mut self) {
+    pub(super) fn crash_somebody(&mut self) {
         if self.dice.percent(35) {
             self.crash_hub("killed");
         } else {
@@ -61,7 +64,7 @@ impl World {
     }
 
     /// Somebody will die at a bad moment.
-    fn arm_somebody(&mut self) {
+    pub(super) fn arm_somebody(&mut self) {
         let fuse = match self.dice.below(4) {
             0 => Fuse::BeforeWrite,
             1 | 2 => Fuse::AfterWrites(self.dice.range(1, 3) as u32),
@@ -136,6 +139,7 @@ impl World {
             self.oracle.lives.get_mut(&rep(&now)).expect("its life").over = true;
         }
         let life = self.oracle.lives.get_mut(&rep(&replica)).expect("its life");
+        self.oracle.promises.rolled_back(&rep(&replica), seq.0, life.over);
         life.rolled_back(seq.0);
         life.over = false;
         self.note(|| format!("{at} is restored to {seq} of {replica}"));
@@ -146,8 +150,6 @@ impl World {
             let Some(node) = &self.hq.node else { return };
             let mut copy = node.disk.clone();
             copy.crash(&mut self.dice);
-            // Its next life is a new one.
-            copy.forget_cell(8, b"incarnation");
             self.note(|| format!("the hub is copied at {}", copy.last().seq));
             self.hq.copy = Some((copy, self.hq.model.clone()));
             return;
@@ -155,7 +157,12 @@ impl World {
         self.crash_hub("to be restored");
         let Some((disk, model)) = self.hq.copy.clone() else { return };
         self.note(|| format!("the hub is restored to {}", disk.last().seq));
-        (self.hq.disk, self.hq.model) = (Some(disk), model);
+        let lost = std::mem::replace(&mut self.hq.model, model);
+        (self.hq.disk, self.hq.restored) = (Some(disk), true);
+        // A life that is over will not say what it was granted.
+        let lives = &self.oracle.lives;
+        let silent = |of: &Rep| lives.get(of).is_none_or(|life| life.over);
+        self.hq.model.rights.forgets(&lost.rights, &mut self.oracle.promises, silent);
         self.hq.shown.clear();
         self.oracle.restores += 1;
     }

@@ -4,16 +4,19 @@
 //! `SEED=… cargo test -p tillsync-tests sim::` replays one schedule; `TRACE=1` prints all of it; `SEEDS=…` runs so many,
 //! `FROM=…` from another one on.
 
+mod agreed;
 mod dice;
 mod disk;
 mod faults;
 mod hq;
+mod launch;
 mod lives;
 mod net;
 mod node;
 mod oracle;
 mod plan;
 mod quiet;
+mod sales;
 mod site;
 mod uplink;
 mod work;
@@ -36,6 +39,12 @@ fn number(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {text:?}")))
 }
 
+/// What a panic said.
+fn text_of(panic: Box<dyn std::any::Any + Send>) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
+}
+
 /// Runs one schedule to its end; what was wrong, with its trace if that was wanted.
 fn schedule(seed: u64, trace: bool) -> (Result<(), String>, Vec<String>) {
     let mut world = World::new(seed, trace);
@@ -43,11 +52,7 @@ fn schedule(seed: u64, trace: bool) -> (Result<(), String>, Vec<String>) {
         world.run_acts();
         world.settle();
     }));
-    let outcome = outcome.map_err(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
-    });
-    (outcome, world.take_trace())
+    (outcome.map_err(text_of), world.take_trace())
 }
 
 fn show(seed: u64) -> ! {
@@ -80,8 +85,21 @@ fn schedules_by_seed() {
         }
         return;
     }
-    let (from, seeds) = (number("FROM").unwrap_or(1), number("SEEDS").unwrap_or(SEEDS));
-    let (next, failed, started) = (AtomicU64::new(from), Mutex::new(None::<u64>), Instant::now());
+    let (seeds, started) = (number("SEEDS").unwrap_or(SEEDS), Instant::now());
+    if let Some(seed) = over_seeds(SEEDS, |seed| schedule(seed, false).0, drop) {
+        show(seed);
+    }
+    println!("{seeds} schedules in {:.1} s", started.elapsed().as_secs_f64());
+}
+
+/// Runs as many schedules as are wanted on all processors; the least seed that was found to fail, after which it stops.
+fn over_seeds<T: Send>(
+    seeds: u64,
+    run: impl Fn(u64) -> Result<T, String> + Sync,
+    done: impl FnMut(T) + Send,
+) -> Option<u64> {
+    let (from, seeds) = (number("FROM").unwrap_or(1), number("SEEDS").unwrap_or(seeds));
+    let (next, failed, done) = (AtomicU64::new(from), Mutex::new(None::<u64>), Mutex::new(done));
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
@@ -90,16 +108,16 @@ fn schedules_by_seed() {
                     if seed >= from + seeds || failed.lock().expect("nobody panics with it").is_some() {
                         break;
                     }
-                    if schedule(seed, false).0.is_err() {
-                        let mut failed = failed.lock().expect("nobody panics with it");
-                        *failed = Some(failed.map_or(seed, |other| other.min(seed)));
+                    match run(seed) {
+                        Ok(outcome) => (*done.lock().expect("nobody panics with it"))(outcome),
+                        Err(_) => {
+                            let mut failed = failed.lock().expect("nobody panics with it");
+                            *failed = Some(failed.map_or(seed, |other| other.min(seed)));
+                        }
                     }
                 }
             });
         }
     });
-    if let Some(seed) = failed.into_inner().expect("nobody panics with it") {
-        show(seed);
-    }
-    println!("{seeds} schedules in {:.1} s", started.elapsed().as_secs_f64());
+    failed.into_inner().expect("nobody panics with it")
 }

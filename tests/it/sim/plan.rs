@@ -8,7 +8,7 @@ pub(super) struct Plan {
     pub(super) sites: usize,
     /// Requests and faults.
     pub(super) acts: u64,
-    pauses_ms: &'static [u64],
+    pub(super) pauses_ms: &'static [u64],
     /// Records at which a group is closed.
     pub(super) group: u64,
     pub(super) hub_group: u64,
@@ -34,6 +34,12 @@ pub(super) struct Plan {
     pub(super) evictions: bool,
     /// The present is said ahead of the journal though it is short.
     pub(super) presents: bool,
+    /// How many of the items are sold from a pool.
+    pub(super) pools: usize,
+    /// Pools are made smaller than what sites may promise.
+    pub(super) withdraws: bool,
+    /// A launch: so many buyers, and what goes wrong while they come.
+    pub(super) buyers: usize,
 }
 
 impl Plan {
@@ -65,6 +71,9 @@ impl Plan {
             trims: dice.pick(&[0, 10, 60, 100]),
             evictions: dice.percent(20),
             presents: dice.percent(40),
+            pools: dice.pick(&[0, 0, 0, 1, 2]),
+            withdraws: dice.percent(20),
+            buyers: 0,
         }
     }
 

@@ -14,6 +14,8 @@ use super::world::World;
 const SETTLE_S: u64 = 240;
 const STALE_MS: u64 = 30_000;
 const REST_MS: u64 = 45_000;
+/// Times that long until nobody remembers what sold.
+const FADES: u32 = 120;
 /// By then each gateway has compared what it holds with the hub.
 const CHECKED_MS: u64 = 330_000;
 
@@ -25,15 +27,8 @@ const HUB_REGISTER: u8 = 4;
 impl World {
     /// Nothing goes wrong any more: all must settle, and then keep still.
     pub(super) fn settle(&mut self) {
-        self.calm = true;
+        self.begin_calm();
         self.spite = self.dice.percent(70);
-        self.hq.node.iter_mut().for_each(|node| node.fuse = None);
-        for at in 0..self.sites.len() {
-            let site = &mut self.sites[at];
-            (site.link.up_cut, site.link.down_cut) = (false, false);
-            site.node.iter_mut().for_each(|node| node.fuse = None);
-        }
-        self.note(|| "from here on nothing goes wrong".into());
         // What was on its way for long may end a session that is as good as new: that takes a silence to be noticed.
         let until = self.now + STALE_MS;
         self.run_to(until);
@@ -47,6 +42,17 @@ impl World {
             }
         }
         panic!("after {SETTLE_S} s without a fault: {waits}");
+    }
+
+    pub(super) fn begin_calm(&mut self) {
+        self.calm = true;
+        self.hq.node.iter_mut().for_each(|node| node.fuse = None);
+        for at in 0..self.sites.len() {
+            let site = &mut self.sites[at];
+            (site.link.up_cut, site.link.down_cut) = (false, false);
+            site.node.iter_mut().for_each(|node| node.fuse = None);
+        }
+        self.note(|| "from here on nothing goes wrong".into());
     }
 
     /// Nobody has anything to say any more.
@@ -64,17 +70,24 @@ impl World {
             let sites = world.sites.iter().map(|site| site.node.as_ref().map(|node| node.disk.last().seq));
             (world.hq.model.end, sites.collect::<Vec<_>>())
         };
-        let before = ends(self);
-        self.said = 0;
-        let until = self.now + REST_MS;
-        self.run_to(until);
+        let mut before = ends(self);
+        // The hub takes back what a site sells ever less of, for one that wants it: that goes on as long as demand fades.
+        for _ in 0..if self.plan.pools > 0 { FADES } else { 1 } {
+            before = ends(self);
+            self.said = 0;
+            let until = self.now + REST_MS;
+            self.run_to(until);
+            if (ends(self), self.said) == (before.clone(), 0) {
+                break;
+            }
+        }
         assert_eq!((ends(self), self.said), (before, 0), "somebody still has something to say");
         assert_eq!(self.unsettled(), None, "it did not stay settled");
         self.account_for_all();
     }
 
     /// What is still to be done.
-    fn unsettled(&self) -> Option<String> {
+    pub(super) fn unsettled(&self) -> Option<String> {
         let Some(hub) = &self.hq.node else { return Some("the hub is down".into()) };
         let held_at = |of: &Rep| self.hq.model.held.get(of).map(|held| held.at).unwrap_or_default();
         for (at, site) in self.sites.iter().enumerate() {
@@ -99,6 +112,9 @@ impl World {
             if site.live.as_ref().map(|live| live.session.incarnation()) != self.incarnation() {
                 return Some(format!("{at} has no session with this hub"));
             }
+        }
+        if let Some(why) = self.rights_differ() {
+            return Some(why);
         }
         let registers: BTreeMap<String, RegisterState> = hub
             .disk

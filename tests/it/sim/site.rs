@@ -116,6 +116,12 @@ impl World {
         let (fresh, last) = (std::mem::take(&mut node.disk.fresh), node.disk.last());
         let life = self.oracle.lives.get_mut(&rep(&replica)).expect("a life that nobody began");
         fresh.iter().for_each(|written| life.wrote(written, &self.oracle.requests));
+        for decided in fresh.iter().flat_map(|written| &written.events) {
+            self.oracle.promises.wrote(&rep(&replica), decided, at_ms);
+        }
+        if !fresh.is_empty() {
+            self.oracle.promises.check(&self.hq.model.rights);
+        }
         let repaired = fresh.iter().flat_map(|written| &written.events).any(|decided| is_repair(&decided.event));
         assert!(!repaired || self.oracle.restores > 0, "the self-check found something at {at}");
         if last != before {
@@ -198,6 +204,7 @@ impl World {
         assert!(topic.ends_with("/reply"), "an unknown message on {topic}");
         let reply: serde_json::Value = serde_json::from_slice(payload).expect("replies are JSON");
         self.note(|| format!("{at} {topic} {reply}"));
+        self.sold(at, &reply);
     }
 }
 

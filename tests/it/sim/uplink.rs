@@ -12,7 +12,7 @@ use proto::wire::{Bye, Down, FeedAck, Up};
 
 use super::net::DownWire;
 use super::oracle::rep;
-use super::world::{Event, Who, Work, World};
+use super::world::{Event, HubWork, Who, Work, World};
 
 const TURNED_WAIT_MS: u64 = 30_000;
 
@@ -103,7 +103,7 @@ impl World {
     fn send(&mut self, at: usize, up: &Up) {
         let Some(live) = &self.sites[at].live else { return };
         let link = live.link;
-        if !matches!(up.of, Some(UpOf::Beat(_) | UpOf::Check(_))) {
+        if !matches!(up.of, Some(UpOf::Beat(_) | UpOf::Check(_) | UpOf::RightsWanted(_))) {
             self.said += 1;
             self.note(|| format!("{at} up: {}", brief_up(up)));
         }
@@ -248,7 +248,7 @@ impl World {
     /// A message comes to the hub's front. What a closed connection still had on its way may come, too.
     pub(super) fn arrived_up(&mut self, at: usize, link: u64, payload: Bytes) {
         if self.hq.node.is_some() {
-            self.hq.inbox.push_back((at, link, payload));
+            self.hq.inbox.push_back(HubWork::Up(at, link, payload));
             self.due(Who::Hub);
         }
     }

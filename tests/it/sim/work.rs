@@ -22,6 +22,9 @@ pub(super) fn item(n: usize) -> u64 {
 impl World {
     /// A device asks for something, or once more for what it asked before.
     pub(super) fn ask(&mut self) {
+        if self.plan.pools > 0 && self.dice.percent(45) {
+            return self.ask_for_rights();
+        }
         let at = self.dice.below(self.sites.len());
         if self.sites[at].node.is_none() {
             return;
@@ -41,21 +44,26 @@ impl World {
         self.due(Who::Site(at));
     }
 
-    fn new_request(&mut self, at: usize) -> usize {
-        let uid = self.oracle.requests.len();
-        let device = self.dice.pick(&["pos-1", "pos-2"]);
-        let has_id = self.dice.percent(70);
-        let mut request = Request {
+    pub(super) fn blank_request(device: &str, id: Option<String>, kind: &'static str) -> Request {
+        Request {
             device: device.into(),
-            id: has_id.then(|| format!("r{uid}")),
-            kind: "scan",
+            id,
+            kind,
             payload: Default::default(),
             moves: vec![],
             count: None,
             bad: false,
             by_the_clock: false,
+            by_rights: false,
             acked: false,
-        };
+        }
+    }
+
+    fn new_request(&mut self, at: usize) -> usize {
+        let uid = self.oracle.requests.len();
+        let device = self.dice.pick(&["pos-1", "pos-2"]);
+        let has_id = self.dice.percent(70);
+        let mut request = World::blank_request(device, has_id.then(|| format!("r{uid}")), "scan");
         let mut body = match self.dice.below(20) {
             0..=5 => self.sale(&mut request),
             6..=8 => self.delivery(&mut request),

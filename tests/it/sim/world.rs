@@ -10,10 +10,12 @@ use proto::id::{Epoch, ReplicaId, Seq, SiteName};
 
 use super::dice::Dice;
 use super::disk::Disk;
+use super::launch::Launch;
 use super::net::{DownWire, Link};
 use super::node::Node;
 use super::oracle::{HubModel, Life, Oracle, rep};
 use super::plan::Plan;
+use super::sales::Sales;
 use super::uplink::Live;
 
 /// Virtual time begins here, on clocks that are right.
@@ -21,7 +23,13 @@ pub(super) const BEGINNING_MS: u64 = 1_790_000_000_000;
 /// Deletions that everybody knows go soon, so that a schedule sees it.
 const FORGET_EVERY: std::time::Duration = std::time::Duration::from_secs(2);
 const TICK_MS: u64 = 500;
-pub(super) const SITES: [&str; 4] = ["harbour", "hilltop", "market", "station"];
+const SITES: [&str; 4] = ["harbour", "hilltop", "market", "station"];
+/// What a site is called.
+fn site_name(at: usize) -> SiteName {
+    let name = SITES.get(at).map_or_else(|| format!("shop-{at}"), |name| (*name).to_owned());
+    name.parse().expect("a name")
+}
+
 /// A schedule that takes more than this is one that never comes to rest.
 const EVENTS_MAX: u64 = 400_000;
 
@@ -50,6 +58,18 @@ pub(super) enum Event {
     ReadFork(usize, u64, Seq),
     /// Somebody acts on a gateway that was turned away.
     Rejoin(usize, u64),
+    /// A site's wires are whole again.
+    Mend(usize),
+    /// A buyer of the launch does the next thing.
+    Buyer(usize),
+}
+
+/// What waits for the hub's writer.
+#[derive(Debug)]
+pub(super) enum HubWork {
+    /// Of a site, over a connection.
+    Up(usize, u64, Bytes),
+    Input(Box<broker::hub::Input>),
 }
 
 /// What waits for a gateway's writer.
@@ -96,10 +116,12 @@ pub(super) struct Hq {
     pub(super) disk: Option<Disk>,
     pub(super) boot: u64,
     pub(super) clock_off_ms: i64,
-    pub(super) inbox: VecDeque<(usize, u64, Bytes)>,
+    pub(super) inbox: VecDeque<HubWork>,
     pub(super) round_due: bool,
     pub(super) model: HubModel,
     pub(super) copy: Option<(Disk, HubModel)>,
+    /// Its disk was restored, and it does not know yet that it knows.
+    pub(super) restored: bool,
     /// Whom the front has to answer after the commit.
     pub(super) unanswered: Vec<(usize, u64)>,
     /// What `hq/stock/…` shows.
@@ -123,6 +145,8 @@ pub(super) struct World {
     pub(super) spite: bool,
     /// Counts of what went over the wires and was neither a beat nor a repeat of what is applied.
     pub(super) said: u64,
+    pub(super) sales: Sales,
+    pub(super) launch: Launch,
     trace: Option<Vec<String>>,
 }
 
@@ -130,6 +154,10 @@ impl World {
     pub(super) fn new(seed: u64, trace: bool) -> World {
         let mut dice = Dice::new(seed);
         let plan = Plan::draw(&mut dice);
+        World::of(dice, plan, trace)
+    }
+
+    pub(super) fn of(mut dice: Dice, plan: Plan, trace: bool) -> World {
         let hub = ReplicaId { site: "hub".parse().expect("a name"), epoch: Epoch(dice.bits()) };
         let hq = Hq {
             node: None,
@@ -140,6 +168,7 @@ impl World {
             round_due: false,
             model: HubModel::default(),
             copy: None,
+            restored: false,
             unanswered: Vec::new(),
             shown: BTreeMap::new(),
         };
@@ -156,9 +185,12 @@ impl World {
             calm: false,
             spite: false,
             said: 0,
+            sales: Sales::default(),
+            launch: Launch::default(),
             trace: trace.then(Vec::new),
             plan,
         };
+        world.oracle.promises.keeps_history = world.plan.copies;
         for at in 0..world.plan.sites {
             world.found(at);
         }
@@ -169,10 +201,10 @@ impl World {
 
     /// A site comes into being.
     fn found(&mut self, at: usize) {
-        let name: SiteName = SITES[at].parse().expect("a name");
+        let name = site_name(at);
         let follow = match self.dice.below(4) {
             0 => vec!["sites".to_owned()],
-            1 => vec![format!("site/{}", SITES[(at + 1) % self.plan.sites])],
+            1 => vec![format!("site/{}", site_name((at + 1) % self.plan.sites))],
             _ => vec![],
         };
         let clock_off_ms = self.plan.clock_off(&mut self.dice);
@@ -203,13 +235,18 @@ impl World {
 
     /// An empty ledger under a new epoch.
     pub(super) fn new_ledger(&mut self, at: usize) -> Disk {
-        let replica = ReplicaId { site: SITES[at].parse().expect("a name"), epoch: Epoch(self.dice.bits()) };
+        let replica = ReplicaId { site: site_name(at), epoch: Epoch(self.dice.bits()) };
         self.oracle.lives.insert(rep(&replica), Life::begin());
         Disk::new(replica, self.plan.group)
     }
 
     pub(super) fn rules(&self, at: usize) -> Rules {
         Rules { has_hub: true, follow: self.sites[at].follow.clone(), ..Rules::default() }
+    }
+
+    /// Which site is called so.
+    pub(super) fn site_at(&self, name: &str) -> usize {
+        self.sites.iter().position(|site| site.name.as_str() == name).expect("a site")
     }
 
     /// What this clock shows.
@@ -256,6 +293,12 @@ impl World {
         self.now = self.now.max(until);
     }
 
+    /// Nothing is asked and nothing goes wrong before so many milliseconds have passed.
+    pub(super) fn put_off_acts(&mut self, ms: u64) {
+        self.queue.retain(|_, event| !matches!(event, Event::Act));
+        self.after(ms, Event::Act);
+    }
+
     /// Runs until all that was to go wrong has.
     pub(super) fn run_acts(&mut self) {
         while self.acts_left > 0 {
@@ -289,6 +332,8 @@ impl World {
             Event::Told(at, boot, command) => self.told(at, boot, *command),
             Event::ReadFork(at, boot, after) => self.read_fork(at, boot, after),
             Event::Rejoin(at, boot) => self.rejoin(at, boot),
+            Event::Mend(at) => self.mend(at),
+            Event::Buyer(n) => self.buyer(n),
         }
     }
 
@@ -304,8 +349,9 @@ impl World {
         match who {
             Who::Hub if self.hq.boot == boot && self.hq.node.is_none() => {
                 let incarnation = self.dice.bits();
+                let hub = if self.hq.restored { Hub::restored(incarnation) } else { Hub::new(incarnation) };
                 let Some(disk) = self.hq.disk.take() else { return };
-                self.hq.node = Some(Node::open(Hub::new(incarnation).forgetting_every(FORGET_EVERY), disk, now, wall));
+                self.hq.node = Some(Node::open(hub.forgetting_every(FORGET_EVERY), disk, now, wall));
                 self.note(|| "the hub starts".into());
                 self.hub_commit();
             }

@@ -252,7 +252,8 @@ impl Hub {
         let (mut records, mut changed) = (Vec::new(), BTreeMap::new());
         while records.len() < EXPIRE_MAX
             && let Some((due_s, id)) = self.channel.reservations.open.first().cloned()
-            && due_s <= now.powered_on_s
+            // Powered-on time is cut to whole seconds: a second more, so that none is short.
+            && due_s < now.powered_on_s
         {
             self.channel.reservations.ended(due_s, &id, now);
             let Some(value) = ledger.get(HOLDS, id.as_bytes())? else { continue };

@@ -80,10 +80,11 @@ pub(super) fn allot(free: i64, hub_rate: f64, seats: &[Seat], rules: &RightsRule
     let given: u64 = grants.iter().sum();
     // Only buyers count here: that a site could do with more is no reason to take from another.
     let in_vain = seats.iter().zip(&grants).map(|(seat, grant)| seat.missed.saturating_sub(*grant));
-    let short = in_vain.fold(0, u64::saturating_add).min(wanted - given);
+    let missed = in_vain.fold(0, u64::saturating_add).min(wanted - given);
     let dry = seats.iter().zip(&needs).zip(&grants);
     let dry = dry.filter(|((seat, need), grant)| seat.available <= 0 && *need > *grant).count() as u64;
-    Round { asks: asks(short.max(dry), free > given, seats, rules), grants }
+    let asks = if free > given { vec![0; seats.len()] } else { asks(missed, missed.max(dry), seats, &grants, rules) };
+    Round { asks, grants }
 }
 
 fn percent(units: u64, percent: u64) -> u64 {
@@ -98,16 +99,23 @@ fn need(seat: &Seat, floor: u64, rules: &RightsRules) -> u64 {
     if due && !seat.is_asked { target.saturating_sub(has) } else { 0 }
 }
 
-/// There is not enough: floors first, for those with the most demand; then half of the rest by need.
+/// There is not enough: what buyers missed first, then floors, both for those with the most demand; then half of the rest
+/// by need.
 fn shared(budget: u64, seats: &[Seat], needs: &[u64], rules: &RightsRules) -> Vec<u64> {
     let (mut grants, mut left) = (vec![0; seats.len()], budget);
     let mut order: Vec<usize> = (0..seats.len()).filter(|n| needs[*n] > 0).collect();
     let demand = |n: usize| seats[n].rate * rules.cover_s as f64 + seats[n].missed as f64;
     order.sort_by(|a, b| demand(*b).total_cmp(&demand(*a)).then(a.cmp(b)));
+    // A floor that was asked back for buyers elsewhere would else be granted again, and asked back.
     for n in order.iter().copied() {
-        let has = seats[n].available.max(0) as u64;
-        grants[n] = rules.floor.saturating_sub(has).min(needs[n]).min(left);
+        grants[n] = seats[n].missed.min(needs[n]).min(left);
         left -= grants[n];
+    }
+    for n in order.iter().copied() {
+        let has = seats[n].available.max(0) as u64 + grants[n];
+        let more = rules.floor.saturating_sub(has).min(needs[n] - grants[n]).min(left);
+        grants[n] += more;
+        left -= more;
     }
     let share = left.div_ceil(2);
     let open: u128 = order.iter().map(|n| u128::from(needs[*n] - grants[*n])).sum();
@@ -122,26 +130,40 @@ fn shared(budget: u64, seats: &[Seat], needs: &[u64], rules: &RightsRules) -> Ve
     grants
 }
 
-/// Who is asked for what `short` units are wanted elsewhere: those with the most to spare first.
-fn asks(short: u64, any_free: bool, seats: &[Seat], rules: &RightsRules) -> Vec<u64> {
-    let mut asks = vec![0; seats.len()];
-    if short == 0 || any_free {
-        return asks;
-    }
-    let spare = |seat: &Seat| {
-        let idle = seat.idle_s >= rules.idle_return_s;
-        let keeps = if idle { rules.floor } else { covered(seat.rate, rules).max(rules.floor) };
-        let busy = seat.missed > 0 || seat.is_asked;
+/// When buyers go away elsewhere, a site keeps what it sells in this part of the time that is covered: long enough to be
+/// granted some again.
+const PRESSED_PART: u64 = 10;
+
+/// Who is asked for what `short` units are wanted elsewhere: those with the most to spare first. If that does not cover what
+/// buyers `missed`, floors and what is covered for long go too: units that lie where nobody asks for them sell nothing.
+fn asks(missed: u64, short: u64, seats: &[Seat], grants: &[u64], rules: &RightsRules) -> Vec<u64> {
+    let spare = |n: usize, keeps: u64| {
+        let seat = &seats[n];
+        let busy = seat.missed > 0 || seat.is_asked || grants[n] > 0;
         if busy { 0 } else { (seat.available.max(0) as u64).saturating_sub(keeps) }
     };
-    let mut order: Vec<usize> = (0..seats.len()).collect();
-    order.sort_by_key(|n| (std::cmp::Reverse(spare(&seats[*n])), *n));
-    let mut short = short;
-    for n in order {
-        asks[n] = spare(&seats[n]).min(short);
-        short -= asks[n];
-    }
+    let at_ease = |n: usize| {
+        let idle = seats[n].idle_s >= rules.idle_return_s;
+        spare(n, if idle { rules.floor } else { covered(seats[n].rate, rules).max(rules.floor) })
+    };
+    let pressed = |n: usize| spare(n, covered(seats[n].rate, rules) / PRESSED_PART);
+    let mut asks = vec![0; seats.len()];
+    take(&mut asks, short, at_ease);
+    let found: u64 = asks.iter().sum();
+    take(&mut asks, missed.saturating_sub(found), pressed);
     asks
+}
+
+/// Adds to `asks` until they come to `units` more, of those who can spare the most first.
+fn take(asks: &mut [u64], units: u64, spare: impl Fn(usize) -> u64) {
+    let mut left = units;
+    let mut order: Vec<usize> = if left > 0 { (0..asks.len()).collect() } else { Vec::new() };
+    order.sort_by_key(|n| (std::cmp::Reverse(spare(*n)), *n));
+    for n in order {
+        let more = spare(n).saturating_sub(asks[n]).min(left);
+        asks[n] += more;
+        left -= more;
+    }
 }
 
 #[cfg(test)]
@@ -202,6 +224,12 @@ mod tests {
         let asked = Seat { is_asked: true, ..idle };
         let round = allot(0, 0.0, &[dry, asked, busy], &RightsRules::default());
         assert_eq!(round.asks, [0, 0, 5], "one open ask; the other can spare ten");
+        let many = Seat { missed: 45, ..dry };
+        let round = allot(0, 0.0, &[many, idle, busy], &RightsRules::default());
+        assert_eq!(round.asks, [0, 39, 6], "floors and what is covered stay while there is other");
+        let more = Seat { missed: 60, ..dry };
+        let round = allot(0, 0.0, &[more, idle, busy], &RightsRules::default());
+        assert_eq!(round.asks, [0, 39, 21], "what it sells in a minute stays");
         let content = seat(3, 0.0);
         assert_eq!(allot(0, 0.0, &[content, idle, busy], &RightsRules::default()).asks, [0; 3]);
     }
@@ -230,10 +258,13 @@ mod tests {
             prop_assert!(given as i64 <= free.max(0));
             let poor = |seat: &Seat| (seat.available < floor as i64 && !seat.is_asked) as u64;
             let floors: u64 = seats.iter().map(|seat| poor(seat) * floor).sum();
+            let missed: u64 = seats.iter().map(|seat| seat.missed).sum();
             for (seat, (grant, ask)) in seats.iter().zip(round.grants.iter().zip(&round.asks)) {
-                prop_assert!(*ask == 0 || seat.available - *ask as i64 >= floor as i64, "a floor is not asked for");
+                let pressed = seats.iter().any(|seat| seat.missed > 0);
+                prop_assert!(*ask == 0 || seat.available - *ask as i64 >= floor as i64 || pressed, "a floor stays");
+                prop_assert!(seat.available - *ask as i64 >= 0.min(seat.available));
                 prop_assert!(*ask == 0 || (*grant == 0 && !seat.is_asked));
-                if free as f64 * 0.9 - hub_rate * 600.0 > floors as f64 && poor(seat) == 1 {
+                if free as f64 * 0.9 - hub_rate * 600.0 > (floors + missed) as f64 && poor(seat) == 1 {
                     prop_assert!(seat.available.max(0) as u64 + grant >= floor);
                 }
             }

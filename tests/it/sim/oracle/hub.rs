@@ -9,6 +9,7 @@ use proto::wire::record::Of;
 use proto::wire::{CounterCell, Record, RegisterCell, SiteChunk, SitePresent, Watermark};
 
 use super::super::disk::{Decided, Disk, Written};
+use super::grants::HubRights;
 use super::registers::Registers;
 use super::{Life, Oracle, Rep, rep};
 
@@ -56,15 +57,17 @@ pub(in super::super) struct HubModel {
     pub(in super::super) held: BTreeMap<Rep, Held>,
     pub(in super::super) counters: BTreeMap<(u64, Rep), (u64, i64)>,
     pub(in super::super) registers: Registers,
+    pub(in super::super) rights: HubRights,
     /// Event positions, for the feed: the newest.
     pub(in super::super) end: u64,
 }
 
 impl HubModel {
     /// A commit of the hub became durable.
-    pub(in super::super) fn wrote(&mut self, written: &Written, oracle: &mut Oracle) {
+    pub(in super::super) fn wrote(&mut self, written: &Written, oracle: &mut Oracle, now_ms: u64) {
         for decided in &written.events {
             self.decided(decided, &oracle.lives);
+            self.rights.wrote(decided, now_ms, &mut oracle.promises);
         }
         self.end = written.after.seq.0;
         for (rep, held) in &self.held {

@@ -173,7 +173,7 @@ impl Life {
                 n != uid && (&other.device, &other.id) == (&request.device, &request.id)
             };
             let other = request.id.is_some() && requests.iter().enumerate().any(same_id);
-            let may = request.bad || request.by_the_clock || other;
+            let may = request.bad || request.by_the_clock || request.by_rights || other;
             assert!(may, "refused for no reason: {request:?} as {event:?}");
             return;
         }

@@ -4,9 +4,11 @@
 //! `life.rs` keeps what each life of a site's ledger wrote, `hub.rs` judges the hub's journal against that, `registers.rs`
 //! decides registers once more, `sight.rs` reads what a store shows. A violation is a panic: the schedule is over.
 
+mod grants;
 mod hub;
 mod life;
 mod registers;
+mod rights;
 mod sight;
 
 use std::collections::BTreeMap;
@@ -17,6 +19,7 @@ use proto::wire::{Dot, VersionVector};
 
 pub(super) use self::hub::HubModel;
 pub(super) use self::life::{Fork, Life};
+use self::rights::Promises;
 pub(super) use self::sight::{check_writes, visible};
 
 /// A replica, as the wire names it.
@@ -53,6 +56,8 @@ pub(super) struct Request {
     pub(super) bad: bool,
     /// It may be refused for what the clock shows.
     pub(super) by_the_clock: bool,
+    /// It may be refused for what may be promised here, or for how a hold stands.
+    pub(super) by_rights: bool,
     pub(super) acked: bool,
 }
 
@@ -65,6 +70,7 @@ pub(super) struct Oracle {
     pub(super) ever_applied: BTreeMap<Rep, u64>,
     /// Hubs were restored from a backup.
     pub(super) restores: u32,
+    pub(super) promises: Promises,
 }
 
 impl Oracle {
