@@ -46,7 +46,7 @@ pub(in super::super) struct Promises {
     /// Of all ledgers and times, by item: committed holds, and sales in hand that a right covered.
     pub(in super::super) committed: BTreeMap<u64, u64>,
     pub(in super::super) covered: BTreeMap<u64, u64>,
-    /// Sold in hand beyond the rights that were there.
+    /// Sold in hand beyond the rights that were there, or by a site that did not know of the pool.
     pub(in super::super) beyond: BTreeMap<u64, u64>,
     /// Came back from buyers, each request once.
     refunds: BTreeMap<(u64, usize), u64>,
@@ -98,6 +98,10 @@ impl Promises {
         }
         let unsaid = does.iter().find(|(gtin, does)| (does.promised > 0 || does.held != 0) && !said.contains(gtin));
         assert!(unsaid.is_none(), "{first} of {life:?} says nothing of rights: {event:?}");
+        // Who did not know of the pool yet sold from the shelf.
+        for (gtin, does) in does.iter().filter(|(gtin, does)| !said.contains(gtin) && does.collected == 0) {
+            add(&mut self.beyond, *gtin, if event.rejoined_of == 0 { does.sold.max(0) as u64 } else { 0 });
+        }
         if self.keeps_history {
             self.history.entry(life.clone()).or_default().push((first.0, ledger.clone()));
         }
@@ -145,10 +149,8 @@ impl Promises {
 
     /// An end that a ledger takes over of a hold that an earlier one of its site had.
     fn is_noted(&self, life: &Rep, ledger: &Ledger, id: &str, event: &Event) -> bool {
-        let mut earlier = self.ledgers.iter().filter(|((site, _), _)| *site == life.0);
-        event.device.is_empty()
-            && !ledger.holds.contains_key(id)
-            && earlier.any(|(_, ledger)| ledger.holds.get(id).is_some_and(|hold| !hold.is_open()))
+        let follows = self.ledgers.keys().any(|other| other.0 == life.0 && other != life);
+        event.device.is_empty() && follows && !ledger.holds.contains_key(id)
     }
 
     fn ends(
