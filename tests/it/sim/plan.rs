@@ -1,5 +1,7 @@
 //! What kind of schedule a seed is: how many sites, how large, and which things go wrong.
 
+use proto::id::SiteName;
+
 use super::dice::Dice;
 use super::world::BEGINNING_MS;
 
@@ -96,4 +98,12 @@ impl Plan {
             _ => dice.range(0, 20_000) as i64 - 10_000,
         }
     }
+}
+
+const SITES: [&str; 4] = ["harbour", "hilltop", "market", "station"];
+
+/// What a site is called.
+pub(super) fn site_name(at: usize) -> SiteName {
+    let name = SITES.get(at).map_or_else(|| format!("shop-{at}"), |name| (*name).to_owned());
+    name.parse().expect("a name")
 }

@@ -14,7 +14,7 @@ use super::launch::Launch;
 use super::net::{DownWire, Link};
 use super::node::Node;
 use super::oracle::{HubModel, Life, Oracle, rep};
-use super::plan::Plan;
+use super::plan::{Plan, site_name};
 use super::sales::Sales;
 use super::uplink::Live;
 
@@ -23,13 +23,6 @@ pub(super) const BEGINNING_MS: u64 = 1_790_000_000_000;
 /// Deletions that everybody knows go soon, so that a schedule sees it.
 const FORGET_EVERY: std::time::Duration = std::time::Duration::from_secs(2);
 const TICK_MS: u64 = 500;
-const SITES: [&str; 4] = ["harbour", "hilltop", "market", "station"];
-/// What a site is called.
-fn site_name(at: usize) -> SiteName {
-    let name = SITES.get(at).map_or_else(|| format!("shop-{at}"), |name| (*name).to_owned());
-    name.parse().expect("a name")
-}
-
 /// A schedule that takes more than this is one that never comes to rest.
 const EVENTS_MAX: u64 = 400_000;
 
