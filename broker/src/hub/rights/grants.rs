@@ -113,7 +113,7 @@ impl Hub {
     /// Grants what the message at hand made due.
     pub(in crate::hub) fn grant_touched(&mut self, now: &Now, ledger: &dyn Read, step: &mut Step<Effect>) {
         let touched = std::mem::take(&mut self.desk.touched);
-        self.grant(&touched, now, ledger, step);
+        self.grant(&touched, false, now, ledger, step);
     }
 
     /// Once a second: what changed otherwise, and the next few of all items.
@@ -129,7 +129,7 @@ impl Hub {
             self.desk.turn = next;
             look_at.insert(next);
         }
-        self.grant(&look_at, now, ledger, step);
+        self.grant(&look_at, true, now, ledger, step);
         self.pools_changed(now);
         step.then.extend(self.tell_pools(now));
     }
@@ -147,16 +147,18 @@ impl Hub {
         items
     }
 
-    fn grant(&mut self, items: &BTreeSet<u64>, now: &Now, ledger: &dyn Read, step: &mut Step<Effect>) {
+    /// Only a tick `asks` for anything back: what two sites want of each other would else go to and fro as fast as messages
+    /// do.
+    fn grant(&mut self, items: &BTreeSet<u64>, asks: bool, now: &Now, ledger: &dyn Read, step: &mut Step<Effect>) {
         if items.is_empty() || self.pools.unsure().is_some() {
             return;
         }
-        let records: Vec<RightsGranted> = items.iter().flat_map(|gtin| self.allot(*gtin, now)).collect();
+        let records: Vec<RightsGranted> = items.iter().flat_map(|gtin| self.allot(*gtin, asks, now)).collect();
         self.journal_grants(records, now, ledger, step);
     }
 
     /// One item's round.
-    fn allot(&mut self, gtin: u64, now: &Now) -> Vec<RightsGranted> {
+    fn allot(&mut self, gtin: u64, asks: bool, now: &Now) -> Vec<RightsGranted> {
         let Some(free) = self.pools.free(gtin) else { return Vec::new() };
         let half_s = self.desk.rules.half_life_s;
         let (mut lives, mut seats) = (Vec::new(), Vec::new());
@@ -198,7 +200,7 @@ impl Hub {
                 self.desk.counts.grants += 1;
                 self.desk.counts.granted_units += grant;
             }
-            if ask > 0 {
+            if asks && ask > 0 {
                 let record = self.granting(life, gtin, GrantReason::Idle);
                 let asked = record.asked.saturating_add(ask);
                 records.push(RightsGranted { asked, for_site: String::new(), ..record });

@@ -1,7 +1,7 @@
 //! What the hub's journal says, followed record by record: each life's chunks in one chain, counters that only go forward,
 //! registers decided once more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message;
 use proto::chunk::{self, Chunk, Position};
@@ -58,6 +58,8 @@ pub(in super::super) struct HubModel {
     pub(in super::super) counters: BTreeMap<(u64, Rep), (u64, i64)>,
     pub(in super::super) registers: Registers,
     pub(in super::super) rights: HubRights,
+    /// Lives that it closed.
+    pub(in super::super) retired: BTreeSet<Rep>,
     /// Event positions, for the feed: the newest.
     pub(in super::super) end: u64,
 }
@@ -86,8 +88,13 @@ impl HubModel {
                     self.registers.too_late(found, lives);
                 }
                 Some(Of::Conflict(found)) => conflict = Some(found),
-                Some(Of::SiteFollows(follows)) if follows.lacks > 0 => {
-                    let held = self.held.entry((follows.site.clone(), follows.retired)).or_default();
+                Some(Of::SiteFollows(follows)) => {
+                    let of = (follows.site.clone(), follows.retired);
+                    self.retired.insert(of.clone());
+                    if follows.lacks == 0 {
+                        continue;
+                    }
+                    let held = self.held.entry(of).or_default();
                     held.remnants.push((follows.lacks_to - follows.lacks + 1, follows.lacks_to));
                 }
                 Some(Of::Forgotten(forgotten)) => self.registers.forget(&forgotten.key),
@@ -113,7 +120,10 @@ impl HubModel {
         assert!(head.last > held.at.seq, "applied twice: {head:?} of {of:?}, which is at {:?}", held.at);
         assert!(life.was_at(head.after()), "{:?} was never durable at {of:?}", head.after());
         let journal = life.between(held.at, head.after());
-        let journal = journal.unwrap_or_else(|| panic!("{head:?} joins {:?} of {of:?} to another fork of it", held.at));
+        // A gateway knows only the ends of a span that it lost: what the hub has within it may be another fork's.
+        let known = if covers { super::super::KNOWN_HOLE } else { "" };
+        let journal =
+            journal.unwrap_or_else(|| panic!("{known}{head:?} joins {:?} of {of:?} to another fork of it", held.at));
         for (first, _, event) in chunk.events() {
             assert!(life.wrote_event(first.0, event), "{of:?} never wrote {event:?} at {first}");
             let uid = journal.get(&first.0).copied().flatten();
