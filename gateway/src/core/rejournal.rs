@@ -151,11 +151,11 @@ impl Gateway {
         if !source.is_known {
             records.extend(self.rights_again(event, rights, ledger)?);
         }
-        // Also of an event of which nothing else follows here: that it was answered must not be lost.
-        records.extend(said_there);
-        if records.is_empty() {
+        // Of a request of which nothing follows here, that it was answered must not be lost.
+        if records.is_empty() && (event.request.is_empty() || said_there.is_empty()) {
             return Ok(None);
         }
+        records.extend(said_there);
         let again = match source.is_known {
             true => Event { unsynced: event.unsynced, uptime_ms: event.uptime_ms, ..Event::default() },
             false => Event { retry_of: refusal_of(event, ledger)?, skipped: 0, ..event.clone() },
