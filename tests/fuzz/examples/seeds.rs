@@ -118,6 +118,7 @@ fn register(value: &[u8], seq: u64) -> RegisterWrite {
         deleted: false,
         stamp: 1_700_000_000_000 << 16,
         seen,
+        replaces_value: false,
     }
 }
 
@@ -164,7 +165,7 @@ fn said_up() -> Vec<u8> {
         up::Of::Beat(Beat::default()),
         up::Of::Present(present),
         up::Of::Recall(Recall { below: 0, epoch: 1 }),
-        up::Of::Follows(Follows { epoch: 2, seq: 1, hash: vec![3; 32].into() }),
+        up::Of::Follows(Follows { epoch: 2, seq: 1, hash: vec![3; 32].into(), begins_after: 0 }),
         up::Of::Check(Check { as_of: 1, stock: vec![0; 64], registers: vec![0; 64], ..Check::default() }),
     ];
     let messages = messages.map(|of| (1, Up { session: 7, of: Some(of) }.encode_to_vec()));
@@ -178,7 +179,7 @@ fn said_down() -> Vec<u8> {
     let seen = Some(VersionVector { entries: vec![dot.clone()] });
     let state = RegisterState { value: "5".into(), stamp: 9, dot: Some(dot), seen, ..RegisterState::default() };
     let entries = vec![FeedEntry { key: KEY.into(), state: Some(state) }];
-    let stock = vec![StockEntry { gtin: GTIN, site: "hill".into(), epoch: 3, units: 4, seq: 8 }];
+    let stock = vec![StockEntry { gtin: GTIN, site: "hill".into(), epoch: 3, units: 4, seq: 8, by_hub: false }];
     let feeds = [
         Feed { prev: 0, upto: 4, entries: entries.clone(), ..Feed::default() },
         Feed { prev: 0, upto: 2, stream: "sites".into(), stock, ..Feed::default() },
@@ -191,7 +192,7 @@ fn said_down() -> Vec<u8> {
             next_below: 0,
             chunk: chunks().into_iter().take(1).map(|c| c[1..].to_vec().into()).collect(),
         }),
-        down::Of::Followed(wire::Followed { epoch: 1, applied_seq: 2, own_position: 3 }),
+        down::Of::Followed(wire::Followed { epoch: 1, applied_seq: 2, own_position: 3, ..Default::default() }),
         down::Of::Applied(wire::Applied { seq: 1, hash: vec![1; 32].into(), send_up_to: 50, ..Default::default() }),
     ];
     let said = feeds.into_iter().chain(others);
