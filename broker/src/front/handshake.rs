@@ -13,13 +13,12 @@ use rumqttd::protocol::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
-use super::arrivals::network_of;
 use super::certified::Certified;
 use super::codec::{CONNECT, Codec, Decoded, Fault, Frame, Version};
 use super::encode;
 use super::intake::{Credentials, Identity, Inbound, Intake};
 use super::leave::seconds;
-use super::ration::Share;
+use super::ration::{self, Share};
 use super::refused::Refused;
 use super::sessions::Claim;
 use super::shared::Shared;
@@ -163,11 +162,6 @@ fn peek_version(buf: &[u8], packet_bytes_max: usize) -> Result<Option<Version>, 
 
 /// Decides in the order that costs least: id, credentials, will, then the session. On success `out` has the
 /// CONNACK.
-/// Whose ration a connection has a part in. No name is like this one.
-fn rationed(who: &Identity, peer: SocketAddr) -> Arc<str> {
-    who.name.clone().unwrap_or_else(|| format!("@{}", network_of(peer.ip())).into())
-}
-
 async fn admit<I: Intake>(
     offer: Offer,
     shown: Shown<'_>,
@@ -188,7 +182,7 @@ async fn admit<I: Intake>(
         None => None,
     };
     let instead = shared.sessions.is_of(&who);
-    let share = shared.rations.share(rationed(&who, shown.peer), shared.policy.allowance(&who), instead);
+    let share = shared.rations.share(ration::of(&who, shown.peer.ip()), shared.policy.allowance(&who), instead);
     let mut share = share.ok_or(Refused::FullName)?;
     let limits = Limits::new(&offer.connect, offer.properties.as_ref(), version, shared);
 

@@ -4,11 +4,14 @@
 //! dropped: the socket is read later, and its sender waits.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::arrivals::network_of;
+use super::intake::Identity;
 use super::stats::FrontStats;
 
 /// The bounds of one identity. `None` and `usize::MAX`: there is none.
@@ -29,6 +32,11 @@ pub struct Rate {
 }
 
 const BURST_S: f64 = 2.0;
+
+/// Whose ration a connection has a part in: its name's, or its address's. No name is like that one.
+pub(super) fn of(who: &Identity, peer: IpAddr) -> Arc<str> {
+    who.name.clone().unwrap_or_else(|| format!("@{}", network_of(peer)).into())
+}
 
 impl Allowance {
     pub const UNLIMITED: Allowance =

@@ -79,7 +79,9 @@ pub(super) fn allot(free: i64, hub_rate: f64, seats: &[Seat], rules: &RightsRule
     let grants = shared(budget, seats, &needs, rules);
     let given: u64 = grants.iter().sum();
     // Only buyers count here: that a site could do with more is no reason to take from another.
-    let in_vain = seats.iter().zip(&grants).map(|(seat, grant)| seat.missed.saturating_sub(*grant));
+    // One that is asked itself can be given nothing before it has answered.
+    let missed = seats.iter().zip(&needs).map(|(seat, need)| seat.missed.min(*need));
+    let in_vain = missed.zip(&grants).map(|(missed, grant)| missed.saturating_sub(*grant));
     let missed = in_vain.fold(0, u64::saturating_add).min(wanted - given);
     let dry = seats.iter().zip(&needs).zip(&grants);
     let dry = dry.filter(|((seat, need), grant)| seat.available <= 0 && *need > *grant).count() as u64;

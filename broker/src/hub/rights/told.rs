@@ -23,8 +23,7 @@ impl Pools {
     /// One pool: its sums, and what each site has of it. A site's numbers are those of all lives of its ledger, but for
     /// `available`, which its current ones have.
     pub fn json(&self, gtin: u64) -> Option<Value> {
-        let sums = self.totals(gtin)?;
-        let own = self.of_hub(gtin);
+        let (mut pool, own) = (self.line(gtin)?, self.of_hub(gtin));
         let mut sites: Map<String, Value> = Map::new();
         let mut more = BTreeSet::new();
         for (life, part) in self.parts(gtin) {
@@ -52,19 +51,10 @@ impl Pools {
                 site["available"] = available.saturating_add(part.available()).into();
             }
         }
-        Some(json!({
-            "gtin": format!("{gtin:014}"),
-            "units": sums.units,
-            "granted": sums.granted,
-            "returned": sums.returned,
-            "promised": sums.promised,
-            "held": sums.held,
-            "refunded": sums.refunded,
-            "free": sums.free,
-            "hub": { "promised": own.promised, "held": own.held, "refunded": own.refunded },
-            "sites": sites,
-            "more_sites": more.len(),
-        }))
+        pool["hub"] = json!({ "promised": own.promised, "held": own.held, "refunded": own.refunded });
+        pool["sites"] = json!(sites);
+        pool["more_sites"] = more.len().into();
+        Some(pool)
     }
 
     /// In words, and how many units of it were sold in hand beyond the rights there were.
