@@ -11,7 +11,7 @@ mod faults;
 mod hub;
 mod properties;
 mod rules;
-mod runs;
+pub(crate) mod runs;
 mod site;
 mod state;
 

@@ -1,11 +1,13 @@
 //! The sound rules within some bounds: nothing that must hold is broken, and what must be seen is seen.
 
+use std::fmt::Debug;
+use std::hash::Hash;
 use std::time::Instant;
 
 use stateright::{Checker, Expectation, Model};
 
 use super::Protocol;
-use super::properties::{self, APPLIED, BRIDGED, FORK, REJOINED, RESENT};
+use super::properties::{APPLIED, BRIDGED, FORK, REJOINED, RESENT};
 use super::rules::{Bounds, Rules};
 
 impl Bounds {
@@ -23,12 +25,24 @@ impl Bounds {
     };
 }
 
-/// Checks that all of it holds, and that of what should be seen, exactly this is. Says how many states there are.
 fn check(name: &str, bounds: Bounds, seen: &[&str]) {
-    let began = Instant::now();
-    let checker = Protocol { rules: Rules::SOUND, bounds }.checker().threads(2).spawn_bfs().join();
+    holds(name, Protocol { rules: Rules::SOUND, bounds }, seen);
+}
+
+/// Checks that all of it holds, and that of what should be seen, exactly this is. Says how many states there are.
+pub(crate) fn holds<M>(name: &str, model: M, seen: &[&str])
+where
+    M: Model<
+            State: Debug + Clone + PartialEq + Hash + Send + Sync + 'static,
+            Action: Debug + Clone + PartialEq + Send + Sync,
+        > + Send
+        + Sync
+        + 'static,
+{
+    let (began, properties) = (Instant::now(), model.properties());
+    let checker = model.checker().threads(2).spawn_bfs().join();
     println!("{name}: {} states, {} steps, {:?}", checker.unique_state_count(), checker.state_count(), began.elapsed());
-    for property in properties::all() {
+    for property in properties {
         let found = checker.discovery(property.name);
         match property.expectation {
             Expectation::Sometimes => assert_eq!(found.is_some(), seen.contains(&property.name), "{}", property.name),
@@ -37,7 +51,7 @@ fn check(name: &str, bounds: Bounds, seen: &[&str]) {
     }
 }
 
-pub(super) fn large() -> bool {
+pub(crate) fn large() -> bool {
     std::env::var("MODEL").is_ok_and(|size| size == "large")
 }
 

@@ -1,12 +1,9 @@
 //! The sound rules within some bounds: nothing that must hold is broken, and what must be seen is seen.
 
-use std::time::Instant;
-
-use stateright::{Checker, Expectation, Model};
-
 use super::Pool;
-use super::properties::{self, BACK, COVERED, INHERITED, LATE, MOVED, OUTSIDE, SHORT, SPENT, SURE};
+use super::properties::{BACK, COVERED, INHERITED, LATE, MOVED, OUTSIDE, SHORT, SPENT, SURE};
 use super::rules::{Bounds, Rules};
+use crate::model::runs::{holds, large};
 
 impl Bounds {
     /// Two sites that are promised from, and no fault.
@@ -29,22 +26,8 @@ impl Bounds {
     };
 }
 
-/// Checks that all of it holds, and that of what should be seen, exactly this is. Says how many states there are.
 fn check(name: &str, bounds: Bounds, seen: &[&str]) {
-    let began = Instant::now();
-    let checker = Pool { rules: Rules::SOUND, bounds }.checker().threads(2).spawn_bfs().join();
-    println!("{name}: {} states, {} steps, {:?}", checker.unique_state_count(), checker.state_count(), began.elapsed());
-    for property in properties::all() {
-        let found = checker.discovery(property.name);
-        match property.expectation {
-            Expectation::Sometimes => assert_eq!(found.is_some(), seen.contains(&property.name), "{}", property.name),
-            _ => assert!(found.is_none(), "{name}: {}: {:#?}", property.name, found.map(|path| path.into_actions())),
-        }
-    }
-}
-
-pub(super) fn large() -> bool {
-    std::env::var("MODEL").is_ok_and(|size| size == "large")
+    holds(name, Pool { rules: Rules::SOUND, bounds }, seen);
 }
 
 /// One site, and the hub's own channel: what the other site is to it.

@@ -199,8 +199,8 @@ impl Hub {
                 self.desk.demand.served(gtin, &life.site, grant);
                 self.desk.counts.grants += 1;
                 self.desk.counts.granted_units += grant;
-            }
-            if asks && ask > 0 {
+            } else if asks && ask > 0 {
+                // Never both: each record is of what stood before, and the second would take back what the first granted.
                 let record = self.granting(life, gtin, GrantReason::Idle);
                 let asked = record.asked.saturating_add(ask);
                 records.push(RightsGranted { asked, for_site: String::new(), ..record });
