@@ -94,7 +94,7 @@ impl Default for FrontConfig {
             subscriptions_total_max: 65_536,
             filters_max: 4096,
             router_bytes_max: 32 << 20,
-            segment_bytes: 256 * 1024,
+            segment_bytes: 160 * 1024,
             retained_max: 100_000,
             retained_bytes_max: 64 * 1024 * 1024,
             publish_queue_max: 4096,

@@ -5,16 +5,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
+
+use crossbeam_utils::sync::ShardedLock;
 
 use crate::mailbox::FilterTree;
 
 /// The filters of all clean sessions that are connected. No more than the router was asked to serve, which
-/// `filters_max` and `subscriptions_max` bound.
+/// `filters_max` and `subscriptions_max` bound. The locks are sharded: every thread reads for each message, and changes are
+/// few.
 #[derive(Debug, Default)]
 pub(super) struct LiveFilters {
-    tree: RwLock<FilterTree<u64, ()>>,
-    resting: RwLock<Resting>,
+    tree: ShardedLock<FilterTree<u64, ()>>,
+    resting: ShardedLock<Resting>,
     any_resting: AtomicBool,
     serial: AtomicU64,
 }

@@ -245,8 +245,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
         let verdicts = self.ask(items, &mut dues).await?;
         self.release_refused(&dues, &verdicts).await?;
         let (mut acks, mut end) = (0, Ok(()));
+        for (due, _) in dues.iter_mut().zip(&verdicts).filter(|(_, verdict)| !verdict.forward) {
+            due.message = None;
+        }
+        self.shared.publisher.take_unheard(dues.iter_mut().map(|due| &mut due.message));
         for (due, verdict) in dues.into_iter().zip(verdicts) {
-            if let Some(message) = due.message.filter(|_| verdict.forward) {
+            if let Some(message) = due.message {
                 self.forward(message).await?;
             }
             if verdict.outcome == Outcome::NoRoom {
@@ -370,11 +374,9 @@ fn reason(outcome: Outcome) -> u8 {
 /// as something new.
 async fn fan_out_later(dues: Vec<Due>, heard: oneshot::Receiver<Vec<Verdict>>, publisher: super::publisher::Publisher) {
     let verdicts = heard.await.unwrap_or_default();
-    for (due, _) in dues.into_iter().zip(verdicts).filter(|(_, verdict)| verdict.forward) {
-        if let Some(message) = due.message {
-            publisher.forward(message).await;
-        }
-    }
+    let seen = dues.into_iter().zip(verdicts).filter(|(_, verdict)| verdict.forward);
+    let mut messages: Vec<Option<Message>> = seen.map(|(due, _)| due.message).collect();
+    publisher.forward_heard(&mut messages).await;
 }
 
 /// Whether a PUBREC ends the exchange (v5).

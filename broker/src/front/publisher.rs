@@ -78,7 +78,7 @@ impl Publisher {
         }
         // After it was retained: who subscribes from here on finds it there.
         if let Wanted::No { lost } = self.router.live.wants(topic) {
-            return self.unrouted(lost);
+            return self.unrouted(1, lost);
         }
         let message = Message { topic: Bytes::copy_from_slice(topic.as_bytes()), payload, properties: None };
         match (self.queue.try_send(message), retain) {
@@ -92,9 +92,8 @@ impl Publisher {
         }
     }
 
-    fn unrouted(&self, lost: u64) {
-        self.stats.forwarded.inc();
-        self.stats.unrouted.inc();
+    fn unrouted(&self, messages: u64, lost: u64) {
+        self.stats.unrouted.add(messages);
         self.stats.unread_lost.add(lost);
     }
 
@@ -114,11 +113,31 @@ impl Publisher {
         }
     }
 
-    /// For what clients publish: waits for room.
-    pub(super) async fn forward(&self, message: Message) {
-        if let Wanted::No { lost } = self.router.live.wants(message.topic()) {
-            return self.unrouted(lost);
+    /// Of a batch that clients published, takes away what nobody hears. Counted once for all: it is every message's
+    /// way, and the counters are everybody's.
+    pub(super) fn take_unheard<'a>(&self, batch: impl Iterator<Item = &'a mut Option<Message>>) {
+        let (mut messages, mut unread) = (0, 0);
+        for place in batch {
+            if let Some(message) = place
+                && let Wanted::No { lost } = self.router.live.wants(message.topic())
+            {
+                (messages, unread) = (messages + 1, unread + lost);
+                *place = None;
+            }
         }
+        self.unrouted(messages, unread);
+    }
+
+    /// All that somebody hears.
+    pub(super) async fn forward_heard(&self, batch: &mut [Option<Message>]) {
+        self.take_unheard(batch.iter_mut());
+        for message in batch.iter_mut().filter_map(Option::take) {
+            self.forward(message).await;
+        }
+    }
+
+    /// For what clients publish and somebody hears: waits for room.
+    pub(super) async fn forward(&self, message: Message) {
         // Fails only when the process stops.
         let _ = self.forwards.send(message.into_packet()).await;
     }
@@ -172,7 +191,7 @@ impl Feed {
                 },
             }
             let sent = messages.len();
-            self.publisher.stats.forwarded.add((sent + forwards.len()) as u64);
+            self.publisher.stats.routed.add((sent + forwards.len()) as u64);
             packets.extend(messages.drain(..).map(Message::into_packet));
             packets.append(&mut forwards);
             overdue.collect(sent, self.queue.len(), &self.publisher, &mut packets);

@@ -61,7 +61,7 @@ impl Will {
         match heard.await.ok().and_then(|verdicts| verdicts.first().copied()) {
             Some(verdict) if verdict.forward && forward => {
                 let message = Message { topic: self.topic, payload: self.payload, properties: self.properties };
-                shared.publisher.forward(message).await;
+                shared.publisher.forward_heard(&mut [Some(message)]).await;
             }
             Some(verdict) if verdict.outcome != Outcome::NoRoom => {}
             _ => tracing::warn!(client = %self.who.client, submitted, "will lost: the writer did not record it"),

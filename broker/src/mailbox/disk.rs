@@ -113,12 +113,17 @@ pub(super) fn no_progress(client: &str) -> Put {
 }
 
 /// Makes pages small for the disk: what a full one saves in the write is more than what packing it takes.
-pub(super) struct Packer(Option<zstd::bulk::Compressor<'static>>);
+pub(super) struct Packer {
+    /// Without one, pages are written as they are.
+    zstd: Option<zstd::bulk::Compressor<'static>>,
+    /// Used again for each.
+    packed: Vec<u8>,
+}
 
 impl Packer {
     pub(super) fn new() -> Packer {
-        // Without one, pages are written as they are.
-        Packer(zstd::bulk::Compressor::new(1).ok())
+        // Half the time of level 1, and it leaves what has no repeats as it is.
+        Packer { zstd: zstd::bulk::Compressor::new(-3).ok(), packed: Vec::new() }
     }
 
     pub(super) fn page(&mut self, slot: u32, page: &Bytes) -> Put {
@@ -128,8 +133,10 @@ impl Packer {
 
     /// `None` if it would not get smaller.
     fn pack(&mut self, page: &[u8]) -> Option<Bytes> {
-        let packed = self.0.as_mut()?.compress(page).ok().filter(|packed| packed.len() + 1 < page.len())?;
-        Some([&[PACKED_PAGE][..], &packed].concat().into())
+        let Packer { zstd, packed } = self;
+        packed.resize(zstd::zstd_safe::compress_bound(page.len()), 0);
+        let bytes = zstd.as_mut()?.compress_to_buffer(page, &mut packed[..]).ok()?;
+        Some([&[PACKED_PAGE][..], packed.get(..bytes).filter(|packed| packed.len() + 1 < page.len())?].concat().into())
     }
 }
 
@@ -152,6 +159,12 @@ pub(super) fn nothing(key: &[u8]) -> Put {
 pub(super) fn begin_page(room: usize) -> Vec<u8> {
     let mut page = Vec::with_capacity(EMPTY_PAGE_BYTES + room);
     page.push(PAGE);
+    page
+}
+
+/// The buffer again, without its letters.
+pub(super) fn empty_page(mut page: Vec<u8>) -> Vec<u8> {
+    page.truncate(EMPTY_PAGE_BYTES);
     page
 }
 

@@ -1,7 +1,7 @@
 //! Topic filters as a tree of their levels, so that finding who wants a topic costs by its levels and not by how many
 //! filters there are (OASIS MQTT 3.1.1, section 4.7).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 /// Filters, each with a value for everyone who has it. Filters are valid ones; `$` topics do not occur here, so
 /// wildcards match everything.
@@ -13,7 +13,8 @@ pub(crate) struct FilterTree<K, V> {
 
 #[derive(Debug)]
 struct Node<K, V> {
-    children: HashMap<Box<str>, Node<K, V>>,
+    /// In order rather than hashed: most levels have few filters, and every message is looked up.
+    children: BTreeMap<Box<str>, Node<K, V>>,
     plus: Option<Box<Node<K, V>>>,
     /// Filters that end here.
     here: BTreeMap<K, V>,
@@ -23,7 +24,7 @@ struct Node<K, V> {
 
 impl<K, V> Default for Node<K, V> {
     fn default() -> Self {
-        Node { children: HashMap::new(), plus: None, here: BTreeMap::new(), hash: BTreeMap::new() }
+        Node { children: BTreeMap::new(), plus: None, here: BTreeMap::new(), hash: BTreeMap::new() }
     }
 }
 

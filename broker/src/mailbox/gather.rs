@@ -12,6 +12,9 @@ use super::ring::{LIVE_BYTES_MAX, LIVE_MAX};
 /// state takes as one value; a longer message has a page of its own.
 const PAGE_BYTES_MAX: usize = 16 << 10;
 
+/// Buffers of pages that are kept for the next ones.
+const SPARE_MAX: usize = 4;
+
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
     sheaves: Vec<Sheaf>,
@@ -19,6 +22,8 @@ pub(super) struct Gathered {
     /// The sheaf that was added to last: most often the next one, too.
     last: usize,
     bytes: usize,
+    /// Of pages that were skipped: the next one's is warm.
+    spare: Vec<Vec<u8>>,
 }
 
 /// Messages for the same rings, in order.
@@ -66,12 +71,13 @@ impl Gathered {
     pub(super) fn add(&mut self, rings: &[u64], number: u64, body: &[u8], limits: &MailLimits) {
         let at = self.sheaf_of(rings);
         let sheaf = &mut self.sheaves[at];
-        self.bytes += sheaf.add(number, body);
-        self.bytes -= sheaf.trim(limits);
+        self.bytes += sheaf.add(number, body, &mut self.spare);
+        self.bytes -= sheaf.trim(limits, &mut self.spare);
     }
 
     pub(super) fn take(&mut self) -> Vec<Sheaf> {
-        std::mem::take(self).sheaves
+        let spare = std::mem::take(&mut self.spare);
+        std::mem::replace(self, Gathered { spare, ..Gathered::default() }).sheaves
     }
 
     fn sheaf_of(&mut self, rings: &[u64]) -> usize {
@@ -93,26 +99,24 @@ impl Sheaf {
     }
 
     /// Gives back by how many bytes its pages grew.
-    fn add(&mut self, number: u64, body: &[u8]) -> usize {
+    fn add(&mut self, number: u64, body: &[u8], spare: &mut Vec<Vec<u8>>) -> usize {
         let (bytes, cost) = (disk::letter_bytes(body), cost(body.len()));
-        let mut page = match self.pages.pop_back() {
-            Some(page) if page.bytes.len() + bytes <= PAGE_BYTES_MAX => page,
-            full => {
-                // The first one is most often the only one.
-                let room = if full.is_some() { PAGE_BYTES_MAX.max(bytes) } else { bytes };
-                self.pages.extend(full);
-                Draft { bytes: disk::begin_page(room), letters: 0, cost: 0 }
-            }
-        };
-        disk::write_letter(number, body, &mut page.bytes);
-        (page.letters, page.cost) = (page.letters + 1, page.cost + cost);
+        if self.pages.back().is_none_or(|page| page.bytes.len() + bytes > PAGE_BYTES_MAX) {
+            // The first one is most often the only one.
+            let room = if self.pages.is_empty() { bytes } else { PAGE_BYTES_MAX.max(bytes) };
+            let bytes = spare.pop().unwrap_or_else(|| disk::begin_page(room));
+            self.pages.push_back(Draft { bytes, letters: 0, cost: 0 });
+        }
+        if let Some(page) = self.pages.back_mut() {
+            disk::write_letter(number, body, &mut page.bytes);
+            (page.letters, page.cost) = (page.letters + 1, page.cost + cost);
+        }
         (self.letters, self.cost) = (self.letters + 1, self.cost + cost);
-        self.pages.push_back(page);
         bytes
     }
 
     /// Forgets what no ring would have at the end of the group. Gives back how many bytes that were.
-    fn trim(&mut self, limits: &MailLimits) -> usize {
+    fn trim(&mut self, limits: &MailLimits, spare: &mut Vec<Vec<u8>>) -> usize {
         let (letters_max, cost_max) = (limits.messages_max.max(LIVE_MAX), limits.bytes_max.max(LIVE_BYTES_MAX));
         let mut gone = 0;
         while self.pages.len() > 1 {
@@ -123,7 +127,8 @@ impl Sheaf {
             (self.letters, self.cost) = (self.letters - oldest.letters, self.cost - oldest.cost);
             self.skipped += oldest.letters as u64;
             gone += oldest.bytes.len() - disk::EMPTY_PAGE_BYTES;
-            self.pages.pop_front();
+            let page = self.pages.pop_front().map(|page| page.bytes);
+            spare.extend(page.filter(|_| spare.len() < SPARE_MAX).map(disk::empty_page));
         }
         gone
     }

@@ -25,6 +25,8 @@ pub struct Mail {
     shared: Arc<Mailboxes>,
     /// Rings by filter.
     filters: FilterTree<u64, ()>,
+    /// How often they changed.
+    changes: u64,
     /// Messages of the open group.
     gathered: Gathered,
     /// The number of the next message.
@@ -41,6 +43,9 @@ pub struct Mail {
 /// A message and who wants it.
 #[derive(Debug, Default)]
 struct Held {
+    /// Whose rings these are, and of which state of the filters: a client's messages come in a row.
+    topic: String,
+    filters: u64,
     rings: Vec<u64>,
     /// As it will be on disk. Empty if it is too long to be kept.
     body: Vec<u8>,
@@ -63,6 +68,7 @@ impl Mail {
         Mail {
             shared,
             filters: FilterTree::default(),
+            changes: 1,
             gathered: Gathered::default(),
             next,
             packer: Packer::new(),
@@ -114,8 +120,13 @@ impl Mail {
     }
 
     fn look_up(&self, held: &mut Held, letter: &Letter<'_>) -> bool {
-        held.rings.clear();
-        self.filters.each_match(letter.topic, &mut |ring, ()| held.rings.push(ring));
+        if held.filters != self.changes || held.topic != letter.topic {
+            held.rings.clear();
+            self.filters.each_match(letter.topic, &mut |ring, ()| held.rings.push(ring));
+            held.topic.clear();
+            held.topic.push_str(letter.topic);
+            held.filters = self.changes;
+        }
         if held.rings.is_empty() {
             return false;
         }
@@ -163,6 +174,7 @@ impl Mail {
         if matches!(change, Change::Subscribed(_) | Change::Unsubscribed(_)) {
             // What came before is for those who had a filter then.
             self.close_group();
+            self.changes += 1;
         }
         let shared = self.shared.clone();
         let mut office = lock(&shared.office);
@@ -201,6 +213,7 @@ impl Mail {
     /// The session is over. Not lazily: a session that starts anew uses the same keys.
     pub fn forget(&mut self, client: &str) {
         self.close_group();
+        self.changes += 1;
         let mut office = lock(&self.shared.office);
         let Some(id) = office.id(client) else { return };
         self.puts.push(disk::no_session(client));
@@ -230,6 +243,7 @@ impl Mail {
 
     pub(super) fn put_back(&mut self, client: &Arc<str>, progress: Progress, filters: &BTreeMap<String, (Grant, u64)>) {
         self.open(client);
+        self.changes += 1;
         let mut office = lock(&self.shared.office);
         let Some(id) = office.id(client) else { return };
         if let Some(session) = office.sessions.get_mut(&id) {

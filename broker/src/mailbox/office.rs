@@ -3,7 +3,7 @@
 //! Nothing here costs by how many sessions a ring has, but for what those sessions themselves do. `keep.rs` is how
 //! messages come in and fall out, `counter.rs` what connections ask.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::letters::{Mailbox, Message};
@@ -16,7 +16,8 @@ use crate::ledger::Put;
 
 #[derive(Debug, Default)]
 pub(super) struct Office {
-    pub(super) rings: HashMap<u64, Ring>,
+    /// In order rather than hashed: there are few, and every message looks several times.
+    pub(super) rings: BTreeMap<u64, Ring>,
     ring_of: HashMap<String, u64>,
     pub(super) sessions: HashMap<u64, Session>,
     by_client: HashMap<Arc<str>, u64>,

@@ -104,16 +104,16 @@ async fn measure(clients: usize, window: u16, subscriber: bool) {
         // Once all is quiet, what came and what was lost must be what was sent.
         let settled = || stats.delivered.get() + stats.overflow_lost.get();
         let deadline = Instant::now() + DEADLINE;
-        while settled() != stats.forwarded.get() && Instant::now() < deadline {
+        while settled() != stats.forwarded() && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         println!(
             "in total: forwarded {}, got {}, lost {}",
-            stats.forwarded.get(),
+            stats.forwarded(),
             stats.delivered.get(),
             stats.overflow_lost.get()
         );
-        assert_eq!(settled(), stats.forwarded.get());
+        assert_eq!(settled(), stats.forwarded());
     }
     run.abort();
 }

@@ -117,7 +117,7 @@ async fn what_nobody_wants_does_not_go_through_the_router() {
     let mut publish = async |topic: &str| {
         writer.publish(topic, "1", 1, 1).await;
         writer.expect(&[0x40, 2, 0, 1]).await;
-        (rig.stats.forwarded.get(), rig.stats.unrouted.get())
+        (rig.stats.forwarded(), rig.stats.unrouted.get())
     };
     assert_eq!(publish("t/x").await, (1, 0));
     reader.recv_publish().await;
