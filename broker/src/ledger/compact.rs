@@ -79,7 +79,7 @@ fn copy(dir: &Path, store: &Store) -> Result<(), LedgerError> {
 
 fn write(to: &Store, cells: &[(sled::IVec, sled::IVec)], folded: Folded) -> Result<(), LedgerError> {
     use super::core::Table;
-    to.checkpoint(cells.iter().map(|(key, value)| (Table(key[0]), &key[1..], Some(&value[..]))), folded)
+    to.checkpoint(cells.iter().map(|(key, value)| (Table(key[0]), &key[1..], Some(&value[..]))), folded, || {})
 }
 
 /// Goes on where a compaction was interrupted.

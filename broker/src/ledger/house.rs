@@ -8,7 +8,7 @@ use proto::id::Seq;
 use proto::wire::LossClass;
 
 use super::error::LedgerError;
-use super::janitor::{Done, Janitor, Job};
+use super::janitor::{Done, Janitor, Job, Pace};
 use super::log::Log;
 use super::room::{Held, Room, Step};
 use super::state::State;
@@ -189,7 +189,9 @@ impl House {
         let position = self.frames.iter().take_while(|(of, ..)| *of <= frame).last();
         let folded = position.map_or(self.folded, |(frame, position, _)| Folded { frame: *frame, position: *position });
         self.leaving = Some(folded);
-        self.janitor.give(Job::Checkpoint(cells, folded));
+        let near = state.dirty() > DIRTY_CELLS_MAX / 2 || state.dirty_bytes() > DIRTY_BYTES_MAX / 2;
+        let pace = if near { Pace::Hurried } else { Pace::Calm };
+        self.janitor.give(Job::Checkpoint(cells, folded, pace));
     }
 
     fn done(&mut self, done: Done, state: &mut State) {

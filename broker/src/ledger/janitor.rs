@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvError, Sender, TryRecvError, channel};
+use std::time::Duration;
 
 use proto::wire::LossClass;
 
@@ -15,13 +16,24 @@ use super::store::{Folded, Store};
 
 pub(super) enum Job {
     /// Writes cells to the store, and how far the state is folded with them.
-    Checkpoint(Arc<Cells>, Folded),
+    Checkpoint(Arc<Cells>, Folded, Pace),
     Snapshot,
     /// Drops the oldest segment.
     Drop(u64),
     Evict(u64, LossClass),
     Measure,
 }
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// Whoever reads the state for a device goes first.
+    Calm,
+    /// Commits will soon wait for it.
+    Hurried,
+}
+
+/// Between two transactions of a calm checkpoint: more than they take, so that most readers find none under way.
+const CALM: Duration = Duration::from_millis(1);
 
 #[derive(Debug)]
 pub(super) enum Done {
@@ -114,9 +126,13 @@ fn died() -> LedgerError {
 
 fn carry_out(job: Job, dir: &std::path::Path, store: &Store, log: &Log) -> Result<Done, LedgerError> {
     match job {
-        Job::Checkpoint(cells, folded) => {
+        Job::Checkpoint(cells, folded, pace) => {
             let cells = cells.iter().map(|((table, key), value)| (*table, key.as_slice(), value.as_deref()));
-            store.checkpoint(cells, folded)?;
+            store.checkpoint(cells, folded, || {
+                if pace == Pace::Calm {
+                    std::thread::sleep(CALM);
+                }
+            })?;
             Ok(Done::Checkpoint)
         }
         Job::Snapshot => not_now(snapshot::write(dir, store).map(Done::Snapshot)),

@@ -231,12 +231,16 @@ fn remake(
     let whole = snapshot::read(dir, &mut |_| Ok(()))?;
     if let Some(folded) = whole {
         let again = snapshot::read(dir, &mut |puts: Vec<Put>| {
-            store.checkpoint(puts.iter().map(|p| (p.table, p.key.as_slice(), p.value.as_deref())), Folded::default())
+            store.checkpoint(
+                puts.iter().map(|p| (p.table, p.key.as_slice(), p.value.as_deref())),
+                Folded::default(),
+                || {},
+            )
         })?;
         if again != whole {
             return Err(LedgerError::State("its snapshot does not read the same twice".into()));
         }
-        store.checkpoint(std::iter::empty(), folded)?;
+        store.checkpoint(std::iter::empty(), folded, || {})?;
     }
     recovery.state_incomplete = store.folded().frame + 1 < log.numbers().0;
     if recovery.state_incomplete && options.begin_anew && fork::may_shelve(dir) {

@@ -57,7 +57,7 @@ pub(super) fn replay<C: Core>(
             // Only the last of them may say that this frame is folded.
             let upto = if written_to == frame { folded } else { store.folded() };
             let cells = cells.iter().map(|((table, key), value)| (*table, key.as_slice(), value.as_deref()));
-            store.checkpoint(cells, upto)?;
+            store.checkpoint(cells, upto, || {})?;
             state.written();
         }
         Ok(())

@@ -25,6 +25,9 @@ pub(super) const SEGMENT_BYTES: usize = 8 << 20;
 /// The page cache. sled's default is 1 GiB.
 pub(super) const CACHE_BYTES: u64 = 8 << 20;
 
+/// Cells of one transaction: some tenths of a millisecond, while which nobody reads.
+const TRANSACTION_CELLS_MAX: usize = 64;
+
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
 /// The store's own cells. They are no part of the state, and of its digest.
@@ -125,38 +128,59 @@ impl Store {
         *self.standing.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Writes cells, and how far the state is folded with them, in one transaction, and returns when an fdatasync has
-    /// passed. An error here is final, as one of the log is.
+    /// Writes cells, and how far the state is folded with them, and returns when an fdatasync has passed. An error here is
+    /// final, as one of the log is.
+    ///
+    /// In several transactions, since nobody reads while one is under way: whoever is to answer a device would wait for
+    /// all of a checkpoint. Each leaves the state's sum true; only the last moves how far it is folded, so what a crash
+    /// leaves of the others is folded once more. `between` them, those who read may go first.
     pub(super) fn checkpoint<'a>(
         &self,
-        cells: impl Iterator<Item = (Table, &'a [u8], Option<&'a [u8]>)> + Clone,
+        mut cells: impl Iterator<Item = (Table, &'a [u8], Option<&'a [u8]>)>,
         folded: Folded,
+        between: impl Fn(),
     ) -> Result<(), LedgerError> {
-        let before = self.standing();
-        let digest = self
-            .state
-            .transaction(|tree| {
-                let mut digest = before.digest;
-                for (table, key, value) in cells.clone() {
-                    let full = full_key(table, key);
-                    let old = match value {
-                        Some(value) => tree.insert(&full[..], value)?,
-                        None => tree.remove(&full[..])?,
-                    };
-                    if let Some(old) = old {
-                        digest.remove(&full, &old);
-                    }
-                    if let Some(value) = value {
-                        digest.add(&full, value);
-                    }
-                }
-                tree.insert(full_key(OWN, KEY_FOLDED), folded_bytes(folded, digest))?;
-                Ok::<Digest, ConflictableTransactionError<()>>(digest)
-            })
-            .map_err(transaction_error)?;
+        let Standing { folded: before, mut digest } = self.standing();
+        loop {
+            let some: Vec<_> = cells.by_ref().take(TRANSACTION_CELLS_MAX).collect();
+            let last = some.len() < TRANSACTION_CELLS_MAX;
+            digest = self.put(&some, if last { folded } else { before }, digest)?;
+            if last {
+                break;
+            }
+            between();
+        }
         self.sync()?;
         *self.standing.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Standing { folded, digest };
         Ok(())
+    }
+
+    /// One transaction. Gives back the sum over all cells after it.
+    fn put(
+        &self,
+        cells: &[(Table, &[u8], Option<&[u8]>)],
+        folded: Folded,
+        before: Digest,
+    ) -> Result<Digest, LedgerError> {
+        let digest = self.state.transaction(|tree| {
+            let mut digest = before;
+            for (table, key, value) in cells {
+                let full = full_key(*table, key);
+                let old = match value {
+                    Some(value) => tree.insert(&full[..], *value)?,
+                    None => tree.remove(&full[..])?,
+                };
+                if let Some(old) = old {
+                    digest.remove(&full, &old);
+                }
+                if let Some(value) = value {
+                    digest.add(&full, value);
+                }
+            }
+            tree.insert(full_key(OWN, KEY_FOLDED), folded_bytes(folded, digest))?;
+            Ok::<Digest, ConflictableTransactionError<()>>(digest)
+        });
+        digest.map_err(transaction_error)
     }
 
     /// Notes that it is of this format from now on, so that older software leaves it alone. Gives back the older format

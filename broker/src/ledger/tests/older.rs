@@ -137,7 +137,7 @@ async fn a_large_mostly_empty_database_is_compacted_whatever_interrupts_it() {
     for value in [Some(&[7u8; 2_000][..]), None] {
         for part in cells(20_000, value).chunks(250) {
             let cells = part.iter().map(|(key, value)| (Table(77), key.as_slice(), value.as_deref()));
-            store.checkpoint(cells, folded).unwrap();
+            store.checkpoint(cells, folded, || {}).unwrap();
         }
     }
     let large = store.disk_bytes();
