@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::LedgerError;
 use super::open::Recovery;
-use super::store::{Folded, Store, StoreFault, database_dir, sync_path};
+use super::store::{Folded, Pace, Store, StoreFault, database_dir, sync_path};
 
 /// Smaller databases are left alone.
 const COMPACT_FROM_BYTES: u64 = 32 << 20;
@@ -79,7 +79,7 @@ fn copy(dir: &Path, store: &Store) -> Result<(), LedgerError> {
 
 fn write(to: &Store, cells: &[(sled::IVec, sled::IVec)], folded: Folded) -> Result<(), LedgerError> {
     use super::core::Table;
-    to.checkpoint(cells.iter().map(|(key, value)| (Table(key[0]), &key[1..], Some(&value[..]))), folded, || {})
+    to.checkpoint(cells.iter().map(|(key, value)| (Table(key[0]), &key[1..], Some(&value[..]))), folded, Pace::Hurried)
 }
 
 /// Goes on where a compaction was interrupted.

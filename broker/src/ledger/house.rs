@@ -8,11 +8,11 @@ use proto::id::Seq;
 use proto::wire::LossClass;
 
 use super::error::LedgerError;
-use super::janitor::{Done, Janitor, Job, Pace};
+use super::janitor::{Done, Janitor, Job};
 use super::log::Log;
 use super::room::{Held, Room, Step};
 use super::state::State;
-use super::store::Folded;
+use super::store::{Folded, Pace};
 
 /// Fewer dirty cells wait, so that a cell that changes often is written once.
 const CHECKPOINT_FROM_CELLS: usize = 4096;

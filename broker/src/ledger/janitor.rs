@@ -4,7 +4,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvError, Sender, TryRecvError, channel};
-use std::time::Duration;
 
 use proto::wire::LossClass;
 
@@ -12,7 +11,7 @@ use super::error::LedgerError;
 use super::log::{Evicted, Log};
 use super::snapshot;
 use super::state::Cells;
-use super::store::{Folded, Store};
+use super::store::{Folded, Pace, Store};
 
 pub(super) enum Job {
     /// Writes cells to the store, and how far the state is folded with them.
@@ -23,17 +22,6 @@ pub(super) enum Job {
     Evict(u64, LossClass),
     Measure,
 }
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pace {
-    /// Whoever reads the state for a device goes first.
-    Calm,
-    /// Commits will soon wait for it.
-    Hurried,
-}
-
-/// Between two transactions of a calm checkpoint: more than they take, so that most readers find none under way.
-const CALM: Duration = Duration::from_millis(1);
 
 #[derive(Debug)]
 pub(super) enum Done {
@@ -128,11 +116,7 @@ fn carry_out(job: Job, dir: &std::path::Path, store: &Store, log: &Log) -> Resul
     match job {
         Job::Checkpoint(cells, folded, pace) => {
             let cells = cells.iter().map(|((table, key), value)| (*table, key.as_slice(), value.as_deref()));
-            store.checkpoint(cells, folded, || {
-                if pace == Pace::Calm {
-                    std::thread::sleep(CALM);
-                }
-            })?;
+            store.checkpoint(cells, folded, pace)?;
             Ok(Done::Checkpoint)
         }
         Job::Snapshot => not_now(snapshot::write(dir, store).map(Done::Snapshot)),

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::core::Put;
 use super::error::LedgerError;
 use super::log::{self, Appender, End, Log, Lost, Opening, journal_dir};
-use super::store::{Folded, Store, StoreFault, database_dir, sync_path};
+use super::store::{Folded, Pace, Store, StoreFault, database_dir, sync_path};
 use super::{Options, compact, fork, migrate, snapshot};
 
 /// What was found at a start, for the status and for a person.
@@ -234,13 +234,13 @@ fn remake(
             store.checkpoint(
                 puts.iter().map(|p| (p.table, p.key.as_slice(), p.value.as_deref())),
                 Folded::default(),
-                || {},
+                Pace::Hurried,
             )
         })?;
         if again != whole {
             return Err(LedgerError::State("its snapshot does not read the same twice".into()));
         }
-        store.checkpoint(std::iter::empty(), folded, || {})?;
+        store.checkpoint(std::iter::empty(), folded, Pace::Hurried)?;
     }
     recovery.state_incomplete = store.folded().frame + 1 < log.numbers().0;
     if recovery.state_incomplete && options.begin_anew && fork::may_shelve(dir) {

@@ -7,7 +7,7 @@ use super::core::{Core, Placed};
 use super::error::LedgerError;
 use super::log::Log;
 use super::state::State;
-use super::store::{Folded, Store};
+use super::store::{Folded, Pace, Store};
 
 /// More dirty cells are written out on the way: a state that is made anew must fit into memory.
 const DIRTY_CELLS_MAX: usize = 16_384;
@@ -57,7 +57,7 @@ pub(super) fn replay<C: Core>(
             // Only the last of them may say that this frame is folded.
             let upto = if written_to == frame { folded } else { store.folded() };
             let cells = cells.iter().map(|((table, key), value)| (*table, key.as_slice(), value.as_deref()));
-            store.checkpoint(cells, upto, || {})?;
+            store.checkpoint(cells, upto, Pace::Hurried)?;
             state.written();
         }
         Ok(())

@@ -25,9 +25,6 @@ pub(super) const SEGMENT_BYTES: usize = 8 << 20;
 /// The page cache. sled's default is 1 GiB.
 pub(super) const CACHE_BYTES: u64 = 8 << 20;
 
-/// Cells of one transaction: some tenths of a millisecond, while which nobody reads.
-const TRANSACTION_CELLS_MAX: usize = 64;
-
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
 /// The store's own cells. They are no part of the state, and of its digest.
@@ -44,6 +41,33 @@ const OLD_JOURNAL: &str = "journal";
 pub(super) struct Folded {
     pub(super) frame: u64,
     pub(super) position: Position,
+}
+
+/// What a cell of the state becomes.
+type Cell<'a> = (Table, &'a [u8], Option<&'a [u8]>);
+
+/// How a checkpoint is written. Nobody reads the state while a transaction is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// Whoever reads for a device goes first: some tenths of a millisecond each, and pauses longer than that.
+    Calm,
+    /// Commits will soon wait for it.
+    Hurried,
+}
+
+impl Pace {
+    fn cells_max(self) -> usize {
+        match self {
+            Pace::Calm => 32,
+            Pace::Hurried => 64,
+        }
+    }
+
+    fn pause(self) {
+        if self == Pace::Calm {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 /// The open database. Written by one thread, read by any.
@@ -133,22 +157,22 @@ impl Store {
     ///
     /// In several transactions, since nobody reads while one is under way: whoever is to answer a device would wait for
     /// all of a checkpoint. Each leaves the state's sum true; only the last moves how far it is folded, so what a crash
-    /// leaves of the others is folded once more. `between` them, those who read may go first.
+    /// leaves of the others is folded once more.
     pub(super) fn checkpoint<'a>(
         &self,
-        mut cells: impl Iterator<Item = (Table, &'a [u8], Option<&'a [u8]>)>,
+        mut cells: impl Iterator<Item = Cell<'a>>,
         folded: Folded,
-        between: impl Fn(),
+        pace: Pace,
     ) -> Result<(), LedgerError> {
         let Standing { folded: before, mut digest } = self.standing();
         loop {
-            let some: Vec<_> = cells.by_ref().take(TRANSACTION_CELLS_MAX).collect();
-            let last = some.len() < TRANSACTION_CELLS_MAX;
+            let some: Vec<_> = cells.by_ref().take(pace.cells_max()).collect();
+            let last = some.len() < pace.cells_max();
             digest = self.put(&some, if last { folded } else { before }, digest)?;
             if last {
                 break;
             }
-            between();
+            pace.pause();
         }
         self.sync()?;
         *self.standing.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Standing { folded, digest };
@@ -156,12 +180,7 @@ impl Store {
     }
 
     /// One transaction. Gives back the sum over all cells after it.
-    fn put(
-        &self,
-        cells: &[(Table, &[u8], Option<&[u8]>)],
-        folded: Folded,
-        before: Digest,
-    ) -> Result<Digest, LedgerError> {
+    fn put(&self, cells: &[Cell<'_>], folded: Folded, before: Digest) -> Result<Digest, LedgerError> {
         let digest = self.state.transaction(|tree| {
             let mut digest = before;
             for (table, key, value) in cells {

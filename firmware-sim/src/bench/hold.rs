@@ -49,6 +49,8 @@ struct Shape {
     hold: Spread,
     /// The same until its PUBACK: what is durable then is all of it.
     hold_acked: Spread,
+    /// Both sent at once, until both replies.
+    hold_with_commit: Spread,
     /// Until PUBACK.
     shelf_sale: Spread,
     pooled_sale: Spread,
@@ -75,15 +77,18 @@ impl Spread {
 enum What {
     Publish,
     HoldAndCommit,
+    /// The till names the hold, so it need not wait for it.
+    HoldWithCommit,
     Sale(&'static str),
 }
 
 pub(super) async fn measure(dir: &Path, options: &Options) -> Result<Holds> {
     let gateway = granted(dir).await?;
-    let mut rounds: Vec<[Vec<Spread>; 6]> = CONNECTIONS.iter().map(|_| Default::default()).collect();
+    let mut rounds: Vec<[Vec<Spread>; 7]> = CONNECTIONS.iter().map(|_| Default::default()).collect();
     let mut run = 0;
     for round in 1..=options.rounds {
-        for (connections, [publish, pair, hold, acked, shelf, pooled]) in CONNECTIONS.into_iter().zip(&mut rounds) {
+        for (connections, [publish, pair, hold, acked, both, shelf, pooled]) in CONNECTIONS.into_iter().zip(&mut rounds)
+        {
             eprintln!("hold: round {round} of {}, {connections} connections", options.rounds);
             let mut load = async |what| {
                 run += 1;
@@ -93,16 +98,19 @@ pub(super) async fn measure(dir: &Path, options: &Options) -> Result<Holds> {
             for (spread, all) in load(What::HoldAndCommit).await?.into_iter().zip([pair, hold, acked]) {
                 all.push(spread);
             }
+            both.push(load(What::HoldWithCommit).await?[0]);
             shelf.push(load(What::Sale(SHELF)).await?[0]);
             pooled.push(load(What::Sale(POOLED)).await?[0]);
         }
     }
     gateway.stop().await?;
     let shapes = CONNECTIONS.into_iter().zip(rounds).map(|(connections, rounds)| {
-        let [publish, hold_and_commit, hold, hold_acked, shelf_sale, pooled_sale] = rounds.map(median);
+        let [publish, hold_and_commit, hold, hold_acked, hold_with_commit, shelf_sale, pooled_sale] =
+            rounds.map(median);
         let (publish, shelf_sale, pooled_sale) = (publish?, shelf_sale?, pooled_sale?);
         let (hold_and_commit, hold, hold_acked) = (hold_and_commit?, hold?, hold_acked?);
-        Ok(Shape { connections, publish, hold_and_commit, hold, hold_acked, shelf_sale, pooled_sale })
+        let hold_with_commit = hold_with_commit?;
+        Ok(Shape { connections, publish, hold_and_commit, hold, hold_acked, hold_with_commit, shelf_sale, pooled_sale })
     });
     Ok(Holds { rounds: options.rounds, seconds: options.seconds, shapes: shapes.collect::<Result<_>>()? })
 }
@@ -184,19 +192,17 @@ impl Till {
                 What::Publish => {
                     let head = json!({ "x": id }).to_string();
                     let text = format!("{id:x>width$}", width = PAYLOAD_BYTES - head.len() + id.len());
-                    [self.send("activity", &json!({ "x": text }), None).await?.0, 0, 0]
+                    [self.send(&[("activity", json!({ "x": text }), None)]).await?.0, 0, 0]
                 }
                 What::HoldAndCommit => {
-                    let commit = format!("{id}-c");
-                    let hold = json!({ "id": id, "op": "hold", "gtin": POOLED });
-                    let (acked, held) = self.send("hold", &hold, Some(&id)).await?;
-                    let paid = json!({ "id": commit, "op": "commit", "hold": id });
-                    let (_, committed) = self.send("hold", &paid, Some(&commit)).await?;
+                    let (acked, held) = self.send(&[hold(&id)]).await?;
+                    let (_, committed) = self.send(&[commit(&id)]).await?;
                     [held + committed, held, acked]
                 }
+                What::HoldWithCommit => [self.send(&[hold(&id), commit(&id)]).await?.1, 0, 0],
                 What::Sale(gtin) => {
                     let sale = json!({ "id": id, "lines": [{ "gtin": gtin, "qty": 1, "cents": 4_900 }] });
-                    [self.send("sale", &sale, None).await?.0, 0, 0]
+                    [self.send(&[("sale", sale, None)]).await?.0, 0, 0]
                 }
             });
         }
@@ -210,44 +216,65 @@ impl Till {
         self.pkid
     }
 
-    /// Microseconds until the PUBACK; and of a request that is named, until its reply as well, which must be a good one.
-    async fn send(&mut self, topic: &str, payload: &Value, id: Option<&str>) -> Result<(u32, u32)> {
-        let (topic, payload) = (format!("dev/{}/{topic}", self.device), Bytes::from(payload.to_string()));
-        let mut pkid = self.next_pkid();
+    /// Sends all at once. Microseconds until the last PUBACK; and until the last reply as well to those that are named,
+    /// which must be good ones.
+    async fn send(&mut self, requests: &[Request]) -> Result<(u32, u32)> {
         let begun = Instant::now();
         let since = || u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX);
-        self.wire.queue_publish(Qos::AtLeastOnce, false, pkid, &topic, &payload)?;
-        let (mut acked, mut replied) = (None, id.is_none());
-        while acked.is_none() || !replied {
+        let mut unacked = self.queue(requests)?;
+        let mut named: Vec<&str> = requests.iter().filter_map(|(.., id)| id.as_deref()).collect();
+        let mut acked = None;
+        while !unacked.is_empty() || !named.is_empty() {
             let Ok(heard) = timeout(REPLY_WAIT, self.wire.next()).await else {
-                pkid = self.next_pkid();
-                self.wire.queue_publish(Qos::AtLeastOnce, false, pkid, &topic, &payload)?;
+                unacked = self.queue(requests)?;
                 continue;
             };
             match heard? {
-                Heard::PubAck(heard) if heard == pkid => acked = acked.or_else(|| Some(since())),
+                Heard::PubAck(pkid) => unacked.retain(|waiting| *waiting != pkid),
                 Heard::Message(message) => {
                     if let Some(pkid) = message.pkid {
                         self.wire.queue_puback(pkid)?;
                     }
-                    replied |= answers(&message.payload, id)?;
+                    let answered = answered(&message.payload)?;
+                    named.retain(|id| answered["id"] != *id);
                 }
                 _ => {}
             }
+            acked = acked.or_else(|| unacked.is_empty().then(since));
         }
         Ok((acked.unwrap_or_default(), since()))
     }
+
+    /// Their packet ids.
+    fn queue(&mut self, requests: &[Request]) -> Result<Vec<u16>> {
+        let mut queued = Vec::with_capacity(requests.len());
+        for (topic, payload, _) in requests {
+            let (topic, payload) = (format!("dev/{}/{topic}", self.device), Bytes::from(payload.to_string()));
+            let pkid = self.next_pkid();
+            self.wire.queue_publish(Qos::AtLeastOnce, false, pkid, &topic, &payload)?;
+            queued.push(pkid);
+        }
+        Ok(queued)
+    }
 }
 
-/// Whether it is the reply to the named request, which must be a good one. Replies to others are read in passing.
-fn answers(payload: &[u8], id: Option<&str>) -> Result<bool> {
-    let Some(id) = id else { return Ok(false) };
+/// Its topic below the device's own, its payload, and its id if its reply is waited for.
+type Request = (&'static str, Value, Option<String>);
+
+fn hold(id: &str) -> Request {
+    ("hold", json!({ "id": id, "op": "hold", "gtin": POOLED }), Some(id.to_owned()))
+}
+
+fn commit(hold: &str) -> Request {
+    let id = format!("{hold}-c");
+    ("hold", json!({ "id": id, "op": "commit", "hold": hold }), Some(id))
+}
+
+/// A reply, which must be a good one. Those to requests that were asked again come in passing.
+fn answered(payload: &[u8]) -> Result<Value> {
     let reply: Value = serde_json::from_slice(payload).context("reading a reply")?;
-    if reply["id"] != id {
-        return Ok(false);
-    }
     ensure!(reply["status"] == "ok" || reply["status"] == "duplicate", "the gateway answered {reply}");
-    Ok(true)
+    Ok(reply)
 }
 
 fn median(mut rounds: Vec<Spread>) -> Result<Spread> {
@@ -261,19 +288,29 @@ impl Holds {
         let mut text = format!(
             "What a buyer waits at a till, p50 and p99 in ms; medians of {rounds} rounds of {seconds} s\n\n\
              | connections | plain publish | hold, PUBACK | ratio of p99 | hold, reply | hold, reply, commit, reply | \
-             ratio of p99 | sale off the shelf | sale from a pool | ratio of p99 |\n|---|---|---|---|---|---|---|---|---|---|\n"
+             ratio of p99 | hold with commit, replies | ratio of p99 | sale off the shelf | sale from a pool | ratio of p99 |\n\
+             |---|---|---|---|---|---|---|---|---|---|---|---|\n"
         );
         for shape in shapes {
-            let Shape { connections, publish, hold_and_commit, hold, hold_acked, shelf_sale, pooled_sale } = shape;
+            let Shape {
+                connections,
+                publish,
+                hold_and_commit,
+                hold,
+                hold_acked,
+                hold_with_commit,
+                shelf_sale,
+                pooled_sale,
+            } = shape;
             let ratio = |a: &Spread, b: &Spread| f64::from(a.p99_us) / f64::from(b.p99_us.max(1));
             let (one, both) = (ratio(hold_acked, publish), ratio(hold_and_commit, publish));
-            let sales = ratio(pooled_sale, shelf_sale);
+            let (together, sales) = (ratio(hold_with_commit, publish), ratio(pooled_sale, shelf_sale));
             let [publish, acked, hold] = [publish, hold_acked, hold].map(cell);
-            let [pair, shelf, pooled] = [hold_and_commit, shelf_sale, pooled_sale].map(cell);
+            let [pair, with, shelf, pooled] = [hold_and_commit, hold_with_commit, shelf_sale, pooled_sale].map(cell);
             // Writing to a String cannot fail.
             let _ = writeln!(
                 text,
-                "| {connections} | {publish} | {acked} | {one:.1} | {hold} | {pair} | {both:.1} | {shelf} | {pooled} | {sales:.1} |"
+                "| {connections} | {publish} | {acked} | {one:.1} | {hold} | {pair} | {both:.1} | {with} | {together:.1} | {shelf} | {pooled} | {sales:.1} |"
             );
         }
         text

@@ -5,7 +5,7 @@ use proto::id::ReplicaId;
 use proto::wire::Body;
 
 use super::*;
-use crate::ledger::store::{Folded, Store, database_dir};
+use crate::ledger::store::{Folded, Pace, Store, database_dir};
 
 /// A ledger as format 1 wrote it: everything in sled, a chunk under its first seq, folded up to a seq.
 fn write_format_1(dir: &Path, payloads: &[String], folded: usize) {
@@ -137,7 +137,7 @@ async fn a_large_mostly_empty_database_is_compacted_whatever_interrupts_it() {
     for value in [Some(&[7u8; 2_000][..]), None] {
         for part in cells(20_000, value).chunks(250) {
             let cells = part.iter().map(|(key, value)| (Table(77), key.as_slice(), value.as_deref()));
-            store.checkpoint(cells, folded, || {}).unwrap();
+            store.checkpoint(cells, folded, Pace::Hurried).unwrap();
         }
     }
     let large = store.disk_bytes();
