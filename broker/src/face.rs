@@ -65,6 +65,7 @@ fn metrics(status: &Value, out: &mut Exposition) {
         &forgetting["horizon"],
     );
     rights(&status["rights"], out);
+    channel(&status["channel"], out);
     access(&status["access"], out);
     sites(&status["sites"], out);
 }
@@ -73,19 +74,54 @@ fn rights(rights: &Value, out: &mut Exposition) {
     out.gauge("tillsync_hub_pools", "Items that are sold from a pool.", &rights["pools"]);
     out.gauge("tillsync_hub_pools_units", "Units of all pools.", &rights["units"]);
     out.gauge("tillsync_hub_pools_free", "Units of them that may be granted or promised.", &rights["free"]);
+    let help =
+        "What pools have granted to sites, in all; less what came back it is what sites promised, hold or have left.";
+    out.gauge("tillsync_hub_pools_granted", help, &rights["granted"]);
+    out.gauge("tillsync_hub_pools_returned", "Units that sites gave back, in all.", &rights["returned"]);
+    out.gauge("tillsync_hub_pools_promised", "Units that are promised for good, anywhere.", &rights["promised"]);
+    out.gauge("tillsync_hub_pools_held", "Units in open holds and reservations.", &rights["held"]);
+    out.gauge("tillsync_hub_pools_refunded", "Units that buyers brought back, in all.", &rights["refunded"]);
     out.gauge("tillsync_hub_pools_short", "Pools of which more was sold in hand than there was.", &rights["short"]);
     let counters = [
         ("grants", "Grants since the start."),
         ("granted_units", "Units granted since the start, beyond what sales had taken already."),
         ("asks", "Times that a site was asked to give back what it did not use."),
         ("wants", "Times that a site said that an item runs out."),
+        ("missed_units", "Units that buyers were turned away for since the start, at sites and at the hub."),
         ("oversold_units", "Units that sites sold in hand beyond their rights."),
     ];
     for (key, help) in counters {
         out.counter(&format!("tillsync_hub_rights_{key}_total"), help, &rights[key]);
     }
+    let help = "Times that a site said other than the hub knew: sold beyond its rights, sold without knowing of the pool, granted \
+                more than a restored hub remembers.";
+    out.counters("tillsync_hub_rights_discrepancies_total", help).samples("kind", &rights["discrepancies"], 3);
     let waits = i32::from(rights["waits_for"].is_string());
     out.gauge("tillsync_hub_rights_waiting", "1 while a restored hub waits for what sites hold.", &waits.into());
+}
+
+/// The hub's own channel. Series by what was asked and what it came to: 8 by 18 at most.
+fn channel(channel: &Value, out: &mut Exposition) {
+    for (key, name, help) in [
+        (
+            "requests",
+            "tillsync_hub_channel_requests_total",
+            "Requests of the hub's own channel since the start, each once.",
+        ),
+        ("units", "tillsync_hub_channel_units_total", "Units that they asked for."),
+    ] {
+        let mut family = out.counters(name, help);
+        for (what, outcomes) in channel[key].as_object().into_iter().flatten() {
+            for (outcome, count) in outcomes.as_object().into_iter().flatten() {
+                family.sample(&[("what", what), ("outcome", outcome)], count);
+            }
+        }
+    }
+    let help = "Requests that got the answer of an earlier one under their idempotency key.";
+    out.counter("tillsync_hub_channel_repeats_total", help, &channel["repeats"]);
+    out.gauge("tillsync_hub_reservations_open", "Reservations that are open.", &channel["reservations_open"]);
+    let help = "Reservations that ended by their deadline since the start.";
+    out.counter("tillsync_hub_reservations_expired_total", help, &channel["reservations_expired"]);
 }
 
 /// Of a hub without an HTTPS listener there is nothing.

@@ -156,6 +156,56 @@ async fn a_lost_box_is_asked_about_before_its_rights_are_taken_back() {
     node.stop().await;
 }
 
+#[tokio::test]
+async fn whatever_a_person_changes_says_who_and_why_and_by_what_name() {
+    let dir = folder();
+    let mut node = Spec::hub(dir.path()).config(SPARING).start().await;
+    let home = node.dir().to_owned();
+    let mut shop = gateway(dir.path(), "harbour", node.addr).await;
+    let mut other = gateway(dir.path(), "hill", node.addr).await;
+    shop.until_applied().await;
+    other.until_applied().await;
+    let says = async |name: &str, words: &[&str]| {
+        let note = ["--by", "Anna K.", "--reason", "because", "--reference", name];
+        answer(&home, &[words, &note].concat()).await
+    };
+    let returned = async |units: u64| {
+        let mut hq = Monitor::open(node.addr, "hq/pools/+").await;
+        hq.until_json(&format!("hq/pools/{GTIN}"), |pool| pool["returned"] == units).await;
+    };
+    says("R1", &["pool", "create", GTIN, "50"]).await;
+    says("R2", &["pool", "add", GTIN, "5"]).await;
+    says("R3", &["pool", "withdraw", GTIN, "5"]).await;
+    says("R4", &["rights", "grant", GTIN, "harbour", "20"]).await;
+    says("R5", &["rights", "ask", GTIN, "harbour", "5"]).await;
+    returned(5).await;
+    says("R6", &["rights", "move", GTIN, "harbour", "hill", "3"]).await;
+    returned(8).await;
+    shop.stop().await;
+    node.until_status("it is away", |status| status["sites"]["harbour"]["online"] == false).await;
+    says("R7", &["site", "lost", "harbour", "--yes"]).await;
+    assert_eq!(says("R8", &["rights", "reclaim", GTIN, "harbour", "--yes"]).await["reclaimed"], 12);
+    let audit = answer(&home, &["audit", "show"]).await;
+    for (name, what, site) in [
+        ("R1", "pool", "hub"),
+        ("R2", "pool", "hub"),
+        ("R3", "pool", "hub"),
+        ("R4", "grant", "harbour"),
+        ("R5", "grant", "harbour"),
+        ("R6", "grant", "harbour"),
+        ("R7", "site_lost", "harbour"),
+        ("R8", "grant", "harbour"),
+    ] {
+        let rows: Vec<_> = rows(&audit, what).into_iter().filter(|row| row["says"]["reference"] == name).collect();
+        let [row] = rows[..] else { panic!("{name}: {rows:?} of {audit}") };
+        assert_eq!((&row["by"], &row["says"]["why"]), (&json!("Anna K."), &json!("because")), "{row}");
+        assert!(row["site"] == site && row["at_ms"].as_u64() > Some(0), "{row}");
+    }
+    refused(&home, &["rights", "grant", GTIN, "hill", "1", "--reference", &"x".repeat(257)], "256 bytes").await;
+    other.stop().await;
+    node.stop().await;
+}
+
 /// The box was declared lost, rejoined and went on; then the hub dies, and its backup knows of none of that. Neither the life
 /// that was granted the units is there any more nor the hub that granted them: the box's new life says so to the new hub.
 #[tokio::test]

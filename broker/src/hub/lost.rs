@@ -27,6 +27,8 @@ pub struct Lost {
     pub site: SiteName,
     pub by: String,
     pub why: String,
+    /// Their own name for it.
+    pub reference: String,
     /// What the box had left of its rights may be promised again, though it may have promised it.
     pub reclaim: bool,
 }
@@ -62,7 +64,7 @@ impl Hub {
                 }
                 let items = self.pools.items_of(&replica).into_iter().map(|gtin| (replica.clone(), gtin));
                 let items: Vec<_> = if lost.reclaim { items.collect() } else { Vec::new() };
-                let note = RightsNote { by: lost.by.clone(), why: lost.why.clone(), ..RightsNote::default() };
+                let note = RightsNote { by: lost.by.clone(), why: lost.why.clone(), reference: lost.reference.clone() };
                 let reclaimed = self.reclaim(&items, &note, now, ledger, &mut step);
                 json!({
                     "site": lost.site.as_str(),
@@ -80,7 +82,7 @@ impl Hub {
     }
 
     fn lose(&mut self, lost: &Lost, now: &Now, step: &mut Step<Effect>) -> Result<ReplicaId, String> {
-        let Lost { site, by, why, .. } = lost;
+        let Lost { site, by, why, reference, .. } = lost;
         let Some(view) = self.sites.get_mut(site) else { return Err(format!("no site is called {site}")) };
         if view.online {
             return Err(format!("{site} is connected: a box that is there is not lost. Switch it off first"));
@@ -88,7 +90,13 @@ impl Hub {
         let replica = ReplicaId { site: site.clone(), epoch: Epoch(view.epoch) };
         if self.lost.insert(replica.clone()) {
             view.is_lost = true;
-            let record = SiteLost { site: site.to_string(), epoch: replica.epoch.0, by: by.clone(), why: why.clone() };
+            let record = SiteLost {
+                site: site.to_string(),
+                epoch: replica.epoch.0,
+                by: by.clone(),
+                why: why.clone(),
+                reference: reference.clone(),
+            };
             let draft = self.draft(vec![Of::SiteLost(record)], now);
             step.events.push(draft);
             tracing::warn!(%site, ledger = %replica.epoch, by, why, "a site's box is lost: nothing waits for it");

@@ -28,6 +28,7 @@ impl Hub {
                 "feed_head": self.feed.registers_head(),
             },
             "rights": self.rights_status(),
+            "channel": self.channel_status(),
             "forgetting": self.forgetting_status(),
             "conflicts": {
                 "kept": self.conflicts.len(),

@@ -165,7 +165,7 @@ impl Session {
         self.owes_applied || now_ms >= self.applied_said_ms + REPEAT_MS
     }
 
-    pub(super) fn say_applied(&mut self, incarnation: u64, hub_ms: u64, now_ms: u64) -> Down {
+    pub(super) fn say_applied(&mut self, incarnation: u64, awaits_rights: bool, hub_ms: u64, now_ms: u64) -> Down {
         self.owes_applied = false;
         self.applied_said_ms = now_ms;
         let of = DownOf::Applied(Applied {
@@ -177,6 +177,7 @@ impl Session {
             one_by_one: self.watermark.seq < self.alone_up_to,
             present: self.present.complete,
             tell_since: self.tell_since.map(|since| since.0),
+            awaits_rights,
         });
         Down { session: self.nonce, incarnation, of: Some(of) }
     }

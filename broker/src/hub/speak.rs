@@ -16,7 +16,8 @@ impl Hub {
         for (site, session) in &mut self.sessions {
             session.share_window(behind, self.sites.get(site).is_some_and(SiteView::far_behind), awaited);
             if session.applied_due(now.mono_ms) {
-                let down = session.say_applied(self.incarnation, now.wall.0, now.mono_ms);
+                let awaits_rights = self.pools.awaited.contains(site);
+                let down = session.say_applied(self.incarnation, awaits_rights, now.wall.0, now.mono_ms);
                 effects.push(Effect::down(site, &down));
             }
             let (nonce, replica) = (session.nonce, session.replica(site));

@@ -14,8 +14,28 @@ pub struct NoteArgs {
     #[arg(long, value_name = "NAME", default_value_t = operator(), hide_default_value = true)]
     pub by: String,
     /// Why, for the journal.
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, visible_alias = "reason", value_name = "TEXT", default_value = "")]
     pub why: String,
+}
+
+/// The same, of what has a name elsewhere.
+#[derive(Debug, Args)]
+pub struct SaidArgs {
+    #[command(flatten)]
+    pub note: NoteArgs,
+    /// Your own name for it, for the journal: an order, a delivery.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub reference: String,
+}
+
+impl SaidArgs {
+    /// # Errors
+    /// One of them is too long.
+    pub fn check(&self) -> anyhow::Result<()> {
+        self.note.check()?;
+        anyhow::ensure!(self.reference.len() <= NOTE_BYTES_MAX, "--reference takes at most {NOTE_BYTES_MAX} bytes");
+        Ok(())
+    }
 }
 
 impl NoteArgs {

@@ -205,6 +205,7 @@ fn entry(record: &Of) -> Option<Entry> {
                 "for_site": g.for_site,
                 "reason": g.reason().as_str_name().to_lowercase(),
                 "why": g.why,
+                "reference": g.reference,
             });
             Entry { by: g.by.clone(), site: Some(g.site.clone()), ..Entry::new("grant", g.gtin, says) }
         }
@@ -247,15 +248,15 @@ fn entry(record: &Of) -> Option<Entry> {
             let kind = m.kind().as_str_name().to_lowercase();
             Entry::new(kind, m.gtin, json!({ "units": m.units, "counted": m.counted, "reference": m.reference }))
         }
-        Of::RightsReported(r) => about_site("rights_reported", &r.site, r.epoch, "", ""),
-        Of::SiteLost(l) => about_site("site_lost", &l.site, l.epoch, &l.by, &l.why),
-        Of::SiteFollows(f) => about_site("ledger_closed", &f.site, f.retired, "", ""),
+        Of::RightsReported(r) => about_site("rights_reported", &r.site, r.epoch, "", ["", ""]),
+        Of::SiteLost(l) => about_site("site_lost", &l.site, l.epoch, &l.by, [&l.why, &l.reference]),
+        Of::SiteFollows(f) => about_site("ledger_closed", &f.site, f.retired, "", ["", ""]),
         _ => return None,
     })
 }
 
-fn about_site(what: &str, site: &str, epoch: u64, by: &str, why: &str) -> Entry {
-    let says = json!({ "life": Epoch(epoch).to_string(), "why": why });
+fn about_site(what: &str, site: &str, epoch: u64, by: &str, [why, reference]: [&str; 2]) -> Entry {
+    let says = json!({ "life": Epoch(epoch).to_string(), "why": why, "reference": reference });
     Entry { what: what.into(), gtin: None, site: Some(site.into()), by: by.into(), says }
 }
 

@@ -13,7 +13,7 @@ use super::words::to_words;
 use super::{audit as log, chain, stopped};
 use crate::hub::{POOL_UNITS_MAX, PoolChange, RightsAsk, RightsChange, RightsNote};
 use crate::node::admin::ask_if_running;
-use crate::node::note::{NOTE_BYTES_MAX, NoteArgs};
+use crate::node::note::SaidArgs;
 use crate::node::{self, show};
 
 /// What may be promised of an item in all. Only an item with a pool is gated.
@@ -71,23 +71,6 @@ impl Place {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct SaidArgs {
-    #[command(flatten)]
-    note: NoteArgs,
-    /// Your own name for it, for the journal: an order, a delivery.
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    reference: String,
-}
-
-impl SaidArgs {
-    fn note(self) -> anyhow::Result<RightsNote> {
-        self.note.check()?;
-        anyhow::ensure!(self.reference.len() <= NOTE_BYTES_MAX, "--reference takes at most {NOTE_BYTES_MAX} bytes");
-        Ok(RightsNote { by: self.note.by, why: self.note.why, reference: self.reference })
-    }
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct ChangeArgs {
     gtin: Gtin,
     #[arg(value_parser = clap::value_parser!(u64).range(1..=POOL_UNITS_MAX))]
@@ -127,7 +110,7 @@ pub(crate) struct SiteArgs {
     #[arg(value_parser = clap::value_parser!(u64).range(1..=POOL_UNITS_MAX))]
     units: u64,
     #[command(flatten)]
-    note: NoteArgs,
+    said: SaidArgs,
     #[command(flatten)]
     place: Place,
 }
@@ -140,7 +123,7 @@ pub(crate) struct MoveArgs {
     #[arg(value_parser = clap::value_parser!(u64).range(1..=POOL_UNITS_MAX))]
     units: u64,
     #[command(flatten)]
-    note: NoteArgs,
+    said: SaidArgs,
     #[command(flatten)]
     place: Place,
 }
@@ -153,7 +136,7 @@ pub(crate) struct ReclaimArgs {
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
-    note: NoteArgs,
+    said: SaidArgs,
     #[command(flatten)]
     place: Place,
 }
@@ -195,7 +178,7 @@ pub(crate) fn pool(command: Pool, default: &Path) -> anyhow::Result<()> {
         Pool::Withdraw(WithdrawArgs { change, all: false }) => (change, PoolChange::Withdraw as fn(u64) -> PoolChange),
     };
     let ChangeArgs { gtin, units, said, place } = change;
-    let done = carried_out(&RightsAsk::Pool(gtin, all(units), said.note()?), &place, default)?;
+    let done = carried_out(&RightsAsk::Pool(gtin, all(units), note(said)?), &place, default)?;
     if !place.json {
         let (change, now) = (show::number(&done["change"]), show::number(&done["units"]));
         println!("{gtin}: {change} units, now {now}, {} free; record {}", show::number(&done["free"]), done["seq"]);
@@ -208,20 +191,18 @@ pub(crate) fn pool(command: Pool, default: &Path) -> anyhow::Result<()> {
 
 /// Carries it out. `default` is the data folder if none is named.
 pub(crate) fn rights(command: Rights, default: &Path) -> anyhow::Result<()> {
-    let (gtin, site, change, note, place) = match command {
-        Rights::Grant(args) => (args.gtin, args.site, RightsChange::Grant(args.units), args.note, args.place),
-        Rights::Ask(args) => (args.gtin, args.site, RightsChange::Ask(args.units), args.note, args.place),
-        Rights::Move(args) => (args.gtin, args.from, RightsChange::Move(args.units, args.to), args.note, args.place),
+    let (gtin, site, change, said, place) = match command {
+        Rights::Grant(args) => (args.gtin, args.site, RightsChange::Grant(args.units), args.said, args.place),
+        Rights::Ask(args) => (args.gtin, args.site, RightsChange::Ask(args.units), args.said, args.place),
+        Rights::Move(args) => (args.gtin, args.from, RightsChange::Move(args.units, args.to), args.said, args.place),
         Rights::Reclaim(args) => {
             if !args.yes && !reclaim_confirmed(&args, default)? {
                 bail!("nothing is done");
             }
-            (args.gtin, args.site, RightsChange::Reclaim, args.note, args.place)
+            (args.gtin, args.site, RightsChange::Reclaim, args.said, args.place)
         }
     };
-    note.check()?;
-    let note = RightsNote { by: note.by, why: note.why, reference: String::new() };
-    let done = carried_out(&RightsAsk::Site(gtin, site.clone(), change.clone(), note), &place, default)?;
+    let done = carried_out(&RightsAsk::Site(gtin, site.clone(), change.clone(), note(said)?), &place, default)?;
     if place.json {
         return Ok(());
     }
@@ -244,6 +225,11 @@ pub(crate) fn audit(command: Audit, default: &Path) -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         other => node::exit(other.map(|_| ())),
     }
+}
+
+fn note(said: SaidArgs) -> anyhow::Result<RightsNote> {
+    said.check()?;
+    Ok(RightsNote { by: said.note.by, why: said.note.why, reference: said.reference })
 }
 
 fn carried_out(ask: &RightsAsk, place: &Place, default: &Path) -> anyhow::Result<Value> {

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::hub::Lost;
 use crate::node::admin::ask_if_running;
-use crate::node::note::{NoteArgs, of_word, to_word};
+use crate::node::note::{SaidArgs, of_word, to_word};
 use crate::node::show;
 use crate::pools;
 
@@ -30,7 +30,7 @@ pub(crate) struct LostArgs {
     #[arg(long)]
     data: Option<PathBuf>,
     #[command(flatten)]
-    note: NoteArgs,
+    said: SaidArgs,
     /// One JSON object instead of text.
     #[arg(long)]
     json: bool,
@@ -38,7 +38,7 @@ pub(crate) struct LostArgs {
 
 /// Carries it out. `default` is the data folder if none is named.
 pub(super) fn lost(args: LostArgs, default: &Path) -> anyhow::Result<()> {
-    args.note.check()?;
+    args.said.check()?;
     let dir = args.data.as_deref().unwrap_or(default);
     let stopped = "the hub does not run: start it, it must stand in its ledger that the box is lost";
     let Some(left) = ask_if_running(dir, &pools::at_risk(&args.site))? else { bail!(stopped) };
@@ -51,8 +51,8 @@ pub(super) fn lost(args: LostArgs, default: &Path) -> anyhow::Result<()> {
     if !args.yes && !confirmed(&args.site)? {
         bail!("nothing is done");
     }
-    let NoteArgs { by, why } = args.note;
-    let lost = Lost { site: args.site, by, why, reclaim: args.reclaim };
+    let SaidArgs { note, reference } = args.said;
+    let lost = Lost { site: args.site, by: note.by, why: note.why, reference, reclaim: args.reclaim };
     let Some(done) = ask_if_running(dir, &to_words(&lost))? else { bail!(stopped) };
     if args.json {
         println!("{done}");
@@ -89,22 +89,24 @@ fn confirmed(site: &SiteName) -> anyhow::Result<bool> {
 }
 
 /// The line on the admin socket that [`of_words`] reads.
-fn to_words(Lost { site, by, why, reclaim }: &Lost) -> String {
+fn to_words(Lost { site, by, why, reference, reclaim }: &Lost) -> String {
     let rights = if *reclaim { "reclaim" } else { "spent" };
-    format!("site lost {site} {} {} {rights}", to_word('b', by), to_word('w', why))
+    let [by, why, reference] = [('b', by), ('w', why), ('r', reference)].map(|(letter, text)| to_word(letter, text));
+    format!("site lost {site} {by} {why} {reference} {rights}")
 }
 
 /// `None` if it is nothing about a lost site.
 pub(crate) fn of_words(words: &[&str]) -> Option<Lost> {
-    let (["site", "lost", site, by, why], reclaim) = (match words {
-        [said @ .., "reclaim"] => (said, true),
-        [said @ .., "spent"] => (said, false),
+    let (site, by, why, reference, reclaim) = match words {
+        ["site", "lost", site, by, why, reference, "reclaim"] => (site, by, why, reference, true),
+        ["site", "lost", site, by, why, reference, "spent"] => (site, by, why, reference, false),
         // As earlier versions said it.
-        said => (said, false),
-    }) else {
-        return None;
+        ["site", "lost", site, by, why, "reclaim"] => (site, by, why, &"r", true),
+        ["site", "lost", site, by, why] | ["site", "lost", site, by, why, "spent"] => (site, by, why, &"r", false),
+        _ => return None,
     };
-    Some(Lost { site: site.parse().ok()?, by: of_word('b', by)?, why: of_word('w', why)?, reclaim })
+    let (by, why, reference) = (of_word('b', by)?, of_word('w', why)?, of_word('r', reference)?);
+    Some(Lost { site: site.parse().ok()?, by, why, reference, reclaim })
 }
 
 #[cfg(test)]
@@ -116,12 +118,16 @@ mod tests {
     fn what_is_said_arrives_as_it_was_meant() {
         let lost = |by: &str, why: &str| {
             let (site, reclaim) = ("hill".parse().unwrap(), !why.is_empty());
-            Lost { site, by: by.into(), why: why.into(), reclaim }
+            Lost { site, by: by.into(), why: why.into(), reference: why.into(), reclaim }
         };
         for said in [lost("", ""), lost("Anna K.", "a fire,\nthe box is gone")] {
             let words = to_words(&said);
             assert_eq!(of_words(&words.split_whitespace().collect::<Vec<_>>()), Some(said), "{words}");
         }
+        let earlier = ["site", "lost", "hill", "b", "w", "reclaim"];
+        let said = of_words(&earlier).unwrap();
+        assert_eq!((said.reclaim, said.reference.as_str()), (true, ""));
+        assert_eq!(of_words(&earlier[..5]).map(|said| said.reclaim), Some(false));
         let long = to_words(&lost(&"x".repeat(NOTE_BYTES_MAX + 1), ""));
         for words in ["site", "site lost hill", "site lost Hill/ b w", "site lost hill b6 w", &long] {
             assert_eq!(of_words(&words.split_whitespace().collect::<Vec<_>>()), None, "{words}");

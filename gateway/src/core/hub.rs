@@ -83,9 +83,14 @@ impl Gateway {
     ) -> Result<Step<Effect>, LedgerError> {
         self.hub.heard_mono_ms = Some(now.mono_ms);
         match message {
-            FromHub::Applied { incarnation, position, hub_ms } => {
-                let puts = self.takeover.told_by(incarnation).into_iter().collect();
-                Ok(Step { puts, then: self.rights_due(incarnation), ..self.applied_up_to(position, hub_ms) })
+            FromHub::Applied { incarnation, position, hub_ms, awaits_rights } => {
+                let puts =
+                    self.takeover.told_by(incarnation).into_iter().chain(self.no_rights_used(incarnation)).collect();
+                Ok(Step {
+                    puts,
+                    then: self.rights_due(incarnation, awaits_rights, now),
+                    ..self.applied_up_to(position, hub_ms)
+                })
             }
             FromHub::Feed { incarnation, feed } => self.adopt(incarnation, feed, now, ledger),
             // The uplink compares it with the journal of the life before, on its way here.

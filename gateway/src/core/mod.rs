@@ -21,6 +21,7 @@ mod refusals;
 mod rejournal;
 mod replies;
 mod requests;
+mod restate;
 mod rights;
 mod snapshot;
 mod status;
@@ -277,10 +278,11 @@ impl Core for Gateway {
         let mut then = self.report(now, ledger);
         then.extend(self.check(now, ledger)?);
         then.extend(self.ask_for_the_past(now));
-        then.extend(self.say_rights());
+        then.extend(self.say_rights(now));
         then.extend(self.say_wants(now, ledger)?);
         let events = self.expire(now, ledger)?.into_iter().collect();
         let mut step = Step { events, lazy, then, ..Step::nothing() };
+        self.say_rights_anew(now, ledger, &mut step)?;
         self.anchor(&mut step, now);
         Ok(step)
     }

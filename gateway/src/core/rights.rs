@@ -5,7 +5,7 @@
 //! bounded counters). Items without a pool are told by a set in memory: their sales look nothing up.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::ControlFlow;
+use std::ops::{Bound, ControlFlow};
 
 use broker::ledger::{LedgerError, Now, Put, Read, Step};
 use prost::Message;
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use super::holds::Open;
 use super::requests::Found;
+use super::restate::Restate;
 use super::tables::{EARLIER, GRANTED, RIGHTS, counter_key, decode, earlier_key, gtin_of};
 use super::wants::{Report, Wants};
 use super::{Effect, Gateway};
@@ -49,6 +50,7 @@ pub(super) struct Book {
     /// By epoch and item: what other lives of this site may have promised, for a hub that was restored.
     pub(super) earlier: BTreeMap<(u64, u64), u64>,
     pub(super) report: Report,
+    pub(super) restate: Restate,
 }
 
 /// Rights as one step leaves them, on top of what the ledger holds.
@@ -90,7 +92,7 @@ impl Sheet {
 
 impl Book {
     pub(super) fn resume(&mut self, ledger: &dyn Read) -> Result<(), LedgerError> {
-        *self = Book::default();
+        *self = Book { restate: Restate::resume(ledger)?, ..Book::default() };
         let mut damaged = None;
         ledger.scan_prefix(GRANTED, &[], &mut |key, value| {
             match decode::<RightsEntry>(GRANTED, value) {
@@ -116,6 +118,12 @@ impl Book {
             }
         }
         self.open.resume(ledger)
+    }
+
+    /// Items with a pool, in order.
+    pub(super) fn items_after(&self, gtin: Option<Gtin>) -> impl Iterator<Item = Gtin> {
+        let after = gtin.map_or(Bound::Unbounded, Bound::Excluded);
+        self.pools.range((after, Bound::Unbounded)).map(|(gtin, _)| *gtin)
     }
 
     pub(super) fn is_pooled(&self, gtin: Gtin) -> bool {

@@ -44,6 +44,8 @@ pub(super) const EARLIER: Table = Table(17);
 
 pub(super) const SYNC_TAKEOVER: &[u8] = b"takeover";
 pub(super) const SYNC_APPLIED: &[u8] = b"applied";
+/// Which incarnation of the hub was last told how this life has used its rights.
+pub(super) const SYNC_RIGHTS_TOLD: &[u8] = b"rights_told";
 pub(super) const SYNC_UNANCHORED: &[u8] = b"unanchored";
 
 /// Where this gateway stands in a stream of the hub's feed.

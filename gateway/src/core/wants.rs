@@ -16,6 +16,8 @@ use super::{Effect, Gateway};
 const AGAIN_MS: u64 = 5_000;
 const AGAIN_MS_MAX: u64 = 60_000;
 const NEWS_MS: u64 = 1_000;
+/// What is held is said again after this long if the hub has not heard it, then after twice as long each time, as above.
+const REPORT_AGAIN_MS: u64 = 10_000;
 /// Items that one message names; the others follow in the next.
 const PART_MAX: usize = 1_000;
 /// Parts of what is held that one tick says.
@@ -37,14 +39,37 @@ struct Wanted {
 
 /// How far it is to tell the hub what is held, in this session.
 #[derive(Debug, Default)]
-pub(super) enum Report {
-    /// There is no session, or all is said.
+pub(super) struct Report {
+    stage: Stage,
+    /// Of this session's hub.
+    incarnation: u64,
+    /// How often all of it was said in this session, and when last.
+    times: u32,
+    said_ms: u64,
+}
+
+#[derive(Debug, Default)]
+enum Stage {
+    /// There is no session.
     #[default]
     Nothing,
     /// Connected, and the hub's incarnation follows at once.
     Greeted,
-    Due(u64),
+    Due,
     Saying(VecDeque<RightsHeld>),
+    Said,
+}
+
+impl Report {
+    pub(super) fn is_said(&self) -> Option<u64> {
+        matches!(self.stage, Stage::Said).then_some(self.incarnation)
+    }
+
+    /// The hub says every few seconds that it has not heard it; what it says may have crossed what is on its way.
+    fn is_lost(&self, now_ms: u64) -> bool {
+        let pause_ms = (REPORT_AGAIN_MS << self.times.saturating_sub(1).min(8)).min(AGAIN_MS_MAX);
+        matches!(self.stage, Stage::Said) && now_ms >= self.said_ms + pause_ms
+    }
 }
 
 impl Wanted {
@@ -136,34 +161,39 @@ impl Gateway {
         Ok((!wants.is_empty()).then(|| Effect::Say(UpOf::RightsWanted(RightsWanted { wants }))))
     }
 
-    /// After every welcome, and every tick until all parts are said: what waits for the uplink is bounded, and a lost part
-    /// is said in the next session only. Nothing is said before the fork is read: a hub that was restored would take it for
-    /// all that is known here of the life before.
-    pub(super) fn say_rights(&mut self) -> Vec<Effect> {
-        if let Report::Due(incarnation) = self.rights.report
-            && self.takeover.fork.is_none()
-        {
-            self.rights.report = Report::Saying(self.rights.held_parts(incarnation));
+    /// After every welcome, and every tick until all parts are said: what waits for the uplink is bounded. Nothing is said
+    /// before the fork is read: a hub that was restored would take it for all that is known here of the life before.
+    pub(super) fn say_rights(&mut self, now: &Now) -> Vec<Effect> {
+        let report = &mut self.rights.report;
+        if matches!(report.stage, Stage::Due) && self.takeover.fork.is_none() {
+            let parts = self.rights.held_parts(self.rights.report.incarnation);
+            self.rights.report.stage = Stage::Saying(parts);
         }
-        let Report::Saying(parts) = &mut self.rights.report else { return Vec::new() };
+        let report = &mut self.rights.report;
+        let Stage::Saying(parts) = &mut report.stage else { return Vec::new() };
         let said = parts.drain(..parts.len().min(PARTS_AT_ONCE)).map(|part| Effect::Say(UpOf::RightsHeld(part)));
         let said = said.collect();
         if parts.is_empty() {
-            self.rights.report = Report::Nothing;
+            (report.stage, report.times, report.said_ms) = (Stage::Said, report.times.saturating_add(1), now.mono_ms);
         }
         said
     }
 
     /// A session begins or ends: what the one before was not told is old.
     pub(super) fn begin_rights(&mut self, state: &LinkState) {
-        self.rights.report = if *state == LinkState::Connected { Report::Greeted } else { Report::Nothing };
+        let stage = if *state == LinkState::Connected { Stage::Greeted } else { Stage::Nothing };
+        self.rights.report = Report { stage, ..Report::default() };
     }
 
-    /// The first that a session's hub says: which incarnation it is.
-    pub(super) fn rights_due(&mut self, incarnation: u64) -> Vec<Effect> {
-        if matches!(self.rights.report, Report::Greeted) {
-            self.rights.report = Report::Due(incarnation);
+    /// The first that a session's hub says: which incarnation it is. Later it may say that it lacks some part.
+    pub(super) fn rights_due(&mut self, incarnation: u64, awaits_rights: bool, now: &Now) -> Vec<Effect> {
+        let report = &mut self.rights.report;
+        if matches!(report.stage, Stage::Greeted) {
+            (report.stage, report.incarnation) = (Stage::Due, incarnation);
+        } else if awaits_rights && report.incarnation == incarnation && report.is_lost(now.mono_ms) {
+            tracing::info!(times = report.times, "the hub has not heard what is held here: it is said again");
+            report.stage = Stage::Due;
         }
-        self.say_rights()
+        self.say_rights(now)
     }
 }

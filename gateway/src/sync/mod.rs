@@ -65,6 +65,8 @@ pub enum FromHub {
         incarnation: u64,
         position: Position,
         hub_ms: u64,
+        /// The hub was restored, and has not heard what this site was granted.
+        awaits_rights: bool,
     },
     Feed {
         incarnation: u64,
@@ -279,7 +281,9 @@ impl Session {
         self.packs_present = welcome.reads_packed_present;
         self.keeps_rights = welcome.rights;
         self.ahead = send::Ahead::from(welcome.present);
-        Ok(Heard::Said(FromHub::Applied { incarnation, position, hub_ms: welcome.hub_ms }))
+        // What is held is said after every welcome.
+        let (hub_ms, awaits_rights) = (welcome.hub_ms, false);
+        Ok(Heard::Said(FromHub::Applied { incarnation, position, hub_ms, awaits_rights }))
     }
 
     fn applied_to(&mut self, applied: &Applied, now_ms: u64) -> Heard {
@@ -299,7 +303,8 @@ impl Session {
             self.next = position.seq.next();
         }
         self.next = self.next.max(position.seq.next());
-        Heard::Said(FromHub::Applied { incarnation: self.incarnation, position, hub_ms: applied.hub_ms })
+        let (incarnation, hub_ms, awaits_rights) = (self.incarnation, applied.hub_ms, applied.awaits_rights);
+        Heard::Said(FromHub::Applied { incarnation, position, hub_ms, awaits_rights })
     }
 
     fn turn(&mut self, code: String, advice: String) -> Heard {

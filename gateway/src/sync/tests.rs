@@ -65,6 +65,7 @@ fn applied(position: Position, resend: bool) -> Down {
         one_by_one: false,
         present: 0,
         tell_since: None,
+        awaits_rights: false,
     });
     Down { session: 77, incarnation: 3, of: Some(of) }
 }

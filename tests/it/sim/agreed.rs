@@ -1,6 +1,7 @@
 //! At rest: the hub and every site agree on every number of every pool, and no hold is open past its deadline.
 
 use prost::Message;
+use proto::gtin::Gtin;
 use proto::wire::{HoldCell, HoldEnd, RightsEntry};
 
 use super::disk::Disk;
@@ -16,9 +17,8 @@ impl World {
     pub(super) fn rights_differ(&self) -> Option<String> {
         let book = &self.hq.model.rights;
         for gtin in book.pooled() {
-            let (due, shown) = (book.free(gtin), self.hq.shown.get(&format!("hq/pools/{gtin:014}")));
-            let shown = shown.and_then(|json| serde_json::from_slice::<serde_json::Value>(json).ok());
-            let shown = shown.and_then(|json| json["free"].as_i64());
+            let item = Gtin::from_number(gtin).expect("an item of the plan");
+            let (due, shown) = (book.free(gtin), self.shown_free(item));
             // What an earlier life sold beyond its rights may count twice in a fork of a fork, and at a hub that was restored
             // in the middle of a rejoin: too little is free then, never too much.
             let twice = self.oracle.restores > 0 || self.plan.old_lives;
@@ -40,9 +40,8 @@ impl World {
         let life = rep(&disk.replica);
         let own = self.oracle.promises.rights(&life, gtin);
         let known = self.hq.model.rights.used(gtin, &life);
-        // What a restored hub lost and the site had let go already, it learns with the next record only.
-        let lost = self.oracle.restores > 0;
-        if !lost && known.unwrap_or(proto::wire::Rights { gtin, ..Default::default() }) != own {
+        // A hub that was restored is told anew.
+        if known.unwrap_or(proto::wire::Rights { gtin, ..Default::default() }) != own {
             return Some(format!("the hub knows {known:?} of {life:?}, whose journal says {own:?}"));
         }
         let grant = self.hq.model.rights.grant(gtin, &life);
@@ -51,7 +50,7 @@ impl World {
             return Some(format!("{life:?} does not know that {gtin} has a pool"));
         };
         // An ask that a restored hub forgot was answered all the same.
-        let asks = if lost { grant.asked.max(own.answered) } else { grant.asked };
+        let asks = if self.oracle.restores > 0 { grant.asked.max(own.answered) } else { grant.asked };
         if (heard.granted, heard.asked) != (grant.granted, asks) || own.answered < heard.asked {
             return Some(format!("{life:?} heard {heard:?} and says {own:?}, the hub says {grant:?}"));
         }

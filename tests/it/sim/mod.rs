@@ -17,6 +17,7 @@ mod oracle;
 mod plan;
 mod quiet;
 mod sales;
+mod served;
 mod site;
 mod uplink;
 mod work;

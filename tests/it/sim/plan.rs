@@ -40,6 +40,8 @@ pub(super) struct Plan {
     pub(super) pools: usize,
     /// Pools are made smaller than what sites may promise.
     pub(super) withdraws: bool,
+    /// Sites that are dark are declared lost, and come back.
+    pub(super) writes_off: bool,
     /// A launch: so many buyers, and what goes wrong while they come.
     pub(super) buyers: usize,
 }
@@ -75,6 +77,7 @@ impl Plan {
             presents: dice.percent(40),
             pools: dice.pick(&[0, 0, 0, 1, 2]),
             withdraws: dice.percent(20),
+            writes_off: false,
             buyers: 0,
         }
     }

@@ -84,6 +84,7 @@ impl World {
         assert_eq!((ends(self), self.said), (before, 0), "somebody still has something to say");
         assert_eq!(self.unsettled(), None, "it did not stay settled");
         self.account_for_all();
+        self.everybody_is_served();
     }
 
     /// What is still to be done.

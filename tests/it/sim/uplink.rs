@@ -224,14 +224,15 @@ impl World {
         self.pump(at);
     }
 
-    /// Syncing would do harm until a person has acted: that may only come of a restored disk.
+    /// Syncing would do harm until a person has acted: that may only come of a restored disk, or of what a person said.
     fn turned(&mut self, at: usize, code: String, advice: String) {
         let site = &mut self.sites[at];
         let replica = site.node.as_ref().expect("it is up").disk.replica.clone();
         let life = &self.oracle.lives[&rep(&replica)];
+        let written_off = code == "site_lost" && self.plan.writes_off;
         let looks_again = code == "follows_unknown" && self.oracle.restores > 0;
         assert!(
-            life.rolled_back_to.is_some() || looks_again,
+            life.rolled_back_to.is_some() || looks_again || written_off,
             "{replica} was turned away as {code}, though its disk was never restored"
         );
         site.turned = !looks_again;

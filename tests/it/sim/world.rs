@@ -53,6 +53,8 @@ pub(super) enum Event {
     Rejoin(usize, u64),
     /// A site's wires are whole again.
     Mend(usize),
+    /// Somebody declares a site lost.
+    WriteOff(usize),
     /// A buyer of the launch does the next thing.
     Buyer(usize),
 }
@@ -326,6 +328,7 @@ impl World {
             Event::ReadFork(at, boot, after) => self.read_fork(at, boot, after),
             Event::Rejoin(at, boot) => self.rejoin(at, boot),
             Event::Mend(at) => self.mend(at),
+            Event::WriteOff(at) => self.write_off(at),
             Event::Buyer(n) => self.buyer(n),
         }
     }

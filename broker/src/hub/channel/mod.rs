@@ -2,7 +2,7 @@
 //! they write. On an item with a pool it spends what is free there; on any other it moves stock at a named site.
 //!
 //! `spend.rs` decrements, `reserve.rs` keeps holds of the hub's own, `items.rs` writes item registers, `look.rs` shows stock,
-//! `answers.rs` remembers what a request with an idempotency key came to, in the same commit with what it did.
+//! `answers.rs` remembers what a request with an idempotency key came to, in the same commit with what it did; `tally.rs` counts.
 
 mod answers;
 mod items;
@@ -10,6 +10,7 @@ mod look;
 mod order;
 mod reserve;
 mod spend;
+mod tally;
 
 use proto::wire::Event;
 use proto::wire::record::Of;
@@ -21,6 +22,7 @@ pub use self::items::FIELDS_MAX;
 pub use self::order::{Key, Line, LinesOf, OnlyIf, Order, Outcome, Reply, What};
 use self::reserve::Reservations;
 pub use self::reserve::{RESERVATION_S, RESERVATIONS_MAX, ReservationLimits};
+use self::tally::Tally;
 use super::{Effect, Hub};
 use crate::ledger::{Draft, LedgerError, Now, Read, Step};
 
@@ -29,6 +31,7 @@ use crate::ledger::{Draft, LedgerError, Now, Read, Step};
 pub(super) struct Channel {
     reservations: Reservations,
     answers: Answers,
+    tally: Tally,
 }
 
 impl Hub {
@@ -62,6 +65,7 @@ impl Hub {
                 reply
             }
         };
+        self.channel.tally.count(order, &reply);
         step.then.push(Effect::Reply(answer, reply));
         Ok(step)
     }

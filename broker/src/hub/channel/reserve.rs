@@ -160,7 +160,7 @@ impl Hub {
             let why = format!("{open_max} reservations are open, and no more are taken");
             return Reply::new(Outcome::TooManyReservations, &json!({ "detail": why }));
         }
-        if let Some(refused) = self.lacking(lines) {
+        if let Some(refused) = self.lacking(lines, now) {
             return refused;
         }
         let (mut records, mut answers, mut held) = (Vec::new(), Vec::new(), BTreeSet::new());
@@ -217,6 +217,7 @@ impl Hub {
         }
         let left = self.left(gtin);
         if u64::try_from(left).unwrap_or(0) < found.hold.units {
+            self.channel_missed(gtin.number(), found.hold.units, now);
             let why = format!("the reservation expired, and of {gtin} there are {left} left");
             return Ok(Reply::new(Outcome::ReservationExpired, &json!({ "detail": why, "left": left })));
         }
@@ -258,6 +259,7 @@ impl Hub {
             self.channel.reservations.ended(due_s, &id, now);
             let Some(value) = ledger.get(HOLDS, id.as_bytes())? else { continue };
             let Some(hold) = decode::<HoldCell>(HOLDS, &value)?.hold else { continue };
+            self.channel.tally.expired += 1;
             records.push(Of::HoldEnded(end_of(&hold, HoldEnd::Expired)));
             if let Ok(gtin) = Gtin::from_number(hold.gtin) {
                 changed.insert(gtin, self.use_rights(gtin, |own| own.held = own.held.saturating_sub(hold.units)));

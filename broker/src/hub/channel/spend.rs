@@ -26,7 +26,7 @@ impl Hub {
         step: &mut Step<Effect>,
     ) -> Reply {
         let lines = of.lines();
-        let refused = lines.iter().find_map(|line| self.misplaced(line)).or_else(|| self.lacking(lines));
+        let refused = lines.iter().find_map(|line| self.misplaced(line)).or_else(|| self.lacking(lines, now));
         if let Some(refused) = refused {
             return refused;
         }
@@ -65,8 +65,8 @@ impl Hub {
         Some(Reply::new(outcome, &json!({ "detail": format!("{}: {why}", line.gtin), "gtin": line.gtin })))
     }
 
-    /// The answer if there is less free than these lines take in all of an item with a pool.
-    pub(super) fn lacking(&self, lines: &[Line]) -> Option<Reply> {
+    /// The answer if there is less free than these lines take in all of an item with a pool. Whoever hears it is demand.
+    pub(super) fn lacking(&mut self, lines: &[Line], now: &Now) -> Option<Reply> {
         let mut wanted: BTreeMap<Gtin, i64> = BTreeMap::new();
         for line in lines.iter().filter(|line| self.pools.is_pooled(line.gtin.number())) {
             *wanted.entry(line.gtin).or_default() += i64::from(line.units);
@@ -76,6 +76,9 @@ impl Hub {
         }
         let wanted = wanted.into_iter().map(|(gtin, asked)| (gtin, asked, self.left(gtin)));
         let short: Vec<(Gtin, i64, i64)> = wanted.filter(|(_, asked, left)| left < asked).collect();
+        for (gtin, asked, _) in &short {
+            self.channel_missed(gtin.number(), asked.unsigned_abs(), now);
+        }
         let (gtin, asked, left) = short.first()?;
         let why = format!("of {gtin} there are {left} left, {asked} were asked for");
         let detail = if short.len() > 1 { format!("{why}; {} items lack units", short.len()) } else { why };

@@ -25,12 +25,12 @@ struct Rate {
 pub(super) struct Demand {
     rates: HashMap<u64, BTreeMap<Option<SiteName>, Rate>>,
     kept: usize,
-    wants: BTreeMap<(u64, SiteName), Want>,
+    wants: BTreeMap<(u64, Option<SiteName>), Want>,
     /// What was known of the hub's own channel.
     own_seen: HashMap<u64, u64>,
 }
 
-/// A site that runs out of an item.
+/// A site that runs out of an item, or the hub's own channel that turned buyers away.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Want {
     pub(super) missed: u64,
@@ -83,22 +83,24 @@ impl Demand {
     pub(super) fn own_used(&mut self, gtin: u64, used: u64, now_ms: u64, half_s: u64) {
         // What was used before this process began is no news.
         let Some(before) = self.own_seen.insert(gtin, used) else { return };
-        self.wanted(gtin, None, used.saturating_sub(before), 0, now_ms, half_s);
+        let units = used.saturating_sub(before);
+        self.wanted(gtin, None, units, 0, now_ms, half_s);
+        self.served(gtin, &None, units);
     }
 
-    /// A site says that it runs out.
-    pub(super) fn wants(&mut self, gtin: u64, site: &SiteName, turned_away: u64, now_ms: u64) {
-        let want = self.wants.entry((gtin, site.clone())).or_default();
+    /// A site says that it runs out, or the hub's own channel turned buyers away.
+    pub(super) fn wants(&mut self, gtin: u64, of: &Option<SiteName>, turned_away: u64, now_ms: u64) {
+        let want = self.wants.entry((gtin, of.clone())).or_default();
         *want = Want { missed: want.missed.saturating_add(turned_away), said_ms: now_ms };
     }
 
-    pub(super) fn want(&self, gtin: u64, site: &SiteName) -> Option<Want> {
-        self.wants.get(&(gtin, site.clone())).copied()
+    pub(super) fn want(&self, gtin: u64, of: &Option<SiteName>) -> Option<Want> {
+        self.wants.get(&(gtin, of.clone())).copied()
     }
 
-    /// It got some.
-    pub(super) fn served(&mut self, gtin: u64, site: &SiteName, units: u64) {
-        let key = (gtin, site.clone());
+    /// It got some; of the hub's own channel: it spent some.
+    pub(super) fn served(&mut self, gtin: u64, of: &Option<SiteName>, units: u64) {
+        let key = (gtin, of.clone());
         if let Some(want) = self.wants.get_mut(&key) {
             want.missed = want.missed.saturating_sub(units);
             if want.missed == 0 {
@@ -152,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_want_lasts_until_it_is_served_or_no_longer_said() {
-        let (mut demand, hill) = (Demand::default(), "hill".parse().unwrap());
+        let (mut demand, hill) = (Demand::default(), Some("hill".parse().unwrap()));
         demand.wants(1, &hill, 3, 0);
         demand.wants(1, &hill, 2, 5_000);
         assert_eq!(demand.want(1, &hill).unwrap().missed, 5);
@@ -167,9 +169,11 @@ mod tests {
     #[test]
     fn what_the_hub_used_before_is_no_demand() {
         let mut demand = Demand::default();
+        demand.wants(1, &None, 5, 0);
         demand.own_used(1, 900, 0, HALF_S);
         assert_eq!(demand.rate(1, &None, 0, HALF_S), 0.0);
         demand.own_used(1, 903, 0, HALF_S);
         assert!(demand.rate(1, &None, 0, HALF_S) > 0.0);
+        assert_eq!(demand.want(1, &None).unwrap().missed, 2, "three of five have their units");
     }
 }

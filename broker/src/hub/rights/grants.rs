@@ -8,15 +8,19 @@ use proto::wire::{GrantReason, RightsGranted, RightsWanted};
 
 use super::demand::Demand;
 use super::fold::grant_cell;
-use super::policy::{RightsRules, Seat, allot};
+use super::policy::{Channel, RightsRules, Seat, allot};
 use crate::hub::feed::Stream;
 use crate::hub::{Effect, Hub};
 use crate::ledger::{Now, Read, Step};
 
 /// Records of one event.
 const EVENT_RECORDS: usize = 200;
-/// Items that are looked at in a tick though nothing of them changed: a rate that falls makes a site idle.
+/// Items that are looked at in a tick though nothing of them changed: as many of which buyers were turned away, and as many
+/// in turn, since a rate that falls makes a site idle. The others wait for the next tick.
 const LOOKED_AT: usize = 100;
+/// A gateway beats every two seconds. One that was not heard for this long is granted and asked nothing until it is: what
+/// it has it keeps, and more would lie there where nobody can fetch it.
+const SILENT_MS: u64 = 5_000;
 /// Wants that are read of one message; a gateway says what runs out, and again.
 const WANTS_MAX: usize = 1_000;
 
@@ -27,6 +31,8 @@ pub(in crate::hub) struct Desk {
     pub(super) demand: Demand,
     /// Items that the message at hand touched.
     pub(super) touched: BTreeSet<u64>,
+    /// Items of which buyers were turned away since the last tick: it looks whether anybody can spare some.
+    missed: BTreeSet<u64>,
     /// Where looking at all items in turn stands.
     turn: u64,
     /// Items of which HQ is to be told, and the one that it was told of last.
@@ -50,7 +56,14 @@ pub(super) struct Counts {
     pub(super) granted_units: u64,
     pub(super) asks: u64,
     pub(super) wants: u64,
+    /// Units that buyers were turned away for, at sites and at the hub's own channel.
+    pub(super) missed_units: u64,
     pub(super) oversold_units: u64,
+    /// Times that a site's journal or report said other than the hub knew: sold beyond its rights, sold without knowing of
+    /// the pool, granted more than a hub that was restored remembers.
+    pub(super) beyond: u64,
+    pub(super) unaware: u64,
+    pub(super) seen: u64,
 }
 
 impl Hub {
@@ -104,10 +117,24 @@ impl Hub {
         let half_s = self.desk.rules.half_life_s;
         for want in wanted.wants.iter().take(WANTS_MAX).filter(|want| self.pools.is_pooled(want.gtin)) {
             self.desk.counts.wants += 1;
-            self.desk.demand.wanted(want.gtin, Some(site.clone()), want.turned_away, 0, now.mono_ms, half_s);
-            self.desk.demand.wants(want.gtin, site, want.turned_away, now.mono_ms);
+            self.desk.counts.missed_units = self.desk.counts.missed_units.saturating_add(want.turned_away);
+            let of = Some(site.clone());
+            self.desk.demand.wanted(want.gtin, of.clone(), want.turned_away, 0, now.mono_ms, half_s);
+            self.desk.demand.wants(want.gtin, &of, want.turned_away, now.mono_ms);
             self.desk.touched.insert(want.gtin);
+            if want.turned_away > 0 {
+                self.desk.missed.insert(want.gtin);
+            }
         }
+    }
+
+    /// The hub's own channel turned somebody away for want of so many units: demand like any site's. In memory only, as
+    /// all demand: a hub that is restarted learns it again.
+    pub(in crate::hub) fn channel_missed(&mut self, gtin: u64, units: u64, now: &Now) {
+        self.desk.counts.missed_units = self.desk.counts.missed_units.saturating_add(units);
+        self.desk.demand.wanted(gtin, None, units, 0, now.mono_ms, self.desk.rules.half_life_s);
+        self.desk.demand.wants(gtin, &None, units, now.mono_ms);
+        self.desk.missed.insert(gtin);
     }
 
     /// Grants what the message at hand made due.
@@ -121,6 +148,9 @@ impl Hub {
         self.settle_unsure(now, step);
         self.desk.demand.forget_old_wants(now.mono_ms);
         let mut look_at = self.pools_changed(now);
+        for _ in 0..LOOKED_AT {
+            look_at.extend(self.desk.missed.pop_first());
+        }
         for _ in 0..LOOKED_AT {
             let Some(next) = self.pools.pooled_after(self.desk.turn) else {
                 self.desk.turn = 0;
@@ -165,11 +195,12 @@ impl Hub {
         for (site, session) in &self.sessions {
             let life = session.replica(site);
             let follows = session.streams.iter().any(|followed| followed.stream == Stream::Rights);
-            if !follows || session.snapshot.is_some() || self.pools.is_over(&life) {
+            let silent = now.mono_ms >= session.heard_ms + SILENT_MS;
+            if !follows || silent || session.snapshot.is_some() || self.pools.is_over(&life) {
                 continue;
             }
             let (part, of) = (self.pools.part(gtin, &life), Some(site.clone()));
-            let want = self.desk.demand.want(gtin, site);
+            let want = self.desk.demand.want(gtin, &of);
             seats.push(Seat {
                 available: part.map_or(0, |part| part.available()),
                 rate: self.desk.demand.rate(gtin, &of, now.mono_ms, half_s),
@@ -180,8 +211,11 @@ impl Hub {
             });
             lives.push(life);
         }
-        let hub_rate = self.desk.demand.rate(gtin, &None, now.mono_ms, half_s);
-        let round = allot(free, hub_rate, &seats, &self.desk.rules);
+        let channel = Channel {
+            rate: self.desk.demand.rate(gtin, &None, now.mono_ms, half_s),
+            missed: self.desk.demand.want(gtin, &None).map_or(0, |want| want.missed),
+        };
+        let round = allot(free, channel, &seats, &self.desk.rules);
         let mut records = Vec::new();
         for (life, (seat, (grant, ask))) in lives.iter().zip(seats.iter().zip(round.grants.into_iter().zip(round.asks)))
         {
@@ -196,7 +230,7 @@ impl Hub {
                 let record = self.granting(life, gtin, reason);
                 let granted = record.granted.saturating_add(grant).saturating_add(hole);
                 records.push(RightsGranted { granted, ..record });
-                self.desk.demand.served(gtin, &life.site, grant);
+                self.desk.demand.served(gtin, &Some(life.site.clone()), grant);
                 self.desk.counts.grants += 1;
                 self.desk.counts.granted_units += grant;
             } else if asks && ask > 0 {

@@ -135,8 +135,9 @@ impl Hub {
             let record = self.granting(life, *gtin, GrantReason::Reclaimed);
             if units > 0 {
                 sum = sum.saturating_add(units);
-                let (by, why) = (note.by.clone(), note.why.clone());
-                records.push(RightsGranted { reclaimed: record.reclaimed.saturating_add(units), by, why, ..record });
+                let RightsNote { by, why, reference } = note.clone();
+                let reclaimed = record.reclaimed.saturating_add(units);
+                records.push(RightsGranted { reclaimed, by, why, reference, ..record });
             }
         }
         self.journal_grants(records, now, ledger, step);
@@ -223,8 +224,8 @@ impl Hub {
             if ask > 0 {
                 left -= ask;
                 let record = self.granting(&life, gtin, GrantReason::Withdrawn);
-                let (by, why, asked) = (note.by.clone(), note.why.clone(), record.asked.saturating_add(ask));
-                records.push(RightsGranted { asked, by, why, for_site: String::new(), ..record });
+                let (RightsNote { by, why, reference }, asked) = (note.clone(), record.asked.saturating_add(ask));
+                records.push(RightsGranted { asked, by, why, reference, for_site: String::new(), ..record });
             }
         }
         self.journal_grants(records, now, ledger, step);
@@ -262,7 +263,7 @@ impl Hub {
             _ => GrantReason::Operator,
         };
         let mut record = self.granting(&life, number, reason);
-        (record.by, record.why) = (note.by, note.why);
+        (record.by, record.why, record.reference) = (note.by, note.why, note.reference);
         let units = match change {
             RightsChange::Grant(units) => {
                 if let Some(sites) = self.pools.unsure() {

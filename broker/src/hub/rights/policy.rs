@@ -23,7 +23,7 @@ impl Default for RightsRules {
     fn default() -> RightsRules {
         RightsRules {
             floor: 1,
-            spread_percent: 25,
+            spread_percent: 50,
             hub_percent: 10,
             cover_s: 600,
             half_life_s: 300,
@@ -64,29 +64,44 @@ fn covered(rate: f64, rules: &RightsRules) -> u64 {
     (rate * rules.cover_s as f64).round() as u64
 }
 
-/// What is granted and asked back, if `free` units are free and the hub's own channel sells `hub_rate` a second. The
-/// grants never sum to more than `free`.
-pub(super) fn allot(free: i64, hub_rate: f64, seats: &[Seat], rules: &RightsRules) -> Round {
+/// The hub's own channel, which has all that is free.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Channel {
+    /// Units a second that buyers wanted there, recently.
+    pub(super) rate: f64,
+    /// Units that buyers asked for in vain.
+    pub(super) missed: u64,
+}
+
+/// What is granted and asked back, if `free` units are free. The grants never sum to more than that.
+pub(super) fn allot(free: i64, channel: Channel, seats: &[Seat], rules: &RightsRules) -> Round {
     let free = free.max(0) as u64;
-    let kept = percent(free, rules.hub_percent).max(covered(hub_rate, rules).min(free / 2));
-    let budget = free - kept.min(free);
     let floor = rules.floor.max(percent(free, rules.spread_percent) / (seats.len() as u64 + 1));
     let needs: Vec<u64> = seats.iter().map(|seat| need(seat, floor, rules)).collect();
-    let wanted: u64 = needs.iter().fold(0, |sum, need| sum.saturating_add(*need));
-    if wanted <= budget {
-        return Round { grants: needs, asks: vec![0; seats.len()] };
+    let wanted: u64 = needs.iter().fold(channel.missed, |sum, need| sum.saturating_add(*need));
+    let (mut grants, missed_at_hub) = missed_first(free, channel, seats, &needs, rules);
+    let given = |grants: &[u64]| grants.iter().sum::<u64>();
+    let left = free - given(&grants) - (channel.missed - missed_at_hub);
+    let kept = percent(left, rules.hub_percent).max(covered(channel.rate, rules).min(left / 2));
+    let budget = left - kept;
+    if wanted <= given(&grants) + (channel.missed - missed_at_hub) + budget {
+        grants.clone_from(&needs);
+    } else {
+        share(budget, &mut grants, seats, &needs, rules);
     }
-    let grants = shared(budget, seats, &needs, rules);
-    let given: u64 = grants.iter().sum();
-    // Only buyers count here: that a site could do with more is no reason to take from another.
-    // One that is asked itself can be given nothing before it has answered.
+    // Only buyers count here: that a site without any could do with more is no reason to take from another. One that is
+    // asked itself can be given nothing before it has answered.
     let missed = seats.iter().zip(&needs).map(|(seat, need)| seat.missed.min(*need));
     let in_vain = missed.zip(&grants).map(|(missed, grant)| missed.saturating_sub(*grant));
-    let missed = in_vain.fold(0, u64::saturating_add).min(wanted - given);
-    let dry = seats.iter().zip(&needs).zip(&grants);
-    let dry = dry.filter(|((seat, need), grant)| seat.available <= 0 && *need > *grant).count() as u64;
-    let asks = if free > given { vec![0; seats.len()] } else { asks(missed, missed.max(dry), seats, &grants, rules) };
-    Round { asks, grants }
+    let missed = in_vain.fold(missed_at_hub, u64::saturating_add);
+    let low = seats.iter().zip(&needs).zip(&grants).map(|((seat, need), grant)| {
+        let wanted = covered(seat.rate, rules).saturating_add(seat.missed).max(u64::from(seat.available <= 0));
+        wanted.saturating_sub(seat.available.max(0) as u64).min(*need).saturating_sub(*grant)
+    });
+    let (at_hub, has) = (covered(channel.rate, rules).saturating_add(channel.missed), free - given(&grants));
+    let low_at_hub = if has <= at_hub / 2 { at_hub - has } else { 0 };
+    let low = low.fold(low_at_hub, u64::saturating_add);
+    Round { asks: asks(missed, missed.max(low), seats, &grants, rules), grants }
 }
 
 fn percent(units: u64, percent: u64) -> u64 {
@@ -101,18 +116,36 @@ fn need(seat: &Seat, floor: u64, rules: &RightsRules) -> u64 {
     if due && !seat.is_asked { target.saturating_sub(has) } else { 0 }
 }
 
-/// There is not enough: what buyers missed first, then floors, both for those with the most demand; then half of the rest
-/// by need.
-fn shared(budget: u64, seats: &[Seat], needs: &[u64], rules: &RightsRules) -> Vec<u64> {
-    let (mut grants, mut left) = (vec![0; seats.len()], budget);
-    let mut order: Vec<usize> = (0..seats.len()).filter(|n| needs[*n] > 0).collect();
-    let demand = |n: usize| seats[n].rate * rules.cover_s as f64 + seats[n].missed as f64;
-    order.sort_by(|a, b| demand(*b).total_cmp(&demand(*a)).then(a.cmp(b)));
-    // A floor that was asked back for buyers elsewhere would else be granted again, and asked back.
-    for n in order.iter().copied() {
-        grants[n] = seats[n].missed.min(needs[n]).min(left);
-        left -= grants[n];
+/// Places by the demand there, the most first; the hub's own channel is the one past the last seat.
+fn by_demand(channel: Channel, seats: &[Seat], rules: &RightsRules) -> Vec<usize> {
+    let places = seats.iter().map(|seat| (seat.rate, seat.missed)).chain([(channel.rate, channel.missed)]);
+    let demand: Vec<f64> = places.map(|(rate, missed)| rate * rules.cover_s as f64 + missed as f64).collect();
+    let mut order: Vec<usize> = (0..demand.len()).collect();
+    order.sort_by(|a, b| demand[*b].total_cmp(&demand[*a]).then(a.cmp(b)));
+    order
+}
+
+/// What buyers missed goes before all else, where the most demand is first: a floor that was asked back for buyers
+/// elsewhere would else be granted again, and asked back. The second number is what buyers at the hub's own channel miss
+/// all the same.
+fn missed_first(free: u64, channel: Channel, seats: &[Seat], needs: &[u64], rules: &RightsRules) -> (Vec<u64>, u64) {
+    let (mut grants, mut left, mut missed_at_hub) = (vec![0; seats.len()], free, channel.missed);
+    for n in by_demand(channel, seats, rules) {
+        let units = seats.get(n).map_or(channel.missed, |seat| seat.missed.min(needs[n])).min(left);
+        match grants.get_mut(n) {
+            Some(grant) => *grant = units,
+            None => missed_at_hub -= units,
+        }
+        left -= units;
     }
+    (grants, missed_at_hub)
+}
+
+/// There is not enough of the rest: floors first, for those with the most demand; then half of what is left by need.
+fn share(budget: u64, grants: &mut [u64], seats: &[Seat], needs: &[u64], rules: &RightsRules) {
+    let order = by_demand(Channel::default(), seats, rules);
+    let order: Vec<usize> = order.into_iter().filter(|n| needs.get(*n).is_some_and(|need| *need > 0)).collect();
+    let mut left = budget;
     for n in order.iter().copied() {
         let has = seats[n].available.max(0) as u64 + grants[n];
         let more = rules.floor.saturating_sub(has).min(needs[n] - grants[n]).min(left);
@@ -129,7 +162,6 @@ fn shared(budget: u64, seats: &[Seat], needs: &[u64], rules: &RightsRules) -> Ve
         grants[n] += part;
         rest -= part;
     }
-    grants
 }
 
 /// When buyers go away elsewhere, a site keeps what it sells in this part of the time that is covered: long enough to be
@@ -178,23 +210,25 @@ mod tests {
         Seat { available, rate, ..Seat::default() }
     }
 
+    const IDLE: Channel = Channel { rate: 0.0, missed: 0 };
+
     fn grants(free: i64, seats: &[Seat]) -> Vec<u64> {
-        allot(free, 0.0, seats, &RightsRules::default()).grants
+        allot(free, IDLE, seats, &RightsRules::default()).grants
     }
 
     #[test]
     fn a_new_pool_is_spread_and_the_hub_keeps_most() {
-        assert_eq!(grants(1_000, &[seat(0, 0.0); 4]), [50; 4]);
+        assert_eq!(grants(1_000, &[seat(0, 0.0); 4]), [100; 4]);
         assert_eq!(grants(585, &[seat(50, 0.0); 4]), [0; 4], "who has enough gets no more");
     }
 
     #[test]
     fn a_hot_site_gets_more_before_it_is_dry() {
         // 60 in 10 minutes: 20 left last three minutes.
-        let round = grants(1_000, &[seat(20, 0.1), seat(50, 0.0)]);
-        assert_eq!(round, [63, 0], "a third of the quarter that is spread is more than it sells in the time");
-        assert_eq!(grants(1_000, &[seat(50, 0.5), seat(83, 0.0)]), [250, 0]);
-        assert_eq!(grants(1_000, &[seat(200, 0.5), seat(83, 0.0)]), [0, 0], "it has more than half");
+        let round = grants(1_000, &[seat(20, 0.1), seat(84, 0.0)]);
+        assert_eq!(round, [146, 0], "a third of the half that is spread is more than it sells in the time");
+        assert_eq!(grants(1_000, &[seat(50, 0.5), seat(84, 0.0)]), [250, 0]);
+        assert_eq!(grants(1_000, &[seat(200, 0.5), seat(84, 0.0)]), [0, 0], "it has more than half");
     }
 
     #[test]
@@ -221,19 +255,49 @@ mod tests {
         let dry = Seat { wants: true, missed: 5, ..seat(0, 0.1) };
         let idle = Seat { idle_s: 4_000, ..seat(40, 0.0) };
         let busy = Seat { idle_s: 10, ..seat(70, 0.1) };
-        let round = allot(0, 0.0, &[dry, idle, busy], &RightsRules::default());
+        let new = Seat { rate: 0.0, ..dry };
+        let round = allot(0, IDLE, &[new, idle, busy], &RightsRules::default());
         assert_eq!((round.grants, round.asks), (vec![0, 0, 0], vec![0, 5, 0]));
+        let round = allot(0, IDLE, &[dry, idle, busy], &RightsRules::default());
+        assert_eq!(round.asks, [0, 39, 10], "what its buyers want in the time, of those who have more than theirs do");
         let asked = Seat { is_asked: true, ..idle };
-        let round = allot(0, 0.0, &[dry, asked, busy], &RightsRules::default());
-        assert_eq!(round.asks, [0, 0, 5], "one open ask; the other can spare ten");
+        let round = allot(0, IDLE, &[dry, asked, busy], &RightsRules::default());
+        assert_eq!(round.asks, [0, 0, 10], "one open ask; the other can spare ten");
         let many = Seat { missed: 45, ..dry };
-        let round = allot(0, 0.0, &[many, idle, busy], &RightsRules::default());
-        assert_eq!(round.asks, [0, 39, 6], "floors and what is covered stay while there is other");
+        let round = allot(0, IDLE, &[many, idle, busy], &RightsRules::default());
+        assert_eq!(round.asks, [0, 39, 10], "floors and what is covered stay while there is other");
         let more = Seat { missed: 60, ..dry };
-        let round = allot(0, 0.0, &[more, idle, busy], &RightsRules::default());
+        let round = allot(0, IDLE, &[more, idle, busy], &RightsRules::default());
         assert_eq!(round.asks, [0, 39, 21], "what it sells in a minute stays");
         let content = seat(3, 0.0);
-        assert_eq!(allot(0, 0.0, &[content, idle, busy], &RightsRules::default()).asks, [0; 3]);
+        assert_eq!(allot(0, IDLE, &[content, idle, busy], &RightsRules::default()).asks, [0; 3]);
+    }
+
+    #[test]
+    fn the_hubs_own_channel_is_one_more_that_asks() {
+        let rules = RightsRules::default();
+        let [idle, dry] = [Seat { idle_s: 4_000, ..seat(40, 0.0) }, Seat { missed: 5, ..seat(0, 0.0) }];
+        let missed = |missed| Channel { rate: 0.0, missed };
+        let round = allot(0, missed(7), &[idle], &rules);
+        assert_eq!((round.grants, round.asks), (vec![0], vec![7]));
+        let round = allot(4, missed(7), &[idle, seat(0, 0.0)], &rules);
+        assert_eq!((round.grants, round.asks), (vec![0, 0], vec![3, 0]), "what is free is kept for them, not a floor");
+        let round = allot(8, missed(7), &[dry, idle], &rules);
+        assert_eq!((round.grants, round.asks), (vec![1, 0], vec![0, 4]), "most of the demand is at the hub");
+        let round = allot(8, Channel { rate: 0.0, missed: 4 }, &[dry, idle], &rules);
+        assert_eq!((round.grants, round.asks), (vec![5, 0], vec![0, 1]), "or at the site");
+        assert_eq!(allot(7, missed(7), &[idle], &rules).asks, [0], "there is enough again");
+        let busy = Channel { rate: 0.05, missed: 0 };
+        assert_eq!(allot(15, busy, &[idle], &rules).asks, [15], "less than half of what they want in the time");
+        assert_eq!(allot(16, busy, &[idle], &rules).asks, [0]);
+    }
+
+    #[test]
+    fn what_the_hub_keeps_for_buyers_to_come_yields_to_those_who_were_turned_away() {
+        let busy = Channel { rate: 10.0, missed: 0 };
+        let dry = Seat { missed: 5, ..seat(0, 0.0) };
+        assert_eq!(allot(5, busy, &[dry], &RightsRules::default()).grants, [5]);
+        assert_eq!(allot(8, busy, &[dry, seat(0, 0.0)], &RightsRules::default()).grants, [6, 1]);
     }
 
     fn seats() -> impl Strategy<Value = Vec<Seat>> {
@@ -252,17 +316,17 @@ mod tests {
     proptest! {
         #[test]
         fn nobody_gets_what_is_not_free_and_floors_come_first(
-            free in -50..2_000_i64, hub_rate in 0.0..3.0_f64, seats in seats(), floor in 0..4_u64,
+            free in -50..2_000_i64, hub_rate in 0.0..3.0_f64, at_hub in 0..20_u64, seats in seats(), floor in 0..4_u64,
         ) {
             let rules = RightsRules { floor, ..RightsRules::default() };
-            let round = allot(free, hub_rate, &seats, &rules);
+            let round = allot(free, Channel { rate: hub_rate, missed: at_hub }, &seats, &rules);
             let given: u64 = round.grants.iter().sum();
             prop_assert!(given as i64 <= free.max(0));
             let poor = |seat: &Seat| (seat.available < floor as i64 && !seat.is_asked) as u64;
             let floors: u64 = seats.iter().map(|seat| poor(seat) * floor).sum();
-            let missed: u64 = seats.iter().map(|seat| seat.missed).sum();
+            let missed: u64 = at_hub + seats.iter().map(|seat| seat.missed).sum::<u64>();
             for (seat, (grant, ask)) in seats.iter().zip(round.grants.iter().zip(&round.asks)) {
-                let pressed = seats.iter().any(|seat| seat.missed > 0);
+                let pressed = missed > 0;
                 prop_assert!(*ask == 0 || seat.available - *ask as i64 >= floor as i64 || pressed, "a floor stays");
                 prop_assert!(seat.available - *ask as i64 >= 0.min(seat.available));
                 prop_assert!(*ask == 0 || (*grant == 0 && !seat.is_asked));
@@ -271,7 +335,7 @@ mod tests {
                 }
             }
             // With nobody on the hub's channel, one that buyers leave empty-handed gets something while there is any.
-            let lonely = allot(free, 0.0, &[Seat { missed: 1, ..Seat::default() }], &rules);
+            let lonely = allot(free, IDLE, &[Seat { missed: 1, ..Seat::default() }], &rules);
             prop_assert_eq!(lonely.grants[0] > 0, free > 0);
         }
     }

@@ -20,7 +20,7 @@ pub struct Pools {
     /// Lives that are lost or retired.
     over: BTreeSet<ReplicaId>,
     /// Sites of which a hub that was restored has not heard yet what they hold.
-    pub(super) awaited: BTreeSet<SiteName>,
+    pub(in crate::hub) awaited: BTreeSet<SiteName>,
     /// Items of which something changed since this was last taken.
     changed: BTreeSet<u64>,
     /// Where the feed says a pool, and where a life's grant.
@@ -51,6 +51,22 @@ pub struct Totals {
     pub refunded: u64,
     /// What may be granted, promised or held by the hub; below zero if sales in hand took more than there was.
     pub free: i64,
+}
+
+impl Totals {
+    /// All but `free`, of which a pool that is short takes none from another.
+    pub(super) fn add(&mut self, other: &Totals) {
+        let Totals { units, granted, returned, promised, held, refunded, free: _ } = *other;
+        let sums = [
+            (&mut self.units, units),
+            (&mut self.granted, granted),
+            (&mut self.returned, returned),
+            (&mut self.promised, promised),
+            (&mut self.held, held),
+            (&mut self.refunded, refunded),
+        ];
+        sums.into_iter().for_each(|(sum, more)| *sum = sum.saturating_add(more));
+    }
 }
 
 impl Item {

@@ -90,6 +90,7 @@ impl Hub {
         let records: Vec<RightsGranted> = entries.filter_map(|entry| self.seen(&life, entry)).collect();
         if !records.is_empty() {
             tracing::info!(%site, items = records.len(), "a site was granted more than this hub remembered");
+            self.desk.counts.seen += records.len() as u64;
             self.journal_grants(records, now, ledger, &mut step);
         }
         if held.last {

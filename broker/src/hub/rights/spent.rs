@@ -48,6 +48,8 @@ impl Hub {
                 }
             }
         }
+        self.desk.counts.beyond += oversold.values().filter(|units| **units > 0).count() as u64;
+        self.desk.counts.unaware += unaware.len() as u64;
         for (gtin, units) in unaware {
             let record = self.granting(life, gtin, GrantReason::Unaware);
             self.goes_behind(RightsGranted { unaware: record.unaware.saturating_add(units), ..record }, &mut behind);

@@ -8,7 +8,7 @@ use proto::gtin::Gtin;
 use proto::topic::Outbound;
 use serde_json::{Map, Value, json};
 
-use super::pools::Pools;
+use super::pools::{Pools, Totals};
 use crate::hub::{Effect, Hub};
 use crate::ledger::Now;
 
@@ -136,11 +136,11 @@ impl Hub {
     }
 
     pub(in crate::hub) fn rights_status(&self) -> Value {
-        let (mut items, mut units, mut free, mut pools, mut short) = (Map::new(), 0_u64, 0_i64, 0_u64, 0_u64);
+        let (mut items, mut all, mut free, mut pools, mut short) = (Map::new(), Totals::default(), 0_i64, 0_u64, 0_u64);
         for gtin in self.pools.pooled() {
             let Some(sums) = self.pools.totals(gtin) else { continue };
             pools += 1;
-            units = units.saturating_add(sums.units);
+            all.add(&sums);
             free = free.saturating_add(sums.free.max(0));
             short += u64::from(sums.free < 0);
             if items.len() < STATUS_ITEMS_MAX {
@@ -153,14 +153,25 @@ impl Hub {
         let counts = &self.desk.counts;
         json!({
             "pools": pools,
-            "units": units,
+            "units": all.units,
             "free": free,
+            "granted": all.granted,
+            "returned": all.returned,
+            "promised": all.promised,
+            "held": all.held,
+            "refunded": all.refunded,
             "short": short,
             "grants": counts.grants,
             "granted_units": counts.granted_units,
             "asks": counts.asks,
             "wants": counts.wants,
+            "missed_units": counts.missed_units,
             "oversold_units": counts.oversold_units,
+            "discrepancies": {
+                "beyond": counts.beyond,
+                "unaware": counts.unaware,
+                "seen": counts.seen,
+            },
             "waits_for": self.pools.unsure(),
             "items": items,
         })

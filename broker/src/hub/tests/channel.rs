@@ -1,5 +1,7 @@
 //! The hub's own channel over a real ledger: what it promises, holds, moves and writes, and what it remembers of that.
 
+mod metrics;
+
 use std::collections::BTreeMap;
 
 use proto::gtin::Gtin;
@@ -324,7 +326,13 @@ async fn a_restored_hub_promises_nothing_of_a_pool_before_it_knows_what_sites_ho
     assert_eq!(hub.order(What::Reservation(id)).await.1["state"], "open");
     let elsewhere = Line { gtin: other, ..at("hill", 1) };
     assert_eq!(hub.order(What::Decrement(LinesOf::One(elsewhere))).await.0, Outcome::Done, "it has no pool");
-    let lost = Lost { site: "hill".parse().unwrap(), by: "anna".into(), why: "burnt down".into(), reclaim: false };
+    let lost = Lost {
+        site: "hill".parse().unwrap(),
+        by: "anna".into(),
+        why: "burnt down".into(),
+        reference: String::new(),
+        reclaim: false,
+    };
     hub.up("hill", UpOf::Bye(proto::wire::Bye {})).await;
     let (answer, answered) = oneshot::channel();
     hub.handle.input(Input::Lost(lost, answer)).await.unwrap();

@@ -1,6 +1,7 @@
 //! Pools and rights at the hub, against sites that use them, know nothing of them, go away or come back as another life.
 
 mod lives;
+mod online;
 mod restores;
 mod spending;
 
@@ -91,7 +92,13 @@ impl Running {
 
     async fn lost(&self, site: &str, reclaim: bool) -> Value {
         let (answer, answered) = oneshot::channel();
-        let lost = Lost { site: site.parse().unwrap(), by: "anna".into(), why: "a fire".into(), reclaim };
+        let lost = Lost {
+            site: site.parse().unwrap(),
+            by: "anna".into(),
+            why: "a fire".into(),
+            reference: "claim 9".into(),
+            reclaim,
+        };
         self.handle.input(Input::Lost(lost, answer)).await.unwrap();
         answered.await.unwrap()
     }

@@ -121,7 +121,7 @@ fn what_the_fork_had_is_reported_once_it_is_read() {
     store.here(old.at);
     store.grant(3, 0);
     store.takes_in(Input::Link(LinkState::Connected));
-    let welcome = FromHub::Applied { incarnation: 7, position: Position::default(), hub_ms: 0 };
+    let welcome = FromHub::Applied { incarnation: 7, position: Position::default(), hub_ms: 0, awaits_rights: false };
     assert!(reports(store.takes_in(Input::FromHub(welcome))).is_empty());
     store.past(0, 0, &old.chunks[..1], Some(common));
     store.own(9, 1);

@@ -1,7 +1,8 @@
 //! What the hub grants and asks back, and what it hears.
 
 use proptest::prelude::*;
-use proto::wire::{RightsEntry, RightsHeld, RightsWanted, StockEntry, Want};
+use proto::wire::record::Of;
+use proto::wire::{Rights, RightsEntry, RightsHeld, RightsWanted, StockEntry, Want};
 
 use super::*;
 
@@ -13,7 +14,8 @@ fn connect_to(store: &mut Store, incarnation: u64) -> Vec<RightsHeld> {
     let now = store.now();
     let step = store.gateway.input(Input::Link(LinkState::Connected), &now, &store.ledger).unwrap();
     assert!(held(store.commit(step)).is_empty(), "nobody knows yet which hub it is");
-    let welcome = FromHub::Applied { incarnation, position: Position::default(), hub_ms: store.wall };
+    let welcome =
+        FromHub::Applied { incarnation, position: Position::default(), hub_ms: store.wall, awaits_rights: false };
     let step = store.gateway.input(Input::FromHub(welcome), &now, &store.ledger).unwrap();
     held(store.commit(step))
 }
@@ -94,6 +96,83 @@ fn the_hub_hears_what_is_held_after_each_welcome_in_parts() {
     assert_eq!(sizes(&rest), [(1_000, false), (1_000, false), (500, true)]);
     assert!(parts.iter().chain(&rest).map(|part| part.part).eq(0..19));
     assert!(held(store.tick()).is_empty());
+}
+
+/// A part of it was lost on the way: the hub goes on saying that it waits.
+#[test]
+fn what_is_held_is_said_again_until_the_hub_has_it() {
+    let mut store = Store::open();
+    store.grant(5, 0);
+    assert_eq!(connect(&mut store).len(), 1);
+    let mut applied = |after_ms: u64, incarnation, awaits_rights| {
+        store.mono += after_ms;
+        let (now, position) = (store.now(), Position::default());
+        let heard = FromHub::Applied { incarnation, position, hub_ms: store.wall, awaits_rights };
+        let step = store.gateway.input(Input::FromHub(heard), &now, &store.ledger).unwrap();
+        held(store.commit(step)).len()
+    };
+    assert_eq!(applied(9_000, 7, true), 0, "it may be on its way");
+    assert_eq!(applied(1_000, 7, false), 0, "it was heard");
+    assert_eq!(applied(0, 8, true), 0, "who says so is another hub");
+    assert_eq!(applied(0, 7, true), 1);
+    for pause_ms in [20_000, 40_000, 60_000, 60_000] {
+        assert_eq!(applied(pause_ms - 1, 7, true), 0, "before {pause_ms}");
+        assert_eq!(applied(1, 7, true), 1, "after {pause_ms}");
+    }
+}
+
+fn told_anew(store: &mut Store) -> Vec<Rights> {
+    let before = store.ledger.events.len();
+    store.tick();
+    let records = store.ledger.events[before..].iter().flat_map(|(_, _, event)| &event.records);
+    records.filter_map(|record| if let Some(Of::Rights(rights)) = record.of { Some(rights) } else { None }).collect()
+}
+
+/// Its answer to an ask may be trimmed here, and the hub gone back to before it.
+#[test]
+fn another_incarnation_is_told_anew_how_rights_were_used() {
+    let mut store = Store::open();
+    store.grant(10, 4);
+    store.hold("a", 3);
+    connect(&mut store);
+    store.tick();
+    connect(&mut store);
+    assert_eq!(told_anew(&mut store), [], "it has heard it as it was journalled");
+    store.grant_by(8, 10, 0);
+    assert_eq!(told_anew(&mut store), [], "the grants go first");
+    connect_to(&mut store, 8);
+    let rights = store.rights();
+    assert_eq!((rights.returned, rights.answered, rights.held), (4, 4, 3));
+    assert_eq!(told_anew(&mut store), [rights]);
+    assert_eq!((told_anew(&mut store), store.rights()), (vec![], rights));
+    store.killed();
+    connect_to(&mut store, 8);
+    assert_eq!(told_anew(&mut store), [], "once for each");
+    // What else a tick journals of rights goes first.
+    connect_to(&mut store, 9);
+    store.powered += 100_000;
+    let [ended] = told_anew(&mut store)[..] else { panic!("the hold expired") };
+    assert_eq!(ended.held, 0);
+    assert_eq!(told_anew(&mut store), [ended]);
+}
+
+#[test]
+fn many_items_are_told_anew_in_parts() {
+    let mut store = Store::open();
+    connect(&mut store);
+    store.tick();
+    let numbers = (0..1_500).map(|n| Gtin::with_check_digit(400_638_000_000 + n).unwrap().number());
+    let rights: Vec<_> = numbers.map(|gtin| RightsEntry { gtin, granted: 2, asked: 1, epoch: 0 }).collect();
+    store.hear(Feed { prev: 0, upto: 9, stream: "rights".into(), rights, ..Feed::default() });
+    connect_to(&mut store, 8);
+    let mut told = vec![told_anew(&mut store), told_anew(&mut store), told_anew(&mut store)];
+    assert_eq!(told.iter().map(Vec::len).collect::<Vec<_>>(), [1_024, 476, 0]);
+    // Another hub in the middle of it: from the beginning.
+    connect_to(&mut store, 9);
+    told_anew(&mut store);
+    connect_to(&mut store, 10);
+    told = vec![told_anew(&mut store), told_anew(&mut store)];
+    assert_eq!(told.concat().len(), 1_500);
 }
 
 #[test]

@@ -126,7 +126,7 @@ impl Store {
 
     pub(super) fn welcomed_by(&mut self, incarnation: u64) {
         let position = Position::default();
-        self.takes_in(Input::FromHub(FromHub::Applied { incarnation, position, hub_ms: 0 }));
+        self.takes_in(Input::FromHub(FromHub::Applied { incarnation, position, hub_ms: 0, awaits_rights: false }));
     }
 
     fn followed_by(&mut self, incarnation: u64, applied_seq: u64) -> Vec<Effect> {

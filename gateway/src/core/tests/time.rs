@@ -11,7 +11,12 @@ const HUB_MS: u64 = 1_790_000_000_000;
 impl Store {
     fn applied(&mut self, hub_ms: u64) {
         let now = self.now();
-        let heard = Input::FromHub(FromHub::Applied { incarnation: 7, position: Position::default(), hub_ms });
+        let heard = Input::FromHub(FromHub::Applied {
+            incarnation: 7,
+            position: Position::default(),
+            hub_ms,
+            awaits_rights: false,
+        });
         let step = self.gateway.input(heard, &now, &self.ledger).unwrap();
         self.commit(step);
     }

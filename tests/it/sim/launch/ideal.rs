@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::stranded::Stranded;
+
 /// Units but for the first: sums over schedules.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Figures {
@@ -13,11 +15,15 @@ pub(super) struct Figures {
     pub(super) promised: u64,
     /// Promised that there was not.
     pub(super) oversold: u64,
+    /// Reclaimed of sites that were declared lost: may be promised twice.
+    pub(super) outside: u64,
     /// Sold in hand beyond the rights that were there: outside.
     pub(super) in_hand_beyond: u64,
     pub(super) turned_away: u64,
     /// What the one counter turns away of the same buyers.
     pub(super) unavoidable: u64,
+    /// Where there were units for those who were turned away.
+    pub(super) lay: Stranded,
 }
 
 impl Figures {
@@ -27,24 +33,42 @@ impl Figures {
         self.demand += other.demand;
         self.promised += other.promised;
         self.oversold += other.oversold;
+        self.outside += other.outside;
         self.in_hand_beyond += other.in_hand_beyond;
         self.turned_away += other.turned_away;
         self.unavoidable += other.unavoidable;
+        self.lay += other.lay;
     }
 }
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let share = |units: u64| units as f64 * 100.0 / self.demand.max(1) as f64;
-        let Figures { schedules, pool, demand, promised, oversold, in_hand_beyond, turned_away, unavoidable } = self;
+        let Figures {
+            schedules,
+            pool,
+            demand,
+            promised,
+            oversold,
+            outside,
+            in_hand_beyond,
+            turned_away,
+            unavoidable,
+            lay,
+        } = self;
         write!(
             f,
-            "{schedules} schedules, {promised} of {pool} units promised, {oversold} oversold; {in_hand_beyond} sold in hand \
+            "{schedules} schedules, {promised} of {pool} units promised, {oversold} oversold, {outside} reclaimed; {in_hand_beyond} sold in hand \
              beyond rights; of {demand} asked for {turned_away} were turned away ({:.1} %), with a network that never fails \
-             {unavoidable} ({:.1} %): stranded {:.1} %",
+             {unavoidable} ({:.1} %): stranded {:.1} %; when they were turned away the units lay at the hub or on their way {:.1} %, at stores it reached \
+             {:.1} %, at others {:.1} %, and nowhere {:.1} %",
             share(*turned_away),
             share(*unavoidable),
             share(*turned_away) - share(*unavoidable),
+            share(lay.at_hub),
+            share(lay.at_stores),
+            share(lay.cut_off),
+            share(lay.nowhere),
         )
     }
 }

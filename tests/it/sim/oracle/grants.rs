@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proto::chunk;
 use proto::wire::record::Of;
-use proto::wire::{Event, GrantReason, HoldEnd, Rights, RightsGranted};
+use proto::wire::{EarlierRights, Event, GrantReason, HoldEnd, Rights, RightsGranted};
 
 use super::super::disk::Decided;
 use super::rights::Promises;
@@ -17,6 +17,8 @@ pub(in super::super) struct HubRights {
     pools: BTreeMap<u64, u64>,
     granted: BTreeMap<(u64, Rep), RightsGranted>,
     used: BTreeMap<(u64, Rep), Rights>,
+    /// What a later life of a site says of one that is over.
+    late: BTreeMap<(u64, Rep), Rights>,
     over: BTreeSet<Rep>,
     /// Of its own channel, by item.
     promised: BTreeMap<u64, u64>,
@@ -52,11 +54,14 @@ impl HubRights {
     fn exposure(&self, gtin: u64, life: &Rep) -> i64 {
         let key = (gtin, life.clone());
         let used = self.used.get(&key).copied().unwrap_or_default();
+        let late = self.late.get(&key).copied().unwrap_or_default();
+        // What the earlier life sold beyond its rights the later one counts as its own.
+        let late = (late.promised + late.held).min(late.granted.saturating_sub(late.returned));
         let none = RightsGranted::default();
         let grant = self.granted.get(&key).unwrap_or(&none);
         let reclaimed = if self.over.contains(life) { grant.reclaimed } else { 0 };
         let outstanding = grant.granted as i64 - used.returned as i64 - reclaimed as i64;
-        outstanding.max((used.promised + used.held) as i64) + grant.unaware as i64
+        outstanding.max((used.promised + used.held).max(late) as i64) + grant.unaware as i64
     }
 
     pub(in super::super) fn free(&self, gtin: u64) -> i64 {
@@ -134,8 +139,12 @@ impl HubRights {
         let chunk = chunk::open(bytes).expect("the hub journals what it could open");
         let life = rep(&chunk.head.replica);
         for record in chunk.body.events.iter().flat_map(|event| &event.records) {
-            if let Some(Of::Rights(rights)) = &record.of {
-                self.used.insert((rights.gtin, life.clone()), *rights);
+            match &record.of {
+                Some(Of::Rights(rights)) => drop(self.used.insert((rights.gtin, life.clone()), *rights)),
+                Some(Of::EarlierRights(EarlierRights { epoch, rights: Some(rights) })) => {
+                    self.late.insert((rights.gtin, (life.0.clone(), *epoch)), *rights);
+                }
+                _ => {}
             }
         }
     }
@@ -152,7 +161,11 @@ impl HubRights {
             (was.unaware, granted.unaware),
         ];
         assert!(grown.iter().all(|(before, now)| before <= now), "the hub went back from {was:?} to {granted:?}");
-        *promises.outside.entry(granted.gtin).or_default() += granted.reclaimed - was.reclaimed;
+        let used = self.used.get(&(granted.gtin, life.clone())).copied().unwrap_or_default();
+        let spent = used.returned + used.promised + used.held + was.reclaimed;
+        let reclaimed = granted.reclaimed - was.reclaimed;
+        assert!(reclaimed <= was.granted.saturating_sub(spent), "more is reclaimed than {was:?} has left: {granted:?}");
+        *promises.outside.entry(granted.gtin).or_default() += reclaimed;
         let most = promises.granted.entry((life.clone(), granted.gtin)).or_default();
         *most = (most.0.max(granted.granted), most.1.max(granted.asked));
         let found = matches!(granted.reason(), GrantReason::Seen | GrantReason::Unaware);

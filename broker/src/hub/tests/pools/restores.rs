@@ -80,6 +80,61 @@ async fn what_was_said_to_the_hub_that_was_lost_is_no_report() {
     assert_eq!(hub.shown().await["waits_for"], Value::Null);
 }
 
+/// Whether the newest word on what is applied says so.
+async fn awaits_rights(hub: &Running, shop: &mut Shop) -> bool {
+    shop.say(hub, vec![Of::Rights(shop.rights)]).await;
+    let began = Instant::now();
+    loop {
+        let told: Vec<_> = hub.told.lock().unwrap().iter().filter(|(to, _)| to == "down/hill").cloned().collect();
+        let said = told.into_iter().rev().find_map(|(_, payload)| match Down::decode(payload).unwrap().of {
+            Some(DownOf::Applied(applied)) if applied.seq == shop.site.at.seq.0 => Some(applied.awaits_rights),
+            _ => None,
+        });
+        if let Some(awaits) = said {
+            return awaits;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "it does not hear what is applied");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_restored_hub_says_that_it_waits_until_it_has_all_parts() {
+    let hub = open(sparing()).await;
+    let mut hill = Shop::open(&hub, "hill", 5).await;
+    hub.pool(PoolChange::Create(5)).await;
+    assert!(!awaits_rights(&hub, &mut hill).await, "it was never restored");
+    let hub = restored(hub.stop().await, 8, sparing()).await;
+    hill.hello(&hub, true, vec![]).await;
+    assert!(awaits_rights(&hub, &mut hill).await);
+    // The first part is lost.
+    hill.report_as(&hub, RightsHeld { last: true, incarnation: 8, part: 1, ..RightsHeld::default() }).await;
+    assert!(awaits_rights(&hub, &mut hill).await);
+    hill.report(&hub).await;
+    assert!(!awaits_rights(&hub, &mut hill).await);
+}
+
+/// The site answered an ask; its record of that is trimmed there, and the hub went back to before it.
+#[tokio::test]
+async fn a_site_that_says_its_rights_anew_is_granted_again() {
+    let hub = open(sparing()).await;
+    let mut hill = Shop::open(&hub, "hill", 5).await;
+    hub.pool(PoolChange::Create(10)).await;
+    hub.rights("hill", RightsChange::Grant(10)).await;
+    hill.until_granted(&hub, 10).await;
+    hub.rights("hill", RightsChange::Ask(6)).await;
+    let hub = restored(hub.stop().await, 8, sparing()).await;
+    (hill.rights.returned, hill.rights.answered, hill.asked) = (6, 6, 6);
+    hill.hello(&hub, true, vec![]).await;
+    hill.report(&hub).await;
+    let shown = hub.shown().await;
+    assert_eq!((&shown["free"], &shown["sites"]["hill"]["asked"]), (&json!(0), &json!(6)), "it waits for that");
+    hill.say(&hub, vec![Of::Rights(hill.rights)]).await;
+    assert_eq!(hub.free().await, 6);
+    hill.want(&hub, 5).await;
+    hill.until_granted(&hub, 11).await;
+}
+
 /// The life that was granted something is over, and so is the hub that granted it: the next life tells the next hub.
 #[tokio::test]
 async fn a_restored_hub_hears_what_lives_had_that_are_over() {
