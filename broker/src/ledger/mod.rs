@@ -47,7 +47,7 @@ pub use house::EvictedStats;
 pub use inspect::{Walked, read_stopped, walk_journal};
 pub use log::{Inventory, Part};
 pub use open::Recovery;
-pub use reader::{LedgerStats, Reader, Standing};
+pub use reader::{LedgerStats, Reader};
 pub use room::Limits;
 pub use sabotage::Sabotage;
 pub use writer::{Options, Perform, Stopped, Writer};

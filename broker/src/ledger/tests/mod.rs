@@ -16,8 +16,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use proto::chunk::{ChainHash, Position};
 use proto::clock::{Clock, Stamp};
 use proto::id::{Epoch, Seq, Units};
+use proto::remnant::Standing;
 use proto::wire::record::Of;
 use proto::wire::{CounterTotal, Event, Movement, Note, Record};
 use tempfile::TempDir;
@@ -428,8 +430,8 @@ async fn chunks_read_back_as_one_chain() {
     }
     assert_eq!(hash, end.hash);
     assert!(taken > 1);
-    assert_eq!(reader.standing_at(end.seq).unwrap(), Standing::At(end));
-    assert_eq!(reader.standing_at(end.seq.next()).unwrap(), Standing::Unknown);
+    assert_eq!(reader.standing(end).unwrap(), Standing::Ours);
+    assert_eq!(reader.standing(Position { seq: end.seq.next(), ..end }).unwrap(), Standing::Other);
     assert!(reader.chunks(Seq(2), end.seq, 4_000).unwrap().is_empty(), "no chunk begins inside another");
     drop(reader);
     ledger.stop().await;
