@@ -141,7 +141,7 @@ impl Gateway {
     /// all that is known here of the life before.
     pub(super) fn say_rights(&mut self) -> Vec<Effect> {
         if let Report::Due(incarnation) = self.rights.report
-            && self.takeover.fork.is_none()
+            && !self.takeover.reads_on()
         {
             self.rights.report = Report::Saying(self.rights.held_parts(incarnation));
         }

@@ -358,8 +358,8 @@ impl World {
                 site.inbox.clear();
                 if let Some(fork) = &site.fork {
                     let (epoch, end) = (fork.replica.epoch, fork.last().seq);
-                    let says =
-                        ForkSays::Here { epoch, why: "turned away".into(), begins_after: fork.oldest().seq, end };
+                    let begins_after = fork.oldest().seq;
+                    let says = ForkSays::Here { epoch, why: "turned away".into(), begins_after, end, others: false };
                     site.inbox.push_back(Work::Input(Input::Fork(says)));
                     self.due(who);
                 }
