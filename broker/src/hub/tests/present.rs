@@ -12,7 +12,7 @@ use super::*;
 const GTIN: u64 = 4_006_381_333_931;
 
 impl Site {
-    async fn hello_2(hub: &Running, name: &str, epoch: u64, streams: &[&str]) -> Site {
+    pub(super) async fn hello_2(hub: &Running, name: &str, epoch: u64, streams: &[&str]) -> Site {
         let replica = ReplicaId { site: name.parse().unwrap(), epoch: Epoch(epoch) };
         let streams = streams.iter().map(|stream| StreamCursor { stream: (*stream).into(), position: 0 }).collect();
         let hello = Hello {
