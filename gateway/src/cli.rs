@@ -216,7 +216,10 @@ fn perform(publisher: Publisher, to_hub: mpsc::Sender<ToHub>, to_fork: mpsc::Sen
         Effect::Restore { topic, payload } => publisher.restore(&topic, payload),
         Effect::FeedAck(ack) => tell_hub(ToHub::FeedAck(ack)),
         Effect::Present { parts, looked } => tell_hub(ToHub::Present { parts, looked }),
-        Effect::Lineage(lineage) => tell_hub(ToHub::Lineage(lineage)),
+        Effect::Lineage(lineage) => {
+            ask_fork(Ask::Keep(lineage.clone()));
+            tell_hub(ToHub::Lineage(lineage));
+        }
         Effect::ReadFork { after } => ask_fork(Ask::Read(after)),
         Effect::ForkDone => ask_fork(Ask::Remove),
         Effect::Say(of) => tell_hub(ToHub::Say(of)),

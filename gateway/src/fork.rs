@@ -6,15 +6,19 @@ use std::time::Duration;
 use broker::front::Closed;
 use broker::ledger::{Handle, LedgerError, Reader, discard_fork, forks_wait, has_fork, next_fork, open_fork};
 use proto::id::Seq;
+use proto::wire::Ancestor;
 use tokio::sync::{mpsc, watch};
 
 use crate::core::{ForkSays, Gateway, Input};
+use crate::lineage;
 
 /// What the core wants of it.
 #[derive(Debug)]
 pub(crate) enum Ask {
     Read(Seq),
     Remove,
+    /// Which lives led to this one, for the life after it.
+    Keep(Vec<Ancestor>),
 }
 
 /// The core asks for one thing at a time.
@@ -42,7 +46,8 @@ fn found(dir: &Path) -> (Option<Reader>, Option<ForkSays>) {
             let (epoch, end) = (fork.reader.replica().epoch, fork.reader.stats().durable.seq);
             tracing::warn!(ledger = %epoch, %end, why = %fork.why, "an earlier ledger is being taken over");
             let begins_after = fork.reader.beginning().map_or(Seq::ZERO, |position| position.seq);
-            let says = ForkSays::Here { epoch, why: fork.why, begins_after, end, others: forks_wait(dir) };
+            let (lineage, others) = (lineage::of_fork(dir), forks_wait(dir));
+            let says = ForkSays::Here { epoch, why: fork.why, begins_after, end, lineage, others };
             (Some(fork.reader), Some(says))
         }
         Ok(Some(None)) => (None, Some(ForkSays::Unreadable("nothing in the folder fork/ is a journal".into()))),
@@ -73,6 +78,11 @@ impl Task {
                     let Some(chunks) = self.read(after).await else { continue };
                     if self.writer.input(Input::Fork(ForkSays::Part { after, chunks })).await.is_err() {
                         return;
+                    }
+                }
+                Ask::Keep(lives) => {
+                    if let Err(error) = lineage::keep(&self.dir, &lives) {
+                        tracing::warn!(%error, "which ledgers led to this one cannot be kept beside it");
                     }
                 }
                 Ask::Remove => {

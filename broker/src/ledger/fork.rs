@@ -21,7 +21,8 @@ use super::store::sync_path;
 /// Forks that wait behind the one that is being taken over: a person does not `rejoin` that often.
 const WAITING_MAX: usize = 9;
 /// What belongs to one life of a ledger and goes with it.
-const MOVED: [&str; 4] = ["journal", "ledger", "state.snapshot", "ledger.closed"];
+/// `lineage` is the gateway's.
+const MOVED: [&str; 5] = ["journal", "ledger", "state.snapshot", "ledger.closed", "lineage"];
 /// What it left that means nothing without it.
 const DROPPED: [&str; 2] = ["ledger.created", "state.damaged"];
 const REMAKING: &str = "ledger.remaking";

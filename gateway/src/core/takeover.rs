@@ -46,8 +46,8 @@ const LINEAGE_MAX: usize = 16;
 #[derive(Debug)]
 pub enum ForkSays {
     /// There is one, of this life, set apart for this reason; its journal ends here. Said before anything else.
-    /// `others` if more wait behind it.
-    Here { epoch: Epoch, why: String, begins_after: Seq, end: Seq, others: bool },
+    /// `lineage` is what it knew of lives before it; `others` if more wait behind it.
+    Here { epoch: Epoch, why: String, begins_after: Seq, end: Seq, lineage: Vec<Ancestor>, others: bool },
     /// It cannot be read: nothing is taken from it, and it is kept.
     Unreadable(String),
     /// The chunks after this seq, as it stored them; none at the end.
@@ -128,6 +128,7 @@ impl Takeover {
             seq: common.seq,
             hash: common.hash.clone(),
             begins_after: fork.begins_after.0,
+            lineage: self.cell.lineage.iter().filter(|over| over.epoch != fork.epoch.0).cloned().collect(),
         };
         self.cell.closed.is_none().then_some(UpOf::Follows(follows))
     }
@@ -369,7 +370,7 @@ impl Gateway {
                 self.takeover.others = others;
                 Ok(Step { then: vec![Effect::ForkDone], ..Step::nothing() })
             }
-            ForkSays::Here { epoch, why, begins_after, end, others } => {
+            ForkSays::Here { epoch, why, begins_after, end, lineage, others } => {
                 let mut step = Step::nothing();
                 self.takeover.others = others;
                 if self.takeover.cell.done {
@@ -377,6 +378,7 @@ impl Gateway {
                     self.takeover.begin_anew();
                     step.puts.push(self.takeover.put());
                 }
+                self.takeover.of_lineage(&lineage, ledger.replica().epoch);
                 self.takeover.fork = Some(Fork { epoch, why, begins_after, end, at: Seq::ZERO });
                 step.then.extend(self.begin_rejournal(ledger)?);
                 Ok(step)

@@ -13,7 +13,7 @@ use proto::clock::Stamp;
 use proto::id::{ReplicaId, Seq};
 use proto::loss;
 use proto::remnant::{self, Standing};
-use proto::wire::{Body, CounterTotal, Event, LossClass};
+use proto::wire::{Ancestor, Body, CounterTotal, Event, LossClass};
 
 use super::dice::Dice;
 
@@ -62,6 +62,8 @@ struct Group {
 #[derive(Debug, Clone)]
 pub(super) struct Disk {
     pub(super) replica: ReplicaId,
+    /// The file beside a gateway's ledger that says which lives led to it.
+    pub(super) lineage: Vec<Ancestor>,
     records_max: u64,
     chunks: VecDeque<(Head, Bytes)>,
     beginning: Position,
@@ -82,6 +84,7 @@ impl Disk {
     pub(super) fn new(replica: ReplicaId, records_max: u64) -> Disk {
         Disk {
             replica,
+            lineage: Vec::new(),
             records_max,
             chunks: VecDeque::new(),
             beginning: Position::default(),

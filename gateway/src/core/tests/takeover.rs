@@ -5,7 +5,8 @@ use proto::dedupe;
 use proto::gtin::Gtin;
 use proto::wire::record::Of;
 use proto::wire::{
-    Body, Followed, Movement, MovementKind, Past, Recall, Record, RegisterWrite, StockEntry, VersionVector as Seen,
+    Ancestor, Body, Followed, Movement, MovementKind, Past, Recall, Record, RegisterWrite, StockEntry,
+    VersionVector as Seen,
 };
 
 use super::*;
@@ -109,8 +110,14 @@ impl Store {
     }
 
     fn here_of(&mut self, epoch: Epoch, end: Position, others: bool) -> Vec<Effect> {
-        let says = ForkSays::Here { epoch, why: "test".into(), begins_after: Seq::ZERO, end: end.seq, others };
-        self.takes_in(Input::Fork(says))
+        self.takes_in(Input::Fork(ForkSays::Here {
+            epoch,
+            why: "test".into(),
+            begins_after: Seq::ZERO,
+            end: end.seq,
+            lineage: vec![Ancestor { epoch: 3, seq: 5, hash: vec![1; 32].into() }],
+            others,
+        }))
     }
 
     /// The hub has nothing of that life.
@@ -241,6 +248,7 @@ fn the_newest_position_in_common_is_looked_for_and_named_to_the_hub() {
     store.past(40, 0, &[], None);
     let Some(UpOf::Follows(follows)) = store.asks() else { panic!("it follows") };
     assert_eq!((follows.epoch, follows.seq, &follows.hash[..]), (OLD.0, 1, &common.hash.0[..]));
+    assert_eq!(follows.lineage.iter().map(|over| over.epoch).collect::<Vec<_>>(), [3], "what it knew to be over");
     // Its figures have not all come: nothing is journalled before they have.
     assert!(store.followed(1).is_empty());
     store.own(-2, 1);
