@@ -115,7 +115,7 @@ impl Store {
             why: "test".into(),
             begins_after: Seq::ZERO,
             end: end.seq,
-            lineage: vec![Ancestor { epoch: 3, seq: 5, hash: vec![1; 32].into() }],
+            lineage: vec![],
             others,
         }))
     }
@@ -239,7 +239,9 @@ fn the_newest_position_in_common_is_looked_for_and_named_to_the_hub() {
     let (mut store, mut old) = (Store::with_hub(), Old::new());
     let common = old.chunk(vec![sold("s1")]);
     let end = old.chunk(vec![sold("s2")]);
-    store.here(end);
+    let lineage = vec![Ancestor { epoch: 3, seq: 5, hash: vec![1; 32].into() }];
+    let (why, begins_after) = ("test".into(), Seq::ZERO);
+    store.takes_in(Input::Fork(ForkSays::Here { epoch: OLD, why, begins_after, end: end.seq, lineage, others: false }));
     assert_eq!(store.asks(), recall(0, OLD.0));
     store.past(0, 50, &[], None);
     assert_eq!(store.asks(), recall(50, OLD.0), "age does not matter before it is found");
