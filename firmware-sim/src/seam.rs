@@ -11,7 +11,6 @@ use proto::chunk::Chunk;
 
 /// The gateway's side of the sync protocol, for the bench's emulated stores: what a hub of hundreds of them would hear.
 pub mod sync {
-    pub use broker::ledger::Standing;
     pub use gateway::sync::{Chain, Cursors, Heard, PresentAsk, Session};
 }
 

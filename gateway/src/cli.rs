@@ -153,7 +153,6 @@ async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()>
     let keys = Keys::load_or_draw(&config.data)?;
     let (writer, handle, reader) = Writer::open(options, Epoch(node::random()?), Gateway::new(config.rules(keys)))?;
     let fork = fork::open(&config.data, &handle).await.map_err(|_| anyhow::anyhow!("the writer is gone"))?;
-    let fork = fork.map(|fork| fork.reader);
     let (tls, own) = secure::secure(&config)?;
     let joined = Membership::watch(&config.data, &site, membership);
     let hub = config.hub_source(joined.clone())?;
@@ -182,7 +181,8 @@ async fn serve(config: Config, sabotage: Option<Sabotage>) -> anyhow::Result<()>
     let (to_hub, commands) = mpsc::channel(TO_HUB_MAX);
     let (reader, writer) = (node.reader(), node.handle());
     let (follow, stops) = (config.follow.clone(), stopping.subscribe());
-    let uplink = Uplink { hub, reader, fork: fork.clone(), writer, commands, stopping: stops, follow };
+    let (fork, found) = watch::channel(fork);
+    let uplink = Uplink { hub, reader, fork: found, writer, commands, stopping: stops, follow };
     let uplink = tokio::spawn(uplink.run());
     let (to_fork, asks) = mpsc::channel(fork::ASKS_MAX);
     let dir = config.data.clone();
@@ -216,7 +216,10 @@ fn perform(publisher: Publisher, to_hub: mpsc::Sender<ToHub>, to_fork: mpsc::Sen
         Effect::Restore { topic, payload } => publisher.restore(&topic, payload),
         Effect::FeedAck(ack) => tell_hub(ToHub::FeedAck(ack)),
         Effect::Present { parts, looked } => tell_hub(ToHub::Present { parts, looked }),
-        Effect::Lineage(lineage) => tell_hub(ToHub::Lineage(lineage)),
+        Effect::Lineage(lineage) => {
+            ask_fork(Ask::Keep(lineage.clone()));
+            tell_hub(ToHub::Lineage(lineage));
+        }
         Effect::ReadFork { after } => ask_fork(Ask::Read(after)),
         Effect::ForkDone => ask_fork(Ask::Remove),
         Effect::Say(of) => tell_hub(ToHub::Say(of)),

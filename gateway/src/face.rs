@@ -174,7 +174,9 @@ fn takeover(takeover: &Value) -> String {
         }
         (Some("taking over"), Some(_)) => {
             let (at, end) = (show::number(&fork["at_seq"]), show::number(&fork["end_seq"]));
-            format!("taking over ({ids} ids, records up to {at} of {end} of ledger {})", show::number(&fork["ledger"]))
+            let more = if takeover["others_wait"] == true { "; an earlier one waits" } else { "" };
+            let ledger = show::number(&fork["ledger"]);
+            format!("taking over ({ids} ids, records up to {at} of {end} of ledger {ledger}{more})")
         }
         (Some("taking over"), None) => format!("taking over ({ids} ids)"),
         (Some("waiting"), _) => "waiting for the hub".into(),

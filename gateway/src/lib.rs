@@ -8,6 +8,7 @@ pub mod decode;
 mod face;
 mod fork;
 pub mod hub_tls;
+mod lineage;
 mod membership;
 mod our_chain;
 pub mod policy;

@@ -1,9 +1,10 @@
 //! The ledger's journal, as the sync protocol asks about it.
 
-use broker::ledger::{LedgerError, Reader, Standing};
+use broker::ledger::{LedgerError, Reader};
 use bytes::Bytes;
 use proto::chunk::{Head, Position};
 use proto::id::Seq;
+use proto::remnant::Standing;
 
 use crate::sync::Chain;
 
@@ -20,8 +21,8 @@ impl Chain for OurChain<'_> {
         self.0.beginning()
     }
 
-    fn standing_at(&self, seq: Seq) -> Result<Standing, LedgerError> {
-        self.0.standing_at(seq)
+    fn standing(&self, at: Position) -> Result<Standing, LedgerError> {
+        self.0.standing(at)
     }
 
     fn chunks(&self, first: Seq, last: Seq, bytes_max: usize) -> Result<Vec<(Head, Bytes)>, LedgerError> {

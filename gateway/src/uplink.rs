@@ -47,7 +47,7 @@ pub struct Uplink {
     pub(crate) hub: HubSource,
     pub reader: Reader,
     /// The journal of the life before this one, while it is not taken over.
-    pub fork: Option<Reader>,
+    pub fork: watch::Receiver<Option<Reader>>,
     pub writer: Handle<Gateway>,
     pub commands: mpsc::Receiver<Command>,
     pub stopping: watch::Receiver<bool>,
@@ -259,7 +259,7 @@ impl Uplink {
 impl Uplink {
     /// The newest position in this part of the hub's copy that the journal of the life before has too.
     fn in_common(&self, past: &Past) -> Result<Option<Position>, LedgerError> {
-        self.fork.as_ref().map_or(Ok(None), |fork| in_common(past, fork.replica(), &OurChain(fork)))
+        self.fork.borrow().clone().map_or(Ok(None), |fork| in_common(past, fork.replica(), &OurChain(&fork)))
     }
 }
 

@@ -16,6 +16,7 @@ pub mod pack;
 pub mod present;
 pub mod pseudonym;
 pub mod register;
+pub mod remnant;
 pub mod topic;
 pub mod version;
 

@@ -152,6 +152,106 @@ async fn a_restored_backup_rejoins_with_what_only_it_has() {
     assert_eq!(refused.iter().filter(|row| matches!(row.of, proto::wire::record::Of::Refusal(_))).count(), 1);
 }
 
+/// HQ has five sales that the box does not know, the box five that HQ has not: it was turned away, and rejoins. HQ is
+/// stopped then, so nothing is taken over yet.
+async fn set_apart_once() -> Pair {
+    let mut pair = Pair::start().await;
+    let mut pos = Link::device(pair.gateway.addr, "pos-1").await;
+    pos.done("scan", json!({"id": "r0", "gtin": GTIN, "op": "receive", "qty": 100})).await;
+    pair.gateway.until_applied().await;
+    pair.gateway.stop().await;
+    let dir = pair.gateway.dir().to_owned();
+    let backup = dir.with_file_name("backup");
+    copy(&dir, &backup);
+    for (life, qty) in [("a", 1), ("b", 2)] {
+        pair.gateway.restart().await;
+        let mut pos = Link::device(pair.gateway.addr, "pos-1").await;
+        for n in 0..5 {
+            pos.done("sale", sale(&format!("{life}{n}"), qty)).await;
+        }
+        pos.done("sale", json!({"lines": [{"gtin": GTIN, "qty": qty}]})).await;
+        if life == "a" {
+            pair.gateway.until_applied().await;
+            pair.gateway.stop().await;
+            pair.hub.stop().await;
+            replace(&dir, &backup);
+        }
+    }
+    pair.hub.restart().await;
+    let turned = |status: &Value| status["uplink"]["turned_away"]["code"] == "chain_differs";
+    pair.gateway.until_status("it is turned away", turned).await;
+    pair.gateway.stop().await;
+    rejoin(&dir, &["--yes"]).await;
+    pair.hub.stop().await;
+    pair.gateway.restart().await;
+    let mut pos = Link::device(pair.gateway.addr, "pos-1").await;
+    for n in 0..3 {
+        pos.done("sale", sale(&format!("c{n}"), 1)).await;
+    }
+    pos.done("sale", json!({"lines": [{"gtin": GTIN, "qty": 1}]})).await;
+    pair.gateway.stop().await;
+    assert!(dir.join("fork").exists());
+    pair
+}
+
+/// Everything is at HQ once, and nothing is left beside the ledger.
+async fn all_is_there_once(mut pair: Pair, requests: usize, on_hand: i64) {
+    taken_over(&pair.gateway).await;
+    stock_is(&pair.gateway, &pair.hub, on_hand).await;
+    let dir = pair.gateway.dir().to_owned();
+    pair.gateway.stop().await;
+    pair.hub.stop().await;
+    let left = fs::read_dir(&dir).expect("list the folder").map(|entry| entry.expect("an entry").file_name());
+    let left: Vec<_> = left.filter(|name| name.to_string_lossy().starts_with("fork")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    let (found, sum) = requests_at_hq(pair.hub.dir());
+    assert!(found.values().all(|times| *times == 1) && found.len() == requests, "{found:?}");
+    assert_eq!(sum, on_hand);
+}
+
+/// Nothing was taken over when the ledger was set apart again: both are, one after the other.
+#[tokio::test]
+async fn a_rejoin_before_the_first_one_came_to_anything_brings_both() {
+    let mut pair = set_apart_once().await;
+    let dir = pair.gateway.dir().to_owned();
+    assert!(rejoin(&dir, &["--yes"]).await.contains("comes after it"));
+    assert!(dir.join("fork").exists() && dir.join("fork.waiting.1").exists());
+    pair.hub.restart().await;
+    pair.gateway.restart().await;
+    all_is_there_once(pair, 1 + 5 + 5 + 3, 100 - 6 - 12 - 4).await;
+}
+
+/// The box is put back to the middle of its takeover, which was brought to its end meanwhile: it is turned away, and what
+/// it sells since is its own.
+#[tokio::test]
+async fn who_is_turned_away_in_the_middle_of_a_takeover_rejoins_again() {
+    let mut pair = set_apart_once().await;
+    let dir = pair.gateway.dir().to_owned();
+    let midway = dir.with_file_name("midway");
+    copy(&dir, &midway);
+    pair.hub.restart().await;
+    pair.gateway.restart().await;
+    taken_over(&pair.gateway).await;
+    let mut pos = Link::device(pair.gateway.addr, "pos-1").await;
+    pos.done("sale", sale("d0", 1)).await;
+    pair.gateway.until_applied().await;
+    pair.gateway.stop().await;
+
+    replace(&dir, &midway);
+    pair.gateway.restart().await;
+    let mut pos = Link::device(pair.gateway.addr, "pos-1").await;
+    for n in 0..2 {
+        pos.done("sale", sale(&format!("e{n}"), 3)).await;
+    }
+    let turned = |status: &Value| !status["uplink"]["turned_away"].is_null();
+    pair.gateway.until_status("it is turned away", turned).await;
+    pair.gateway.stop().await;
+    assert!(dir.join("fork").exists(), "it cannot finish any more");
+    rejoin(&dir, &["--yes"]).await;
+    pair.gateway.restart().await;
+    all_is_there_once(pair, 1 + 5 + 5 + 3 + 1 + 2, 100 - 6 - 12 - 4 - 1 - 6).await;
+}
+
 #[tokio::test]
 async fn a_new_box_has_what_the_old_one_had() {
     let mut pair = Pair::start().await;

@@ -8,17 +8,19 @@ use prost::Message;
 use proto::check::{Sums, register_bucket};
 use proto::id::{Seq, SiteName};
 use proto::wire::down::Of as DownOf;
-use proto::wire::{Check, CounterCell, Down, Feed, FeedEntry, PresentTotal, RegisterCell};
+use proto::wire::{Check, CounterCell, Down, Feed, FeedEntry, KeyRange, PresentTotal, RegisterCell};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use super::feed::{BYTES_MAX, ENTRIES_MAX};
 use super::tables::{REGISTER, decode};
 use super::{Effect, Hub, present, views};
 use crate::ledger::{LedgerError, Now, Read, Step};
 use crate::verify;
 
-/// Buckets of registers that one check repairs; the next one repairs more.
+/// Buckets of registers that one check repairs; the next one repairs more. Past so many bytes no further one is begun.
 const BUCKETS_MAX: usize = 16;
+const REPAIR_BYTES_MAX: usize = 512 << 10;
 /// Items that one comparison sets to nothing; the next one takes more.
 const PHANTOMS_MAX: usize = 1_000;
 /// So soon after one that differed, a site's next check is not looked at.
@@ -129,12 +131,19 @@ impl Hub {
         if let Some(session) = self.sessions.get_mut(site).filter(|_| !wanted.is_empty()) {
             session.differed_ms = Some(now.mono_ms);
         }
+        let mut said = 0;
         for (bucket, entries) in registers_in(&wanted, ledger)? {
+            if said > REPAIR_BYTES_MAX {
+                break;
+            }
             tracing::warn!(%site, bucket, "the site holds other registers than the hub: they are said again");
-            let (prev, upto) = (check.feed_cursor, check.feed_cursor);
-            let feed = Feed { prev, upto, entries, bucket: Some(bucket as u32), ..Feed::default() };
-            let down = Down { session: nonce, incarnation: self.incarnation, of: Some(DownOf::Feed(feed)) };
-            step.then.push(Effect::down(site, &down));
+            for (entries, range) in ranges(entries) {
+                said += entries.iter().map(FeedEntry::encoded_len).sum::<usize>();
+                let (prev, upto) = (check.feed_cursor, check.feed_cursor);
+                let feed = Feed { prev, upto, entries, bucket: Some(bucket as u32), range, ..Feed::default() };
+                let down = Down { session: nonce, incarnation: self.incarnation, of: Some(DownOf::Feed(feed)) };
+                step.then.push(Effect::down(site, &down));
+            }
         }
         Ok(step)
     }
@@ -243,6 +252,29 @@ fn registers_in(wanted: &[usize], ledger: &dyn Read) -> Result<BTreeMap<usize, V
         }
     })?;
     Ok(found)
+}
+
+/// What goes down in one message each, in order of the keys, with the range of keys that it is all of: none if it is the
+/// whole bucket.
+fn ranges(entries: Vec<FeedEntry>) -> Vec<(Vec<FeedEntry>, Option<KeyRange>)> {
+    let mut parts: Vec<(Vec<FeedEntry>, usize)> = vec![(Vec::new(), 0)];
+    for entry in entries {
+        if parts.last().is_none_or(|(part, bytes)| part.len() == ENTRIES_MAX || *bytes > BYTES_MAX) {
+            parts.push((Vec::new(), 0));
+        }
+        if let Some((part, bytes)) = parts.last_mut() {
+            *bytes += entry.encoded_len();
+            part.push(entry);
+        }
+    }
+    let (count, mut after) = (parts.len(), String::new());
+    let ranged = |(n, (part, _)): (usize, (Vec<FeedEntry>, usize))| {
+        let last = part.last().filter(|_| n + 1 < count).map(|entry| entry.key.clone());
+        let to = last.unwrap_or_default();
+        let range = KeyRange { after: std::mem::replace(&mut after, to.clone()), to };
+        (part, (count > 1).then_some(range))
+    };
+    parts.into_iter().enumerate().map(ranged).collect()
 }
 
 fn each_register(ledger: &dyn Read, each: &mut dyn FnMut(&str, RegisterCell)) -> Result<(), LedgerError> {

@@ -15,7 +15,9 @@ use super::stock::Stock;
 use super::tables::{HUB, HUB_FORGOTTEN, REGISTER, decode};
 use crate::ledger::{LedgerError, Read};
 
-/// What one message carries at most. Entries of one position stay together: a site's chunk has about a thousand.
+/// What one message carries at most, but for one entry or position more. A register has 40 KiB at most, an entry of stock
+/// 110 bytes. Entries of one position stay together: a site's chunk has about a thousand, and never more than
+/// `SITE_CHUNK_TOTALS_MAX`. So a message has 96 KiB of registers at most, or 480 KiB of stock; a gateway reads 1 MiB.
 pub(super) const ENTRIES_MAX: usize = 200;
 pub(super) const BYTES_MAX: usize = 48 << 10;
 

@@ -6,9 +6,12 @@ use prost::Message;
 use proto::id::{ReplicaId, Seq, SiteName};
 use proto::present::unpacked;
 use proto::wire::record::Of;
-use proto::wire::{CounterCell, Loss, LossClass, LostCell, Present, PresentCell, SetAsideCell, SitePresent};
+use proto::wire::{
+    CounterCell, Loss, LossClass, LostCell, Present, PresentCell, PresentTotal, SetAsideCell, SitePresent,
+};
 
 use super::check::Verify;
+use super::feed::ENTRIES_MAX;
 use super::merge::{self, SiteWrite};
 use super::tables::{
     ASIDE, COUNTER, COUNTER_BEFORE, LOST, PRESENT, counter_key, counter_key_before, decode, replica_key,
@@ -161,18 +164,24 @@ impl Hub {
         if totals.is_empty() && before == after {
             return Ok(step);
         }
-        let position = step.next_seq(ledger);
-        let moved = totals.iter().map(|total| (total.gtin, total.units, total.seq));
-        self.feed.stock.moved(&replica, position.0, moved);
-        let record = SitePresent {
-            site: site.to_string(),
-            epoch: replica.epoch.0,
-            totals,
-            complete: after.complete,
-            newest: after.newest,
-        };
-        let draft = self.draft(vec![Of::SitePresent(record)], now);
+        let records = self.told_ahead(&replica, totals, after, step.next_seq(ledger));
+        let draft = self.draft(records, now);
         step.events.push(draft);
         Ok(step)
+    }
+
+    /// One event, and a record for what fits into one message of the feed: what stands at one position of it goes down in one.
+    fn told_ahead(&mut self, of: &ReplicaId, totals: Vec<PresentTotal>, said: PresentCell, first: Seq) -> Vec<Of> {
+        let mut parts: Vec<_> = totals.chunks(ENTRIES_MAX).map(<[PresentTotal]>::to_vec).collect();
+        if parts.is_empty() {
+            parts.push(Vec::new());
+        }
+        let record = |(position, totals): (u64, Vec<PresentTotal>)| {
+            let moved = totals.iter().map(|total| (total.gtin, total.units, total.seq));
+            self.feed.stock.moved(of, position, moved);
+            let (site, epoch) = (of.site.to_string(), of.epoch.0);
+            Of::SitePresent(SitePresent { site, epoch, totals, complete: said.complete, newest: said.newest })
+        };
+        (first.0..).zip(parts).map(record).collect()
     }
 }

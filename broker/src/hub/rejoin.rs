@@ -198,6 +198,9 @@ impl Hub {
         }
         let common = Ancestor { epoch: follows.epoch, seq: follows.seq, hash: follows.hash.clone() };
         self.retire(&replica, &common, common.seq.max(follows.begins_after), now, ledger, &mut step)?;
+        for earlier in follows.lineage.iter().take(LINEAGE_MAX).filter(|earlier| earlier.epoch != replica.epoch.0) {
+            self.retire(&replica, earlier, earlier.seq, now, ledger, &mut step)?;
+        }
         let own_position = self.feed.own_head(&replica);
         let applied_seq = if claimed_only(&common, held.seq, site, ledger)? { common.seq } else { held.seq.0 };
         let lineage = lineage(site, retired, ledger)?;

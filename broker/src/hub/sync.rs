@@ -23,8 +23,9 @@ use crate::ledger::{Draft, LedgerError, Now, Read, Step};
 /// The largest body of a site's chunk. A gateway closes a group at 64 KiB, and one request (48 KiB at most), stamps and
 /// totals may come on top; past it the site could never be applied.
 const SITE_CHUNK_BYTES_MAX: usize = ASIDE_BYTES_MAX;
-/// A group has about a thousand records, and a total for each at most.
-const SITE_CHUNK_TOTALS_MAX: usize = 8_192;
+/// A group has about a thousand records, and a total for each at most; what a new life takes back of what it counted may
+/// come on top. All of them go down to other sites in one message of the feed.
+pub(super) const SITE_CHUNK_TOTALS_MAX: usize = 4_096;
 /// What a chunk may have around its body. A packed body that is larger than its text is none of ours.
 const ENVELOPE_BYTES_MAX: usize = 256;
 

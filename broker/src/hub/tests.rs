@@ -1,5 +1,6 @@
 //! The hub over a real ledger, against gateways that break the rules or go to their limits.
 
+mod bounds;
 mod channel;
 mod forget;
 mod lean;

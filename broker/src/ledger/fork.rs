@@ -18,8 +18,11 @@ use super::open::{self, Closed, Recovery, damaged_dir};
 use super::reader::{LedgerStats, Reader};
 use super::store::sync_path;
 
+/// Forks that wait behind the one that is being taken over: a person does not `rejoin` that often.
+const WAITING_MAX: usize = 9;
 /// What belongs to one life of a ledger and goes with it.
-const MOVED: [&str; 4] = ["journal", "ledger", "state.snapshot", "ledger.closed"];
+/// `lineage` is the gateway's.
+const MOVED: [&str; 5] = ["journal", "ledger", "state.snapshot", "ledger.closed", "lineage"];
 /// What it left that means nothing without it.
 const DROPPED: [&str; 2] = ["ledger.created", "state.damaged"];
 const REMAKING: &str = "ledger.remaking";
@@ -47,6 +50,16 @@ fn unfinished_dir(dir: &Path) -> Option<PathBuf> {
     (1..10).map(|n| dir.join(format!("fork.unfinished.{n}"))).find(|place| !place.exists())
 }
 
+/// A fork whose own taking over was broken off: the life that did it is the fork now. The highest number is the newest.
+fn waiting_dir(dir: &Path, n: usize) -> PathBuf {
+    dir.join(format!("fork.waiting.{n}"))
+}
+
+/// The newest of those that wait; 0 if none does.
+fn newest_waiting(dir: &Path) -> usize {
+    (1..=WAITING_MAX).rev().find(|n| waiting_dir(dir, *n).exists()).unwrap_or(0)
+}
+
 fn done_dir(dir: &Path) -> PathBuf {
     dir.join("fork.done")
 }
@@ -61,16 +74,48 @@ pub fn has_fork(dir: &Path) -> bool {
     fork_dir(dir).exists() || begun_path(dir).exists()
 }
 
-/// Sets a stopped node's ledger apart. A crash leaves either the old ledger or none and the fork.
+/// Whether there are forks behind the one that is being taken over.
+pub fn forks_wait(dir: &Path) -> bool {
+    newest_waiting(dir) > 0
+}
+
+/// Once no fork is being taken over: the newest of those that wait is the next. The newest first, since what a later life
+/// said of an earlier one's records counts.
 ///
 /// # Errors
-/// It is open in another process, one is set apart already, or the disk fails.
+/// The disk fails.
+pub fn next_fork(dir: &Path) -> Result<(), LedgerError> {
+    let newest = newest_waiting(dir);
+    if newest == 0 || has_fork(dir) {
+        return Ok(());
+    }
+    fs::rename(waiting_dir(dir, newest), fork_dir(dir)).and_then(|()| sync_path(dir)).map_err(cannot)
+}
+
+/// The ledger that takes over a fork is set apart itself: the fork waits. A crash right after leaves that ledger as it is,
+/// and [`next_fork`] gives it its fork back.
+fn put_behind(dir: &Path) -> Result<(), LedgerError> {
+    let place = newest_waiting(dir) + 1;
+    if place > WAITING_MAX {
+        let why =
+            format!("{WAITING_MAX} earlier ledgers wait to be taken over: start the gateway and let it finish first");
+        return Err(LedgerError::Open { dir: dir.into(), why });
+    }
+    fs::rename(fork_dir(dir), waiting_dir(dir, place)).and_then(|()| sync_path(dir)).map_err(cannot)
+}
+
+/// Sets a stopped node's ledger apart. A crash leaves either the old ledger or none and the fork. A fork that it was
+/// taking over itself waits behind it.
+///
+/// # Errors
+/// It is open in another process, too many forks wait already, or the disk fails.
 pub fn set_apart(dir: &Path, why: &str) -> Result<(), LedgerError> {
     let _lock = open::lock(dir)?;
-    if has_fork(dir) {
-        let why = "an earlier ledger is still being taken over: start the gateway and let it finish first; `status` \
-                   says how far it is";
-        return Err(LedgerError::Open { dir: dir.into(), why: why.into() });
+    if begun_path(dir).exists() {
+        return finish(dir);
+    }
+    if fork_dir(dir).exists() {
+        put_behind(dir)?;
     }
     compact::finish(dir)?;
     let note = || {

@@ -41,13 +41,13 @@ pub use backup::{Restoring, check_copy, inventory_of_stopped, is_empty, log_dir,
 pub use core::{Core, Draft, EachCell, EachEvent, Now, Placed, Put, Read, Step, Table};
 pub use error::LedgerError;
 pub use examine::{Examination, FoundFault, Gone, Parts, ReadCell, examine};
-pub use fork::{Fork, discard_fork, has_fork, open_fork, owner, set_apart};
+pub use fork::{Fork, discard_fork, forks_wait, has_fork, next_fork, open_fork, owner, set_apart};
 pub use handle::Handle;
 pub use house::EvictedStats;
 pub use inspect::{Walked, read_stopped, walk_journal};
 pub use log::{Inventory, Part};
 pub use open::Recovery;
-pub use reader::{LedgerStats, Reader, Standing};
+pub use reader::{LedgerStats, Reader};
 pub use room::Limits;
 pub use sabotage::Sabotage;
 pub use writer::{Options, Perform, Stopped, Writer};

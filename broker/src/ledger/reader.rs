@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use proto::chunk::{Chunk, Head, Position};
 use proto::id::{ReplicaId, Seq, WallMs};
+use proto::remnant::{self, Standing};
 use tokio::sync::watch;
 
 use super::core::EachEvent;
@@ -43,17 +44,6 @@ pub struct Reader {
     pub(super) log: Log,
     pub(super) stats: watch::Receiver<LedgerStats>,
     pub(super) recovery: std::sync::Arc<Recovery>,
-}
-
-/// What the journal says of a seq.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// A chunk ends there, or the journal begins after it.
-    At(Position),
-    /// It lies in a span of which records are gone, and with them the hash.
-    Bridged,
-    /// No chunk ends there.
-    Unknown,
 }
 
 impl Reader {
@@ -125,19 +115,14 @@ impl Reader {
         self.log.chunks_below(below).map(|stored| stored.map(|stored| (stored.head, stored.bytes)))
     }
 
-    pub fn standing_at(&self, seq: Seq) -> Result<Standing, LedgerError> {
-        if seq == Seq::ZERO {
-            return Ok(Standing::At(Position::default()));
-        }
-        let Some(stored) = self.log.chunks_from(seq).next().transpose()? else { return Ok(Standing::Unknown) };
-        let head = stored.head;
-        // The oldest chunk also tells where the journal stood before it; it is found when nothing holds the seq.
-        let ends = [head.after(), head.before()].into_iter().find(|position| position.seq == seq);
-        Ok(match ends {
-            Some(position) => Standing::At(position),
-            None if head.remnant && head.first <= seq => Standing::Bridged,
-            None => Standing::Unknown,
-        })
+    /// How a position stands to the journal, as far as that is still here.
+    ///
+    /// # Errors
+    /// The journal cannot be read there.
+    pub fn standing(&self, at: Position) -> Result<Standing, LedgerError> {
+        let stored = self.log.chunks_from(at.seq).next().transpose()?;
+        let found = stored.as_ref().map(|stored| (&stored.head, &stored.bytes[..]));
+        remnant::standing(at, found).map_err(|why| LedgerError::Chunk { at: at.seq, why })
     }
 
     /// Where the journal begins: what comes before its oldest chunk.

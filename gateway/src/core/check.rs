@@ -78,9 +78,12 @@ impl Gateway {
     ) -> Result<Step<Effect>, LedgerError> {
         let mut step = Step::nothing();
         let mut held = BTreeMap::new();
+        // A bucket that is too much for one message comes in ranges of its keys.
+        let range = feed.range.clone().unwrap_or_default();
+        let is_meant = |key: &str| *key > *range.after && (range.to.is_empty() || *key <= *range.to);
         ledger.scan_prefix(HUB, &[], &mut |key, value| {
             let key = String::from_utf8_lossy(key).into_owned();
-            if register_bucket(&key) == bucket as usize {
+            if register_bucket(&key) == bucket as usize && is_meant(&key) {
                 held.insert(key, value.to_vec());
             }
             ControlFlow::Continue(())

@@ -328,7 +328,7 @@ impl Gateway {
 
     /// The hub shows an inherited hold as open, and the fork may say that it ended, and who has its units since.
     fn may_have_ended(&self, held: &Held) -> bool {
-        held.hold.inherited && held.stands == Stands::Open && self.takeover.fork.is_some()
+        held.hold.inherited && held.stands == Stands::Open && self.takeover.reads_on()
     }
 
     /// How the hold of a request stands that came again.

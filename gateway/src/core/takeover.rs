@@ -46,7 +46,8 @@ const LINEAGE_MAX: usize = 16;
 #[derive(Debug)]
 pub enum ForkSays {
     /// There is one, of this life, set apart for this reason; its journal ends here. Said before anything else.
-    Here { epoch: Epoch, why: String, begins_after: Seq, end: Seq },
+    /// `lineage` is what it knew of lives before it; `others` if more wait behind it.
+    Here { epoch: Epoch, why: String, begins_after: Seq, end: Seq, lineage: Vec<Ancestor>, others: bool },
     /// It cannot be read: nothing is taken from it, and it is kept.
     Unreadable(String),
     /// The chunks after this seq, as it stored them; none at the end.
@@ -58,6 +59,8 @@ pub enum ForkSays {
 pub(super) struct Takeover {
     cell: TakeoverCell,
     pub(super) fork: Option<Fork>,
+    /// Forks wait behind it, or behind the one that was just read.
+    others: bool,
     unreadable: Option<String>,
     /// The hub was asked something at this moment of the process's time.
     asked_ms: Option<u64>,
@@ -95,6 +98,16 @@ impl Takeover {
         Ok(())
     }
 
+    /// A journal of an earlier life is not read to its end, so it may say more than is known here.
+    pub(super) fn reads_on(&self) -> bool {
+        self.fork.is_some() || self.others
+    }
+
+    /// Of this life all is taken over: only its folder is left.
+    fn has_ended(&self, epoch: Epoch) -> bool {
+        self.cell.done && self.cell.lineage.first().is_some_and(|ended| ended.epoch == epoch.0)
+    }
+
     /// The hub's journal must be looked through.
     fn recalls(&self) -> bool {
         !self.cell.recalled || (self.fork.is_some() && self.cell.common.is_none())
@@ -115,6 +128,7 @@ impl Takeover {
             seq: common.seq,
             hash: common.hash.clone(),
             begins_after: fork.begins_after.0,
+            lineage: self.cell.lineage.iter().filter(|over| over.epoch != fork.epoch.0).cloned().collect(),
         };
         self.cell.closed.is_none().then_some(UpOf::Follows(follows))
     }
@@ -161,7 +175,7 @@ impl Takeover {
     pub(super) fn status(&self, has_hub: bool) -> Value {
         let state = match (has_hub, self.cell.done, self.asked_ms) {
             (false, false, _) if self.fork.is_none() => "none",
-            (_, true, _) => "done",
+            (_, true, _) if !self.others => "done",
             (_, false, None) if self.cell.closed.is_none() => "waiting",
             _ => "taking over",
         };
@@ -174,7 +188,13 @@ impl Takeover {
                 "end_seq": fork.end.0,
             })
         });
-        json!({ "state": state, "ids": self.cell.ids, "fork": fork, "fork_unreadable": self.unreadable })
+        json!({
+            "state": state,
+            "ids": self.cell.ids,
+            "fork": fork,
+            "others_wait": self.others,
+            "fork_unreadable": self.unreadable,
+        })
     }
 }
 
@@ -346,12 +366,22 @@ impl Gateway {
                 self.takeover.unreadable = Some(why);
                 Ok(Step::nothing())
             }
-            ForkSays::Here { .. } if self.takeover.cell.done => {
+            ForkSays::Here { epoch, others, .. } if self.takeover.has_ended(epoch) => {
+                self.takeover.others = others;
                 Ok(Step { then: vec![Effect::ForkDone], ..Step::nothing() })
             }
-            ForkSays::Here { epoch, why, begins_after, end } => {
+            ForkSays::Here { epoch, why, begins_after, end, lineage, others } => {
+                let mut step = Step::nothing();
+                self.takeover.others = others;
+                if self.takeover.cell.done {
+                    // It waited behind the one that is taken over. What that one had of it is known by its origin.
+                    self.takeover.begin_anew();
+                    step.puts.push(self.takeover.put());
+                }
+                self.takeover.of_lineage(&lineage, ledger.replica().epoch);
                 self.takeover.fork = Some(Fork { epoch, why, begins_after, end, at: Seq::ZERO });
-                Ok(Step { then: self.begin_rejournal(ledger)?.into_iter().collect(), ..Step::nothing() })
+                step.then.extend(self.begin_rejournal(ledger)?);
+                Ok(step)
             }
             ForkSays::Part { after, chunks } => self.rejournal(after, &chunks, now, ledger),
         }

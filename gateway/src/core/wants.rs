@@ -165,7 +165,7 @@ impl Gateway {
     /// before the fork is read: a hub that was restored would take it for all that is known here of the life before.
     pub(super) fn say_rights(&mut self, now: &Now) -> Vec<Effect> {
         let report = &mut self.rights.report;
-        if matches!(report.stage, Stage::Due) && self.takeover.fork.is_none() {
+        if matches!(report.stage, Stage::Due) && !self.takeover.reads_on() {
             let parts = self.rights.held_parts(self.rights.report.incarnation);
             self.rights.report.stage = Stage::Saying(parts);
         }

@@ -11,11 +11,11 @@ mod tests;
 
 use std::collections::VecDeque;
 
-use broker::ledger::Standing;
 use bytes::Bytes;
 use proto::PROTOCOL;
 use proto::chunk::{ChainHash, Head, Position};
 use proto::id::{ReplicaId, Seq};
+use proto::remnant::Standing;
 use proto::wire::down::Of as DownOf;
 use proto::wire::up::Of as UpOf;
 use proto::wire::{Applied, Down, Feed, Followed, Hello, Past, Present, Turned, Up, Welcome};
@@ -39,8 +39,8 @@ pub trait Chain {
     fn end(&self) -> Position;
     /// What comes before the oldest stored chunk.
     fn beginning(&self) -> Result<Position, Self::Error>;
-    /// How the journal stood at `seq`.
-    fn standing_at(&self, seq: Seq) -> Result<Standing, Self::Error>;
+    /// How a position stands to it.
+    fn standing(&self, at: Position) -> Result<Standing, Self::Error>;
     /// Stored chunks from the one that begins at `first` on: as many as end at or before `last` and fit in `bytes_max`,
     /// but one at least.
     fn chunks(&self, first: Seq, last: Seq, bytes_max: usize) -> Result<Vec<(Head, Bytes)>, Self::Error>;
@@ -345,11 +345,11 @@ fn agreement<C: Chain>(held: Position, chain: &C) -> Result<Agreement, C::Error>
     if held.seq < beginning.seq {
         return Ok(Agreement::Trimmed(beginning));
     }
-    Ok(match chain.standing_at(held.seq)? {
-        Standing::At(ours) if ours.hash == held.hash => Agreement::Continues,
-        // Of that span only its ends are known.
-        Standing::Bridged => Agreement::Continues,
-        _ => Agreement::Differs(
+    Ok(match chain.standing(held)? {
+        Standing::Ours => Agreement::Continues,
+        // Damage, or evicted by earlier software: to turn away a box whose own journal this is would cost more.
+        Standing::Untold => Agreement::Continues,
+        Standing::Other => Agreement::Differs(
             "chain_differs",
             "this box's journal and the hub's copy of it differ: two boxes ran under one site name, or a backup was \
              restored. Stop the wrong box; on the right one run `tillsync-gateway rejoin`",

@@ -1,8 +1,8 @@
 //! What the hub's copy of an earlier life and the journal that is kept of it have in common.
 
-use broker::ledger::Standing;
 use proto::chunk::{self, Position};
 use proto::id::ReplicaId;
+use proto::remnant::Standing;
 use proto::wire::Past;
 
 use super::Chain;
@@ -15,11 +15,9 @@ pub fn in_common<C: Chain>(past: &Past, of: &ReplicaId, fork: &C) -> Result<Opti
     let heads = past.chunk.iter().filter_map(|bytes| chunk::head(bytes).ok());
     for head in heads.filter(|head| head.replica == *of) {
         let after = head.after();
-        match fork.standing_at(after.seq)? {
-            Standing::At(ours) if ours == after => return Ok(Some(after)),
-            // As at every Hello: of that span only its ends are known.
-            Standing::Bridged => return Ok(Some(after)),
-            _ => {}
+        // As at every Hello: of a damaged span only its ends are known.
+        if matches!(fork.standing(after)?, Standing::Ours | Standing::Untold) {
+            return Ok(Some(after));
         }
     }
     Ok(None)

@@ -17,11 +17,28 @@ impl Chain for Fixed {
     fn beginning(&self) -> Result<Position, Self::Error> {
         Ok(self.0[0])
     }
-    fn standing_at(&self, seq: Seq) -> Result<Standing, Self::Error> {
-        if seq == Seq::ZERO {
-            return Ok(Standing::At(Position::default()));
-        }
-        Ok(self.0.iter().find(|p| p.seq == seq).map_or(Standing::Unknown, |p| Standing::At(*p)))
+    fn standing(&self, at: Position) -> Result<Standing, Self::Error> {
+        let ours = at == Position::default() || self.0.contains(&at);
+        Ok(if ours { Standing::Ours } else { Standing::Other })
+    }
+    fn chunks(&self, _: Seq, _: Seq, _: usize) -> Result<Vec<(Head, Bytes)>, Self::Error> {
+        Ok(vec![])
+    }
+}
+
+/// The same, of which nobody knows where chunks ended from 3 to 5.
+struct Damaged(Fixed);
+
+impl Chain for Damaged {
+    type Error = std::convert::Infallible;
+    fn end(&self) -> Position {
+        self.0.end()
+    }
+    fn beginning(&self) -> Result<Position, Self::Error> {
+        self.0.beginning()
+    }
+    fn standing(&self, at: Position) -> Result<Standing, Self::Error> {
+        if (3..=5).contains(&at.seq.0) { Ok(Standing::Untold) } else { self.0.standing(at) }
     }
     fn chunks(&self, _: Seq, _: Seq, _: usize) -> Result<Vec<(Head, Bytes)>, Self::Error> {
         Ok(vec![])
@@ -94,6 +111,16 @@ fn a_chain_that_differs_is_turned_away() {
             other => panic!("{held:?}: {other:?}"),
         }
         assert_eq!(session.sendable(Seq(9)), None);
+    }
+}
+
+#[test]
+fn a_hub_within_damage_is_believed_since_nobody_can_know_better() {
+    let damaged = Damaged(chain());
+    for (held, streams) in [(at(4), true), (at(9), true), (at(7), false)] {
+        let mut session = session();
+        session.receive(welcome(held), &damaged, 1).unwrap();
+        assert_eq!(session.streaming(), streams, "{held:?}");
     }
 }
 

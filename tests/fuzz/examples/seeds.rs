@@ -165,7 +165,7 @@ fn said_up() -> Vec<u8> {
         up::Of::Beat(Beat::default()),
         up::Of::Present(present),
         up::Of::Recall(Recall { below: 0, epoch: 1 }),
-        up::Of::Follows(Follows { epoch: 2, seq: 1, hash: vec![3; 32].into(), begins_after: 0 }),
+        up::Of::Follows(Follows { epoch: 2, seq: 1, hash: vec![3; 32].into(), ..Follows::default() }),
         up::Of::Check(Check { as_of: 1, stock: vec![0; 64], registers: vec![0; 64], ..Check::default() }),
     ];
     let messages = messages.map(|of| (1, Up { session: 7, of: Some(of) }.encode_to_vec()));

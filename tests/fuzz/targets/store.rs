@@ -6,13 +6,13 @@ use std::sync::Arc;
 use broker::front::{Identity, Inbound, InboundPublish};
 use broker::identity::Kind;
 use broker::ledger::Core;
-use broker::ledger::Standing;
 use bytes::Bytes;
 use gateway::core::{Gateway, Input, Rules};
 use gateway::sync::{Chain, Heard, Session};
 use prost::Message;
 use proto::chunk::{ChainHash, Head, Position};
 use proto::id::{Epoch, ReplicaId, Seq};
+use proto::remnant::Standing;
 use proto::wire::{Down, Welcome, down};
 use tillsync_fuzz::{Node, Pieces};
 
@@ -33,8 +33,9 @@ impl Chain for Written {
     fn beginning(&self) -> Result<Position, Self::Error> {
         Ok(Position::default())
     }
-    fn standing_at(&self, seq: Seq) -> Result<Standing, Self::Error> {
-        Ok(Standing::At(if seq == Seq::ZERO { Position::default() } else { Position { seq, ..self.end() } }))
+    fn standing(&self, at: Position) -> Result<Standing, Self::Error> {
+        let ours = at == Position::default() || (at.seq > Seq::ZERO && at.hash == self.end().hash);
+        Ok(if ours { Standing::Ours } else { Standing::Other })
     }
     fn chunks(&self, _: Seq, _: Seq, _: usize) -> Result<Vec<(Head, Bytes)>, Self::Error> {
         Ok(Vec::new())

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 
-use broker::ledger::{EachCell, EachEvent, LedgerError, Put, Read, Standing, Table};
+use broker::ledger::{EachCell, EachEvent, LedgerError, Put, Read, Table};
 use bytes::Bytes;
 use gateway::sync::Chain;
 use prost::Message;
@@ -12,7 +12,8 @@ use proto::chunk::{self, Head, Position, Sealer};
 use proto::clock::Stamp;
 use proto::id::{ReplicaId, Seq};
 use proto::loss;
-use proto::wire::{Body, CounterTotal, Event, LossClass};
+use proto::remnant::{self, Standing};
+use proto::wire::{Ancestor, Body, CounterTotal, Event, LossClass};
 
 use super::dice::Dice;
 
@@ -61,6 +62,8 @@ struct Group {
 #[derive(Debug, Clone)]
 pub(super) struct Disk {
     pub(super) replica: ReplicaId,
+    /// The file beside a gateway's ledger that says which lives led to it.
+    pub(super) lineage: Vec<Ancestor>,
     records_max: u64,
     chunks: VecDeque<(Head, Bytes)>,
     beginning: Position,
@@ -81,6 +84,7 @@ impl Disk {
     pub(super) fn new(replica: ReplicaId, records_max: u64) -> Disk {
         Disk {
             replica,
+            lineage: Vec::new(),
             records_max,
             chunks: VecDeque::new(),
             beginning: Position::default(),
@@ -197,20 +201,19 @@ impl Disk {
         if !loss::strip(&mut opened.body, class) {
             return false;
         }
-        let bare = |body: &Body| body.events.is_empty() && body.totals.is_empty();
-        let mut before = opened.head.before();
+        if !opened.head.remnant {
+            remnant::of_whole(&mut opened.body);
+        }
         let after = opened.head.after();
-        let mut body = opened.body;
-        if at > 0 && bare(&body) {
-            let earlier = chunk::open(&self.chunks[at - 1].1).expect("our own chunk");
-            if earlier.head.remnant && bare(&earlier.body) {
-                body.skipped_at_end += earlier.body.skipped_at_end;
-                earlier.body.losses.iter().for_each(|lost| loss::lose(&mut body, lost.class(), lost.records));
-                before = earlier.head.before();
+        if at > 0 && remnant::is_bare(&opened) {
+            let mut earlier = chunk::open(&self.chunks[at - 1].1).expect("our own chunk");
+            if earlier.head.remnant && remnant::is_bare(&earlier) {
+                remnant::join(&mut earlier, opened).expect("both of this software, and short");
+                opened = earlier;
                 self.chunks.remove(at - 1);
             }
         }
-        let bytes = sealer.remnant(&self.replica, before, after, &body);
+        let bytes = sealer.remnant(&self.replica, opened.head.before(), after, &opened.body);
         let head = chunk::head(&bytes).expect("what was just sealed has a head");
         let at = self.chunks.iter().position(|(head, _)| head.last == after.seq).expect("it was there");
         self.chunks[at] = (head, bytes.into());
@@ -324,17 +327,9 @@ impl Chain for Disk {
         Ok(self.beginning)
     }
 
-    fn standing_at(&self, seq: Seq) -> Result<Standing, Infallible> {
-        if seq == Seq::ZERO {
-            return Ok(Standing::At(Position::default()));
-        }
-        let Some((head, _)) = self.chunks_from(seq).next() else { return Ok(Standing::Unknown) };
-        let ends = [head.after(), head.before()].into_iter().find(|position| position.seq == seq);
-        Ok(match ends {
-            Some(position) => Standing::At(position),
-            None if head.remnant && head.first <= seq => Standing::Bridged,
-            None => Standing::Unknown,
-        })
+    fn standing(&self, at: Position) -> Result<Standing, Infallible> {
+        let found = self.chunks_from(at.seq).next().map(|(head, bytes)| (head, &bytes[..]));
+        Ok(remnant::standing(at, found).expect("our own chunk"))
     }
 
     fn chunks(&self, first: Seq, last: Seq, bytes_max: usize) -> Result<Vec<(Head, Bytes)>, Infallible> {

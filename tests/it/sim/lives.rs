@@ -14,14 +14,9 @@ impl World {
             let times = self.times(site.name.as_str());
             self.nothing_twice(&times);
             let mut fork = self.oracle.lives[&rep(&node.disk.replica)].fork.as_ref();
-            let mut newest = true;
             while let Some(of) = fork {
-                // Of a life that another hub closed, and that was forgotten with it before the next life asked, this one
-                // hears nothing.
-                if newest || self.oracle.restores == 0 || self.hq.model.retired.contains(&of.of) {
-                    self.taken_over(of, &times);
-                }
-                (newest, fork) = (false, of.earlier.as_deref());
+                self.taken_over(of, &times);
+                fork = of.earlier.as_deref();
             }
             self.stock_is_what_was_asked(site.name.as_str());
         }

@@ -46,18 +46,6 @@ fn text_of(panic: Box<dyn std::any::Any + Send>) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
 }
 
-/// What a panic says that meets a hole which ARCHITECTURE names. The schedule ends there, counted.
-const KNOWN_HOLE: &str = "known: ";
-static KNOWN_HOLES: AtomicU64 = AtomicU64::new(0);
-
-fn unless_known(why: String) -> Result<(), String> {
-    if !why.starts_with(KNOWN_HOLE) {
-        return Err(why);
-    }
-    KNOWN_HOLES.fetch_add(1, Ordering::Relaxed);
-    Ok(())
-}
-
 /// Runs one schedule to its end; what was wrong, with its trace if that was wanted.
 fn schedule(seed: u64, trace: bool) -> (Result<(), String>, Vec<String>) {
     let mut world = World::new(seed, trace);
@@ -65,7 +53,7 @@ fn schedule(seed: u64, trace: bool) -> (Result<(), String>, Vec<String>) {
         world.run_acts();
         world.settle();
     }));
-    (outcome.map_err(text_of).or_else(unless_known), world.take_trace())
+    (outcome.map_err(text_of), world.take_trace())
 }
 
 fn show(seed: u64) -> ! {
@@ -102,9 +90,7 @@ fn schedules_by_seed() {
     if let Some(seed) = over_seeds(SEEDS, |seed| schedule(seed, false).0, drop) {
         show(seed);
     }
-    let known = KNOWN_HOLES.load(Ordering::Relaxed);
-    assert!(known * 500 <= seeds, "{known} of {seeds} schedules end at a known hole: it is not that rare");
-    println!("{seeds} schedules in {:.1} s, {known} of them ended early", started.elapsed().as_secs_f64());
+    println!("{seeds} schedules in {:.1} s", started.elapsed().as_secs_f64());
 }
 
 /// Runs as many schedules as are wanted on all processors; the least seed that was found to fail, after which it stops.

@@ -129,6 +129,8 @@ impl World {
         }
         if let Command::Lineage(lineage) = &command {
             site.cursors.follows(lineage.clone());
+            let node = site.node.as_mut().expect("it is up");
+            node.disk.lineage.clone_from(lineage);
         }
         let Some(live) = site.live.as_mut().filter(|live| live.open) else { return };
         match command {

@@ -361,8 +361,9 @@ impl World {
                 site.inbox.clear();
                 if let Some(fork) = &site.fork {
                     let (epoch, end) = (fork.replica.epoch, fork.last().seq);
-                    let says =
-                        ForkSays::Here { epoch, why: "turned away".into(), begins_after: fork.oldest().seq, end };
+                    let (begins_after, lineage) = (fork.oldest().seq, fork.lineage.clone());
+                    let why = "turned away".into();
+                    let says = ForkSays::Here { epoch, why, begins_after, end, lineage, others: false };
                     site.inbox.push_back(Work::Input(Input::Fork(says)));
                     self.due(who);
                 }

@@ -12,7 +12,7 @@ use super::*;
 const GTIN: u64 = 4_006_381_333_931;
 
 impl Site {
-    async fn hello_2(hub: &Running, name: &str, epoch: u64, streams: &[&str]) -> Site {
+    pub(super) async fn hello_2(hub: &Running, name: &str, epoch: u64, streams: &[&str]) -> Site {
         let replica = ReplicaId { site: name.parse().unwrap(), epoch: Epoch(epoch) };
         let streams = streams.iter().map(|stream| StreamCursor { stream: (*stream).into(), position: 0 }).collect();
         let hello = Hello {
@@ -309,7 +309,7 @@ async fn what_no_gateway_says_does_not_end_the_hub() {
     let totals = (0..80_000).map(|n| PresentTotal { gtin: n, units: i64::MIN, seq: u64::MAX }).collect();
     hub.up("hill", UpOf::Present(Present { as_of: u64::MAX, last: true, totals, ..Present::default() })).await;
     let hash = Bytes::from(vec![1; 900 << 10]);
-    hub.up("hill", UpOf::Follows(proto::wire::Follows { epoch: 4, seq: 0, hash, begins_after: 0 })).await;
+    hub.up("hill", UpOf::Follows(proto::wire::Follows { epoch: 4, hash, ..Default::default() })).await;
     let part = Present { as_of: 3, part: u32::MAX, last: true, ..Present::default() };
     for _ in 0..2 {
         hub.up("hill", UpOf::Present(part.clone())).await;

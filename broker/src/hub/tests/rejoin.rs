@@ -127,6 +127,7 @@ async fn a_life_is_closed_once_and_for_good() {
     old.send(&heard.hub, note("two")).await;
     heard.hello("hill", 2).await;
     let named = |epoch, Position { seq, hash }: Position| Follows {
+        lineage: vec![],
         epoch,
         seq: seq.0,
         hash: hash.0.to_vec().into(),

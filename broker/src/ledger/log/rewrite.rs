@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use proto::chunk::{self, Position, Sealer};
 use proto::id::ReplicaId;
-use proto::loss;
 use proto::wire::{self, LossClass};
+use proto::{loss, remnant};
 
 use super::frame::Key;
 use super::segment::{self, ChunkNote, Segment};
@@ -17,8 +17,6 @@ use crate::ledger::store::sync_path;
 
 /// Extension of a segment that is being written.
 pub(super) const UNFINISHED: &str = "unfinished";
-/// Adjacent remnants with nothing left become one, up to so many records.
-const MERGED_RECORDS_MAX: u64 = 1 << 20;
 
 /// A file that goes with whoever gives up on it: what is half written must not take the room that was wanting.
 struct Unfinished(PathBuf);
@@ -167,31 +165,29 @@ impl Pass<'_> {
             self.flush()?;
             return self.write(number, stored);
         }
-        if chunk.body.events.is_empty() && chunk.body.totals.is_empty() {
+        if !chunk.head.remnant {
+            remnant::of_whole(&mut chunk.body);
+        }
+        if remnant::is_bare(&chunk) {
             return self.join(number, chunk);
         }
         self.flush()?;
         self.remnant(number, &chunk)
     }
 
-    fn join(&mut self, number: u64, chunk: chunk::Chunk) -> Result<(), LedgerError> {
-        match &mut self.bare {
-            Some((last, held)) if held.head.records() + chunk.head.records() <= MERGED_RECORDS_MAX => {
-                held.body.skipped_at_end += chunk.body.skipped_at_end;
-                for loss in &chunk.body.losses {
-                    loss::lose(&mut held.body, loss.class(), loss.records);
+    fn join(&mut self, number: u64, mut chunk: chunk::Chunk) -> Result<(), LedgerError> {
+        if let Some((last, held)) = &mut self.bare {
+            match remnant::join(held, chunk) {
+                Ok(()) => {
+                    *last = number;
+                    return Ok(());
                 }
-                (held.head.last, held.head.hash) = (chunk.head.last, chunk.head.hash);
-                held.body.powered_on_s = chunk.body.powered_on_s;
-                *last = number;
-                Ok(())
-            }
-            _ => {
-                self.flush()?;
-                self.bare = Some((number, chunk));
-                Ok(())
+                Err(apart) => chunk = *apart,
             }
         }
+        self.flush()?;
+        self.bare = Some((number, chunk));
+        Ok(())
     }
 
     fn flush(&mut self) -> Result<(), LedgerError> {

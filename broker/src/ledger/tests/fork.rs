@@ -2,7 +2,7 @@
 
 use super::faults::{made, segments};
 use super::*;
-use crate::ledger::{discard_fork, has_fork, open_fork, set_apart};
+use crate::ledger::{discard_fork, forks_wait, has_fork, next_fork, open_fork, set_apart};
 
 /// What an interrupted move may have come to, in its order.
 const STEPS: [fn(&Path); 8] = [
@@ -47,7 +47,6 @@ async fn a_crash_leaves_the_old_ledger_or_a_new_one_with_the_fork() {
             _ => {
                 assert_eq!(durable, Seq::ZERO, "after {reached} steps");
                 assert_eq!(all_of_fork(dir), (1..=1_600).collect::<Vec<_>>(), "after {reached} steps");
-                assert!(set_apart(dir, "again").is_err(), "one at a time");
                 discard_fork(dir).unwrap();
                 assert!(!has_fork(dir) && open_fork(dir).unwrap().is_none());
                 assert!(!segments(dir).is_empty(), "the new one stays as it is");
@@ -64,6 +63,44 @@ async fn a_ledger_in_use_is_not_set_apart() {
     ledger.stop().await;
     set_apart(made.dir.path(), "a reason").unwrap();
     assert_eq!(all_of_fork(made.dir.path()).len(), 1_600);
+}
+
+/// A ledger that was taking over is set apart itself: the newest first, and each once.
+#[tokio::test]
+async fn a_fork_waits_behind_the_ledger_that_was_taking_it_over() {
+    let made = made(true).await;
+    let dir = made.dir.path();
+    let all: Vec<u64> = (1..=1_600).collect();
+    set_apart(dir, "a reason").unwrap();
+    let ledger = Running::open(options(dir)).unwrap();
+    ledger.publish("t", &payloads("z", 3)).await;
+    ledger.stop().await;
+
+    // Cut off in between, that ledger goes on with its fork.
+    let copy = snapshot(dir);
+    fs::rename(copy.path().join("fork"), copy.path().join("fork.waiting.1")).unwrap();
+    next_fork(copy.path()).unwrap();
+    assert_eq!(all_of_fork(copy.path()), all);
+    let ledger = Running::open(options(copy.path())).unwrap();
+    assert_eq!(ledger.reader.stats().durable.seq, Seq(3));
+    ledger.stop().await;
+
+    set_apart(dir, "again").unwrap();
+    next_fork(dir).unwrap();
+    assert!(forks_wait(dir), "one at a time");
+    let newest = open_fork(dir).unwrap().expect("there is one");
+    assert_eq!((newest.why.as_str(), newest.reader.stats().durable.seq), ("again", Seq(3)));
+    drop(newest);
+    discard_fork(dir).unwrap();
+    next_fork(dir).unwrap();
+    assert!(!forks_wait(dir));
+    assert_eq!(all_of_fork(dir), all);
+
+    // There is an end to it, and it changes nothing.
+    Running::open(options(dir)).unwrap().stop().await;
+    fs::create_dir(dir.join("fork.waiting.9")).unwrap();
+    assert!(set_apart(dir, "once more").is_err());
+    assert_eq!(all_of_fork(dir), all);
 }
 
 /// A ledger that was taking over loses its own state: it must not take anything twice.

@@ -5,12 +5,13 @@ use std::convert::Infallible;
 use bytes::Bytes;
 use proto::chunk::{self, ChainHash, Head, Position, Sealer};
 use proto::id::{Epoch, ReplicaId, Seq};
+use proto::remnant::{self, Standing};
 use proto::wire::record::Of;
 use proto::wire::{Body, CounterTotal, Event, Movement, MovementKind, Present, PresentTotal, Record};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use crate::seam::sync::{Chain, PresentAsk, Standing};
+use crate::seam::sync::{Chain, PresentAsk};
 
 /// Of one sale, and of one commit: a store with some tills that are busy now and then.
 const SALE_LINES: usize = 8;
@@ -128,12 +129,10 @@ impl Chain for Journal {
         Ok(Position { seq: Seq::ZERO, hash: ChainHash::ORIGIN })
     }
 
-    fn standing_at(&self, seq: Seq) -> Result<Standing, Infallible> {
-        if seq == Seq::ZERO {
-            return Ok(Standing::At(Position::default()));
-        }
-        let at = self.chunks.binary_search_by_key(&seq, |(head, _)| head.last);
-        Ok(at.map_or(Standing::Unknown, |at| Standing::At(self.chunks[at].0.after())))
+    fn standing(&self, at: Position) -> Result<Standing, Infallible> {
+        let found = self.chunks.get(self.chunks.partition_point(|(head, _)| head.last < at.seq));
+        let standing = remnant::standing(at, found.map(|(head, bytes)| (head, &bytes[..])));
+        Ok(standing.expect("a journal of whole chunks"))
     }
 
     fn chunks(&self, first: Seq, last: Seq, bytes_max: usize) -> Result<Vec<(Head, Bytes)>, Infallible> {
@@ -159,7 +158,7 @@ mod tests {
         let chunks = journal.chunks(Seq(1), Seq(1_000), usize::MAX).unwrap();
         assert!(chunks.windows(2).all(|pair| pair[0].0.after() == pair[1].0.before()));
         assert_eq!(journal.chunks(chunks[2].0.first, Seq(1_000), 0).unwrap(), chunks[2..3]);
-        assert_eq!(journal.standing_at(Seq(1_000)).unwrap(), Standing::At(journal.end()));
+        assert_eq!(journal.standing(journal.end()).unwrap(), Standing::Ours);
         let (parts, _) = journal.present(PresentAsk { since: Seq::ZERO, as_of: Seq(1_000) });
         assert_eq!(parts.iter().flat_map(|part| &part.totals).map(|total| total.units).sum::<i64>(), -1_000);
         let batch = proto::lean::pack(&chunks[..5]).unwrap();

@@ -32,6 +32,7 @@ impl Takeover {
         let TakeoverCell { ids, incarnation, lineage, .. } = std::mem::take(&mut self.cell);
         self.cell = TakeoverCell { ids, incarnation, lineage, anew: true, ..TakeoverCell::default() };
         self.asked_ms = None;
+        self.swept = false;
     }
 
     /// For every Hello, if there is anything to say.
@@ -69,7 +70,7 @@ impl Takeover {
     /// Nobody asks for origins once all is taken over.
     pub(in crate::core) fn sweep(&mut self, ledger: &dyn Read) -> Result<Vec<Put>, LedgerError> {
         let mut gone = Vec::new();
-        if !self.cell.done || self.swept {
+        if !self.cell.done || self.others || self.swept {
             return Ok(gone);
         }
         for table in [ORIGIN, PAST_ORIGIN] {

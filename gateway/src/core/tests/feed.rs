@@ -1,7 +1,7 @@
 //! What the feed brings besides registers, what the hub is told ahead of the journal, and the self-check.
 
 use proto::wire::record::Of;
-use proto::wire::{MovementKind, StockEntry};
+use proto::wire::{KeyRange, MovementKind, StockEntry};
 
 use super::*;
 
@@ -105,6 +105,15 @@ fn registers_that_differ_from_the_hubs_are_repaired_and_named() {
     let Some(Of::Refusal(refusal)) = &store.ledger.events[0].2.records[0].of else { panic!("nothing is told") };
     assert!(refusal.code == "state_repaired" && refusal.reason.contains(&key), "{refusal:?}");
     assert_eq!(store.price(), 200);
+    // A part of the bucket says nothing of what is outside its range of keys.
+    for (after, to) in [("", "a"), (&*key, ""), (&*key, "zzz")] {
+        let range = KeyRange { after: after.into(), to: to.into() };
+        store.hear(Feed { range: Some(range), ..say(vec![]) });
+        assert_eq!(store.price(), 200, "{after:?} to {to:?}");
+    }
+    let range = KeyRange { after: "a".into(), to: key.clone() };
+    store.hear(Feed { range: Some(range), ..say(vec![by_another("300", 1, &[])]) });
+    assert_eq!(store.price(), 300);
     store.hear(say(vec![]));
     assert_eq!(store.price(), Value::Null);
 }

@@ -4,7 +4,7 @@ use proto::chunk::{Position, Sealer};
 use proto::wire::record::Of;
 use proto::wire::{Body, EarlierRights, Hold, HoldEnd, HoldEnded, MovementKind, Rights, RightsEntry, RightsHeld};
 
-use super::takeover::{Old, event, moved, number, said};
+use super::takeover::{OLD, Old, event, moved, number, said};
 use super::*;
 
 fn hold(id: &str, units: u64) -> Of {
@@ -250,7 +250,7 @@ fn of_what_only_the_fork_has_counts_what_was_not_covered_there_and_what_came_bac
 fn what_another_life_has_answered_changes_no_rights() {
     let (mut store, mut old) = (Store::with_hub(), Old::new());
     let common = old.chunk(vec![event("", vec![moved(9, MovementKind::Receive)])]);
-    let mut other = Old { at: common, chunks: vec![old.chunks[0].clone()] };
+    let mut other = Old { epoch: OLD, at: common, chunks: vec![old.chunks[0].clone()] };
     let sold = || event("both", vec![sale(4), rights(1, 4, 0)]);
     other.chunk(vec![sold()]);
     old.chunk(vec![sold(), event("", vec![ended("x", HoldEnd::Committed, 1)])]);

@@ -5,7 +5,8 @@ use proto::dedupe;
 use proto::gtin::Gtin;
 use proto::wire::record::Of;
 use proto::wire::{
-    Body, Followed, Movement, MovementKind, Past, Recall, Record, RegisterWrite, StockEntry, VersionVector as Seen,
+    Ancestor, Body, Followed, Movement, MovementKind, Past, Recall, Record, RegisterWrite, StockEntry,
+    VersionVector as Seen,
 };
 
 use super::*;
@@ -18,17 +19,22 @@ pub(super) fn number() -> u64 {
 
 /// The journal of an earlier life, as it would have written it.
 pub(super) struct Old {
+    pub(super) epoch: Epoch,
     pub(super) at: Position,
     pub(super) chunks: Vec<Bytes>,
 }
 
 impl Old {
     pub(super) fn new() -> Old {
-        Old { at: Position::default(), chunks: Vec::new() }
+        Old::of(OLD)
+    }
+
+    fn of(epoch: Epoch) -> Old {
+        Old { epoch, at: Position::default(), chunks: Vec::new() }
     }
 
     pub(super) fn chunk(&mut self, events: Vec<Event>) -> Position {
-        let replica = ReplicaId { site: "harbour".parse().unwrap(), epoch: OLD };
+        let replica = ReplicaId { site: "harbour".parse().unwrap(), epoch: self.epoch };
         let body = Body { base_ms: 1_000, events, ..Body::default() };
         let sealed = Sealer::default().seal(&replica, self.at, &body);
         self.at = sealed.after;
@@ -100,12 +106,35 @@ impl Store {
     }
 
     pub(super) fn here(&mut self, end: Position) -> Vec<Effect> {
+        self.here_of(OLD, end, false)
+    }
+
+    fn here_of(&mut self, epoch: Epoch, end: Position, others: bool) -> Vec<Effect> {
         self.takes_in(Input::Fork(ForkSays::Here {
-            epoch: OLD,
+            epoch,
             why: "test".into(),
             begins_after: Seq::ZERO,
             end: end.seq,
+            lineage: vec![],
+            others,
         }))
+    }
+
+    /// The hub has nothing of that life.
+    fn takes_over_all(&mut self, old: &Old) {
+        assert_eq!(self.asks(), recall(0, old.epoch.0));
+        self.past(0, 0, &[], None);
+        let effects = self.followed_all(old.epoch);
+        self.read_fork(old, effects);
+    }
+
+    fn followed_all(&mut self, epoch: Epoch) -> Vec<Effect> {
+        let followed = Followed { epoch: epoch.0, ..Followed::default() };
+        self.takes_in(Input::FromHub(FromHub::Followed { incarnation: 7, followed }))
+    }
+
+    fn takeover(&self) -> Value {
+        self.gateway.status(&self.now(), &self.ledger)["takeover"].clone()
     }
 
     /// What the hub holds of the old life's component, by the stream `own`.
@@ -210,7 +239,9 @@ fn the_newest_position_in_common_is_looked_for_and_named_to_the_hub() {
     let (mut store, mut old) = (Store::with_hub(), Old::new());
     let common = old.chunk(vec![sold("s1")]);
     let end = old.chunk(vec![sold("s2")]);
-    store.here(end);
+    let lineage = vec![Ancestor { epoch: 3, seq: 5, hash: vec![1; 32].into() }];
+    let (why, begins_after) = ("test".into(), Seq::ZERO);
+    store.takes_in(Input::Fork(ForkSays::Here { epoch: OLD, why, begins_after, end: end.seq, lineage, others: false }));
     assert_eq!(store.asks(), recall(0, OLD.0));
     store.past(0, 50, &[], None);
     assert_eq!(store.asks(), recall(50, OLD.0), "age does not matter before it is found");
@@ -219,6 +250,7 @@ fn the_newest_position_in_common_is_looked_for_and_named_to_the_hub() {
     store.past(40, 0, &[], None);
     let Some(UpOf::Follows(follows)) = store.asks() else { panic!("it follows") };
     assert_eq!((follows.epoch, follows.seq, &follows.hash[..]), (OLD.0, 1, &common.hash.0[..]));
+    assert_eq!(follows.lineage.iter().map(|over| over.epoch).collect::<Vec<_>>(), [3], "what it knew to be over");
     // Its figures have not all come: nothing is journalled before they have.
     assert!(store.followed(1).is_empty());
     store.own(-2, 1);
@@ -266,11 +298,57 @@ fn what_only_the_fork_has_is_journalled_again_once_whenever_it_is_interrupted() 
     }
 }
 
+/// Whoever was taking over a fork was set apart itself. What it had taken over comes with its own journal, the rest after it.
+#[test]
+fn a_fork_behind_a_fork_is_taken_over_after_it_and_nothing_twice() {
+    const OLDEST: Epoch = Epoch(8);
+    let mut oldest = Old::of(OLDEST);
+    for n in 0..4 {
+        oldest.chunk(vec![sold(&format!("s{n}")), sold("")]);
+    }
+    let mut between = Store::with_hub();
+    between.here_of(OLDEST, oldest.at, false);
+    between.past(0, 0, &[], None);
+    between.followed_all(OLDEST);
+    between.takes_in(Input::Fork(ForkSays::Part { after: Seq(0), chunks: oldest.chunks[..2].to_vec() }));
+    assert_eq!(between.ask("sale", payload("mine"))["status"], "ok");
+    let mut middle = Old::new();
+    for (_, _, event) in &between.ledger.events {
+        middle.chunk(vec![event.clone()]);
+    }
+
+    for crashes in [false, true] {
+        let mut store = Store::with_hub();
+        store.here_of(OLD, middle.at, true);
+        store.takes_over_all(&middle);
+        assert_eq!((store.on_hand(), store.takeover()["state"].clone()), (-10, json!("taking over")));
+        if crashes {
+            // Before its folder was removed.
+            store.begin_again();
+            assert!(matches!(store.here_of(OLD, middle.at, true)[..], [Effect::ForkDone]));
+        }
+        // What it took over of the other one must stay known.
+        assert_eq!(store.asks(), None);
+        store.here_of(OLDEST, oldest.at, false);
+        if crashes {
+            store.begin_again();
+            store.here_of(OLDEST, oldest.at, false);
+        }
+        store.takes_over_all(&oldest);
+        assert_eq!((store.on_hand(), store.takeover()["state"].clone()), (-18, json!("done")), "crashes: {crashes}");
+        for id in ["s0", "s1", "s3", "mine"] {
+            assert_eq!(store.ask("sale", payload(id))["status"], "duplicate", "{id}");
+        }
+        store.begin_again();
+        assert!(matches!(store.here_of(OLDEST, oldest.at, false)[..], [Effect::ForkDone]), "only once");
+    }
+}
+
 #[test]
 fn what_another_life_has_answered_is_not_journalled_again() {
     let (mut store, mut old) = (Store::with_hub(), Old::new());
     let common = old.chunk(vec![event("r0", vec![moved(50, MovementKind::Receive)])]);
-    let mut other = Old { at: common, chunks: vec![old.chunks[0].clone()] };
+    let mut other = Old { epoch: OLD, at: common, chunks: vec![old.chunks[0].clone()] };
     other.chunk(vec![sold("both")]);
     let reused = Event { digest: 1, ..sold("reused") };
     old.chunk(vec![sold("both"), sold("mine"), sold("again"), reused]);

@@ -120,10 +120,7 @@ impl HubModel {
         assert!(head.last > held.at.seq, "applied twice: {head:?} of {of:?}, which is at {:?}", held.at);
         assert!(life.was_at(head.after()), "{:?} was never durable at {of:?}", head.after());
         let journal = life.between(held.at, head.after());
-        // A gateway knows only the ends of a span that it lost: what the hub has within it may be another fork's.
-        let known = if covers { super::super::KNOWN_HOLE } else { "" };
-        let journal =
-            journal.unwrap_or_else(|| panic!("{known}{head:?} joins {:?} of {of:?} to another fork of it", held.at));
+        let journal = journal.unwrap_or_else(|| panic!("{head:?} joins {:?} of {of:?} to another fork of it", held.at));
         for (first, _, event) in chunk.events() {
             assert!(life.wrote_event(first.0, event), "{of:?} never wrote {event:?} at {first}");
             let uid = journal.get(&first.0).copied().flatten();
