@@ -149,6 +149,8 @@ impl Intake for Accepting {
                 }
             }
             mail.close_group();
+            // A disk that takes no room either.
+            let _ = mail.take_changes();
             mail.committed();
         }
         // The connection may be gone.
