@@ -48,6 +48,8 @@ impl Default for Rig {
             listen: ([127, 0, 0, 1], 0).into(),
             packet_bytes_max: 64 << 10,
             session_expiry_max: Duration::from_secs(2),
+            // A router that dies is noticed at once. That a busy machine gave it no time is no finding.
+            router_timeout: Duration::from_secs(600),
             ..FrontConfig::default()
         };
         let shared = runtime.block_on(async {
