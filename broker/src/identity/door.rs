@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::account::{Account, Kind};
 use super::audit::{AuditSender, SecurityEvent, What};
@@ -16,6 +16,8 @@ use super::scheme::is_reserved;
 use super::throttle::Throttle;
 use crate::front::{Admission, Counter, Credentials, Refusal};
 
+/// How much lower their priority is: a tenth of what others have when both want the processor.
+const LESS_URGENT: i32 = 10;
 /// Hashes under way at once, of 19 MiB each; more wait for [`HASH_WAIT`] and are told that the server is busy.
 const HASHES_MAX: usize = 2;
 const HASH_WAIT: Duration = Duration::from_secs(5);
@@ -155,7 +157,8 @@ impl Door {
         self.proofs.read().unwrap_or_else(PoisonError::into_inner).get(name).copied()
     }
 
-    /// Beside the connections' tasks, and never more than a few at once.
+    /// Beside the connections' tasks, never more than a few at once, and behind everything else that wants a processor: who
+    /// guesses passwords must not hold up sales.
     async fn verify(&self, password: &str, phc: &str) -> Result<bool, No> {
         let busy = No(Refusal::Busy, "too many passwords to look at");
         let Ok(Ok(place)) = tokio::time::timeout(HASH_WAIT, self.hashing.clone().acquire_owned()).await else {
@@ -163,13 +166,20 @@ impl Door {
         };
         self.hashed.inc();
         let (password, phc, scratch) = (password.to_owned(), phc.to_owned(), self.scratch.clone());
-        let verified = tokio::task::spawn_blocking(move || {
+        let (tell, told) = oneshot::channel();
+        // A thread of its own, since a priority that was lowered is not to be raised again. A hash takes far longer.
+        let started = std::thread::Builder::new().name("password".into()).spawn(move || {
+            // Where it cannot be lowered it is as before.
+            let _ = rustix::process::nice(LESS_URGENT);
             let right = scratch.verify(&password, &phc);
             // Not before: whoever goes away does not make room for another hash.
             drop(place);
-            right
+            let _ = tell.send(right);
         });
-        verified.await.map_err(|_| busy)
+        match started {
+            Ok(_) => told.await.map_err(|_| busy),
+            Err(_) => Err(busy),
+        }
     }
 }
 

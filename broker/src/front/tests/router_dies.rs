@@ -114,24 +114,26 @@ async fn what_nobody_wants_does_not_go_through_the_router() {
     let mut reader = Client::connect(rig.addr, V311, "reader").await;
     let mut writer = Client::connect(rig.addr, V311, "writer").await;
     reader.subscribe("t/+", 0).await;
-    let mut publish = async |topic: &str| {
+    // What goes to the router is counted on its way there, which an acknowledgement does not wait for.
+    let mut publish = async |topic: &str, forwarded: u64| {
         writer.publish(topic, "1", 1, 1).await;
         writer.expect(&[0x40, 2, 0, 1]).await;
-        (rig.stats.forwarded(), rig.stats.unrouted.get())
+        until("it is fanned out", || rig.stats.forwarded() == forwarded).await;
+        rig.stats.unrouted.get()
     };
-    assert_eq!(publish("t/x").await, (1, 0));
+    assert_eq!(publish("t/x", 1).await, 0);
     reader.recv_publish().await;
-    assert_eq!(publish("u/x").await, (2, 1));
+    assert_eq!(publish("u/x", 2).await, 1);
     rig.publisher.publish("u/x", payload("1"), false);
-    assert_eq!(publish("u/x").await, (4, 3));
+    assert_eq!(publish("u/x", 4).await, 3);
     reader.unsubscribe("t/+").await;
-    assert_eq!(publish("t/x").await, (5, 4));
+    assert_eq!(publish("t/x", 5).await, 4);
     reader.subscribe("t/x", 0).await;
-    assert_eq!(publish("t/x").await, (6, 4));
+    assert_eq!(publish("t/x", 6).await, 4);
     reader.recv_publish().await;
     drop(reader);
     until("gone", || rig.stats.connections.get() == 1).await;
-    assert_eq!(publish("t/x").await, (7, 5));
+    assert_eq!(publish("t/x", 7).await, 5);
 }
 
 /// One that hangs is replaced while it lives, so nothing but the replacement tells its links.
