@@ -122,7 +122,7 @@ pub(super) struct Packer {
 
 impl Packer {
     pub(super) fn new() -> Packer {
-        // Half the time of level 1, and it leaves what has no repeats as it is.
+        // Far less time than level 1 takes; it leaves what has no repeats as it is.
         Packer { zstd: zstd::bulk::Compressor::new(-3).ok(), packed: Vec::new() }
     }
 

@@ -251,6 +251,8 @@ async fn readers_that_stall() {
             wire.send(&publish(&format!("dev/{name}/scan"), pkid, &large, false)).await.expect("it is taken");
             assert!(wire.heard(4, 1).await, "it is acknowledged");
         }
+        // Longer than the front waits before it takes them for readers that stall: what comes then is lost to them.
+        tokio::time::sleep(Duration::from_millis(600)).await;
         stir(&mut wire, name, 0..100).await;
     });
     let status = status.await;
