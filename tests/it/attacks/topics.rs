@@ -80,7 +80,8 @@ async fn a_subscription_bomb() {
         .await;
     });
     let status = status.await;
-    assert!(count(&status, "subscribes_refused") > 9_000, "{status}");
+    // All but 64 of each connection's 625; fewer are granted while the router waits to be renewed.
+    assert!(count(&status, "subscribes_refused") >= 16 * (625 - 64), "{status}");
 }
 
 /// The router never forgets a filter: ten thousand that come and go, some with messages.
