@@ -128,15 +128,17 @@ pub struct Verdict {
     pub outcome: Outcome,
     /// Whether subscribers of the topic see the message.
     pub forward: bool,
+    /// What it changed beyond the first thing: each costs its sender as much of its rate as a message does.
+    pub further: u32,
 }
 
 impl Verdict {
     /// Recorded and fit for subscribers.
-    pub const ACCEPTED: Verdict = Verdict { outcome: Outcome::Accepted, forward: true };
+    pub const ACCEPTED: Verdict = Verdict { outcome: Outcome::Accepted, forward: true, further: 0 };
 
     /// Recorded as refused; nobody else sees it.
     pub fn refused(outcome: Outcome) -> Verdict {
-        Verdict { outcome, forward: false }
+        Verdict { outcome, forward: false, further: 0 }
     }
 }
 

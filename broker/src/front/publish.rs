@@ -243,6 +243,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, I: Intake> Connection<S, I> {
     /// Makes a batch durable; then, in this order, fans it out and acknowledges it.
     async fn commit(&mut self, Gathered { items, mut dues, .. }: Gathered) -> Result<(), End> {
         let verdicts = self.ask(items, &mut dues).await?;
+        let further: usize = verdicts.iter().map(|verdict| verdict.further as usize).sum();
+        if further > 0 {
+            self.paused = self.share.spend(further, 0).or(self.paused);
+        }
         self.release_refused(&dues, &verdicts).await?;
         let (mut acks, mut end) = (0, Ok(()));
         for (due, _) in dues.iter_mut().zip(&verdicts).filter(|(_, verdict)| !verdict.forward) {

@@ -1,34 +1,37 @@
 //! What rights cost at a till: a hold and its commit beside a plain durable publish, and a sale of an item from a pool beside
 //! one off the shelf. The hub is stopped when all is granted: rights need no network.
 
+mod till;
+
 use std::fmt::Write;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use bytes::Bytes;
 use serde::Serialize;
-use serde_json::{Value, json};
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
+use self::till::{Spread, Tills, What};
 use super::{Options, SITE, gateway_spec, hub_spec};
-use crate::mqtt::{Heard, Hello, Qos, Wire};
 use crate::nodes::{self, Node};
 use crate::seam::Role;
 use crate::status;
 
-const CONNECTIONS: [usize; 3] = [1, 10, 50];
+/// At a pace that a store may have at its busiest, and each as fast as it is answered: then all wait for two processors.
+const TILLS: [Tills; 6] = [
+    Tills { connections: 1, per_s: Some(100) },
+    Tills { connections: 10, per_s: Some(500) },
+    Tills { connections: 50, per_s: Some(500) },
+    Tills { connections: 1, per_s: None },
+    Tills { connections: 10, per_s: None },
+    Tills { connections: 50, per_s: None },
+];
 const POOLED: &str = "04006381333931";
 const SHELF: &str = "05012345678900";
 /// Far more than are taken.
 const UNITS: u64 = 500_000_000;
 const READY_WAIT: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-const PAYLOAD_BYTES: usize = 100;
-/// Replies to clean sessions are live messages: one can go with a router that is renewed. A till asks again, under its id.
-const REPLY_WAIT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Serialize)]
 pub(super) struct Holds {
@@ -40,7 +43,7 @@ pub(super) struct Holds {
 /// Medians by rate over all rounds.
 #[derive(Debug, Serialize)]
 struct Shape {
-    connections: usize,
+    tills: Tills,
     /// Until PUBACK.
     publish: Spread,
     /// A hold until its reply, then its commit until its reply: two durable messages, one after the other.
@@ -56,43 +59,16 @@ struct Shape {
     pooled_sale: Spread,
 }
 
-#[derive(Debug, Clone, Copy, Serialize)]
-struct Spread {
-    done: usize,
-    per_s: f64,
-    p50_us: u32,
-    p99_us: u32,
-}
-
-impl Spread {
-    fn of(mut took_us: Vec<u32>, seconds: f64) -> Spread {
-        took_us.sort_unstable();
-        let at = |share: f64| took_us.get((took_us.len() as f64 * share) as usize).copied().unwrap_or(0);
-        let done = took_us.len();
-        Spread { done, per_s: done as f64 / seconds, p50_us: at(0.5), p99_us: at(0.99) }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum What {
-    Publish,
-    HoldAndCommit,
-    /// The till names the hold, so it need not wait for it.
-    HoldWithCommit,
-    Sale(&'static str),
-}
-
 pub(super) async fn measure(dir: &Path, options: &Options) -> Result<Holds> {
     let gateway = granted(dir).await?;
-    let mut rounds: Vec<[Vec<Spread>; 7]> = CONNECTIONS.iter().map(|_| Default::default()).collect();
+    let mut rounds: Vec<[Vec<Spread>; 7]> = TILLS.iter().map(|_| Default::default()).collect();
     let mut run = 0;
     for round in 1..=options.rounds {
-        for (connections, [publish, pair, hold, acked, both, shelf, pooled]) in CONNECTIONS.into_iter().zip(&mut rounds)
-        {
-            eprintln!("hold: round {round} of {}, {connections} connections", options.rounds);
+        for (tills, [publish, pair, hold, acked, both, shelf, pooled]) in TILLS.into_iter().zip(&mut rounds) {
+            eprintln!("hold: round {round} of {}, {}", options.rounds, tills.name());
             let mut load = async |what| {
                 run += 1;
-                load(gateway.addr(), what, connections, options.seconds, run).await
+                tills.load(gateway.addr(), what, options.seconds, run).await
             };
             publish.push(load(What::Publish).await?[0]);
             for (spread, all) in load(What::HoldAndCommit).await?.into_iter().zip([pair, hold, acked]) {
@@ -104,13 +80,13 @@ pub(super) async fn measure(dir: &Path, options: &Options) -> Result<Holds> {
         }
     }
     gateway.stop().await?;
-    let shapes = CONNECTIONS.into_iter().zip(rounds).map(|(connections, rounds)| {
+    let shapes = TILLS.into_iter().zip(rounds).map(|(tills, rounds)| {
         let [publish, hold_and_commit, hold, hold_acked, hold_with_commit, shelf_sale, pooled_sale] =
             rounds.map(median);
         let (publish, shelf_sale, pooled_sale) = (publish?, shelf_sale?, pooled_sale?);
         let (hold_and_commit, hold, hold_acked) = (hold_and_commit?, hold?, hold_acked?);
         let hold_with_commit = hold_with_commit?;
-        Ok(Shape { connections, publish, hold_and_commit, hold, hold_acked, hold_with_commit, shelf_sale, pooled_sale })
+        Ok(Shape { tills, publish, hold_and_commit, hold, hold_acked, hold_with_commit, shelf_sale, pooled_sale })
     });
     Ok(Holds { rounds: options.rounds, seconds: options.seconds, shapes: shapes.collect::<Result<_>>()? })
 }
@@ -140,143 +116,6 @@ async fn granted(dir: &Path) -> Result<Node> {
     Ok(gateway)
 }
 
-/// Microseconds of one thing done: the whole, and of a hold with its commit the hold until its reply and until its PUBACK.
-type Took = [u32; 3];
-
-/// Each connection does one after the other, in a run that shares no device with another.
-async fn load(addr: SocketAddr, what: What, connections: usize, seconds: u64, run: usize) -> Result<[Spread; 3]> {
-    let mut tills = Vec::new();
-    for n in 0..connections {
-        tills.push(Till::open(addr, n, run).await?);
-    }
-    let (started, mut all) = (Instant::now(), JoinSet::new());
-    let until = started + Duration::from_secs(seconds);
-    for till in tills {
-        all.spawn(till.work(what, until));
-    }
-    let mut took: Vec<Took> = Vec::new();
-    while let Some(some) = all.join_next().await {
-        took.extend(some.context("a till of the bench died")??);
-    }
-    let seconds = started.elapsed().as_secs_f64();
-    Ok([0, 1, 2].map(|part| Spread::of(took.iter().map(|took| took[part]).collect(), seconds)))
-}
-
-struct Till {
-    wire: Wire,
-    device: String,
-    sent: usize,
-    pkid: u16,
-}
-
-impl Till {
-    async fn open(addr: SocketAddr, n: usize, run: usize) -> Result<Till> {
-        // No session of a run before is taken over.
-        let device = format!("pos-{run}-{n}");
-        let mut wire = Wire::open(&addr.into()).await?;
-        wire.queue_connect(&Hello { client: device.clone(), clean: true, keep_alive_s: 60, login: None })?;
-        let heard = wire.next().await?;
-        ensure!(matches!(heard, Heard::Accepted { .. }), "the gateway answered CONNECT with {heard:?}");
-        wire.queue_subscribe(1, &[format!("dev/{device}/reply")])?;
-        let heard = wire.next().await?;
-        ensure!(heard == Heard::Subscribed, "the gateway answered SUBSCRIBE with {heard:?}");
-        Ok(Till { wire, device, sent: 0, pkid: 1 })
-    }
-
-    async fn work(mut self, what: What, until: Instant) -> Result<Vec<Took>> {
-        let mut took = Vec::new();
-        while Instant::now() < until {
-            self.sent += 1;
-            let id = format!("{}-{}", self.device, self.sent);
-            took.push(match what {
-                What::Publish => {
-                    let head = json!({ "x": id }).to_string();
-                    let text = format!("{id:x>width$}", width = PAYLOAD_BYTES - head.len() + id.len());
-                    [self.send(&[("activity", json!({ "x": text }), None)]).await?.0, 0, 0]
-                }
-                What::HoldAndCommit => {
-                    let (acked, held) = self.send(&[hold(&id)]).await?;
-                    let (_, committed) = self.send(&[commit(&id)]).await?;
-                    [held + committed, held, acked]
-                }
-                What::HoldWithCommit => [self.send(&[hold(&id), commit(&id)]).await?.1, 0, 0],
-                What::Sale(gtin) => {
-                    let sale = json!({ "id": id, "lines": [{ "gtin": gtin, "qty": 1, "cents": 4_900 }] });
-                    [self.send(&[("sale", sale, None)]).await?.0, 0, 0]
-                }
-            });
-        }
-        self.wire.queue_disconnect()?;
-        self.wire.flush().await?;
-        Ok(took)
-    }
-
-    fn next_pkid(&mut self) -> u16 {
-        self.pkid = self.pkid % 60_000 + 1;
-        self.pkid
-    }
-
-    /// Sends all at once. Microseconds until the last PUBACK; and until the last reply as well to those that are named,
-    /// which must be good ones.
-    async fn send(&mut self, requests: &[Request]) -> Result<(u32, u32)> {
-        let begun = Instant::now();
-        let since = || u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX);
-        let mut unacked = self.queue(requests)?;
-        let mut named: Vec<&str> = requests.iter().filter_map(|(.., id)| id.as_deref()).collect();
-        let mut acked = None;
-        while !unacked.is_empty() || !named.is_empty() {
-            let Ok(heard) = timeout(REPLY_WAIT, self.wire.next()).await else {
-                unacked = self.queue(requests)?;
-                continue;
-            };
-            match heard? {
-                Heard::PubAck(pkid) => unacked.retain(|waiting| *waiting != pkid),
-                Heard::Message(message) => {
-                    if let Some(pkid) = message.pkid {
-                        self.wire.queue_puback(pkid)?;
-                    }
-                    let answered = answered(&message.payload)?;
-                    named.retain(|id| answered["id"] != *id);
-                }
-                _ => {}
-            }
-            acked = acked.or_else(|| unacked.is_empty().then(since));
-        }
-        Ok((acked.unwrap_or_default(), since()))
-    }
-
-    /// Their packet ids.
-    fn queue(&mut self, requests: &[Request]) -> Result<Vec<u16>> {
-        let mut queued = Vec::with_capacity(requests.len());
-        for (topic, payload, _) in requests {
-            let (topic, payload) = (format!("dev/{}/{topic}", self.device), Bytes::from(payload.to_string()));
-            let pkid = self.next_pkid();
-            self.wire.queue_publish(Qos::AtLeastOnce, false, pkid, &topic, &payload)?;
-            queued.push(pkid);
-        }
-        Ok(queued)
-    }
-}
-
-/// Its topic below the device's own, its payload, and its id if its reply is waited for.
-type Request = (&'static str, Value, Option<String>);
-
-fn hold(id: &str) -> Request {
-    ("hold", json!({ "id": id, "op": "hold", "gtin": POOLED }), Some(id.to_owned()))
-}
-
-fn commit(hold: &str) -> Request {
-    let id = format!("{hold}-c");
-    ("hold", json!({ "id": id, "op": "commit", "hold": hold }), Some(id))
-}
-
-/// A reply, which must be a good one. Those to requests that were asked again come in passing.
-fn answered(payload: &[u8]) -> Result<Value> {
-    let reply: Value = serde_json::from_slice(payload).context("reading a reply")?;
-    ensure!(reply["status"] == "ok" || reply["status"] == "duplicate", "the gateway answered {reply}");
-    Ok(reply)
-}
-
 fn median(mut rounds: Vec<Spread>) -> Result<Spread> {
     rounds.sort_by(|a, b| a.per_s.total_cmp(&b.per_s));
     rounds.get(rounds.len() / 2).copied().context("at least one round")
@@ -287,21 +126,13 @@ impl Holds {
         let Holds { rounds, seconds, shapes } = self;
         let mut text = format!(
             "What a buyer waits at a till, p50 and p99 in ms; medians of {rounds} rounds of {seconds} s\n\n\
-             | connections | plain publish | hold, PUBACK | ratio of p99 | hold, reply | hold, reply, commit, reply | \
+             | tills | plain publish | hold, PUBACK | ratio of p99 | hold, reply | hold, reply, commit, reply | \
              ratio of p99 | hold with commit, replies | ratio of p99 | sale off the shelf | sale from a pool | ratio of p99 |\n\
              |---|---|---|---|---|---|---|---|---|---|---|---|\n"
         );
         for shape in shapes {
-            let Shape {
-                connections,
-                publish,
-                hold_and_commit,
-                hold,
-                hold_acked,
-                hold_with_commit,
-                shelf_sale,
-                pooled_sale,
-            } = shape;
+            let Shape { tills, publish, hold_and_commit, hold, hold_acked, hold_with_commit, shelf_sale, pooled_sale } =
+                shape;
             let ratio = |a: &Spread, b: &Spread| f64::from(a.p99_us) / f64::from(b.p99_us.max(1));
             let (one, both) = (ratio(hold_acked, publish), ratio(hold_and_commit, publish));
             let (together, sales) = (ratio(hold_with_commit, publish), ratio(pooled_sale, shelf_sale));
@@ -310,7 +141,8 @@ impl Holds {
             // Writing to a String cannot fail.
             let _ = writeln!(
                 text,
-                "| {connections} | {publish} | {acked} | {one:.1} | {hold} | {pair} | {both:.1} | {with} | {together:.1} | {shelf} | {pooled} | {sales:.1} |"
+                "| {} | {publish} | {acked} | {one:.1} | {hold} | {pair} | {both:.1} | {with} | {together:.1} | {shelf} | {pooled} | {sales:.1} |",
+                tills.name()
             );
         }
         text

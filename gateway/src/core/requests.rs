@@ -166,10 +166,11 @@ impl Gateway {
             Status::Refused => {}
         }
         let Found { lines, item, hold, .. } = found;
+        let further = u32::try_from(lines.len()).unwrap_or(u32::MAX).saturating_sub(1);
         let reply = Reply { lines, item, hold, ..Reply::of(id.as_ref(), &outcome, found.first.0) };
         let verdict = match outcome.status() {
             Status::Refused => Verdict::refused(Told::PayloadInvalid),
-            _ => Verdict::ACCEPTED,
+            _ => Verdict { further, ..Verdict::ACCEPTED },
         };
         let mut decided = answer(asked, &reply, verdict);
         decided.step.events.push(self.draft(event, now));

@@ -124,13 +124,15 @@ where
     status
 }
 
-/// Attackers have a thread to themselves, so that what they do does not count as time that the gateway took.
+/// In a store, attackers compute on machines of their own. Here they have a thread to themselves, behind all others, so that
+/// what they do does not count as time that the gateway took.
 fn on_a_thread<F, W>(target: Target, over: Arc<AtomicBool>, wage: F) -> std::thread::JoinHandle<()>
 where
     F: FnOnce(Target) -> W + Send + 'static,
     W: Future<Output = ()>,
 {
     std::thread::spawn(move || {
+        rustix::process::nice(19).expect("whoever may run may step back");
         // Also if it panics.
         let _over = Over(over);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

@@ -207,7 +207,7 @@ impl TestIntake {
 
     fn judge(&self, item: &Inbound) -> Verdict {
         let mut open = self.open.lock().unwrap();
-        let verdict = |outcome, forward| Verdict { outcome, forward };
+        let verdict = |outcome, forward| Verdict { outcome, forward, further: 0 };
         match item {
             Inbound::Release { client, pkid } => {
                 open.remove(&(client.clone(), *pkid));
@@ -225,6 +225,7 @@ impl TestIntake {
                     Some(Denial { code: "topic_invalid", .. }) => verdict(Outcome::TopicInvalid, false),
                     Some(_) => verdict(Outcome::NotAuthorized, false),
                     None if publish.payload == "garbage" => verdict(Outcome::PayloadInvalid, false),
+                    None if publish.payload == "ten lines" => Verdict { further: 9, ..Verdict::ACCEPTED },
                     None => verdict(Outcome::Accepted, fresh),
                 }
             }

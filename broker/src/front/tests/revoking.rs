@@ -84,6 +84,23 @@ async fn over_its_rate_a_client_is_read_more_slowly_and_loses_nothing() {
 }
 
 #[tokio::test]
+async fn what_a_message_changes_counts_towards_its_rate() {
+    let rig = Rig::start().await;
+    rig.allow(Allowance { rate: Some(Rate { messages: 50, bytes: 1 << 20 }), ..Allowance::UNLIMITED });
+    let mut till = Client::connect_with(rig.addr, &of("pos-1", "pos-1", V311)).await;
+    let began = Instant::now();
+    for pkid in 1..=25u16 {
+        till.send(&publish(V311, b"t/x", b"ten lines", 1, pkid, &[])).await;
+        let [high, low] = pkid.to_be_bytes();
+        till.expect(&[0x40, 2, high, low]).await;
+    }
+    // 240 of its 250 were counted before the last message was read.
+    let took = began.elapsed();
+    assert!((Duration::from_millis(2_500)..Duration::from_secs(12)).contains(&took), "{took:?} for 140 past the burst");
+    assert!(rig.stats.slowed.get() > 0);
+}
+
+#[tokio::test]
 async fn one_name_has_so_many_connections_and_subscriptions() {
     let rig = Rig::with(FrontConfig { subscriptions_total_max: 5, ..FrontConfig::default() }).await;
     rig.allow(Allowance { rate: None, connections_max: 2, subscriptions_max: 3 });
