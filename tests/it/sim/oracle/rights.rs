@@ -25,6 +25,10 @@ impl HoldOf {
     fn is_open(&self) -> bool {
         self.how == HoldEnd::Unspecified
     }
+
+    fn is_kept(&self) -> bool {
+        matches!(self.how, HoldEnd::Committed | HoldEnd::CommittedLate | HoldEnd::Collected)
+    }
 }
 
 /// One ledger's rights as its journal says them.
@@ -76,6 +80,12 @@ fn add<K: Ord>(sums: &mut BTreeMap<K, u64>, key: K, units: u64) {
 
 fn of(sums: &BTreeMap<u64, u64>, gtin: u64) -> u64 {
     sums.get(&gtin).copied().unwrap_or(0)
+}
+
+impl Ledger {
+    fn kept(&self, id: &str) -> bool {
+        self.holds.get(id).is_some_and(HoldOf::is_kept)
+    }
 }
 
 impl Promises {
@@ -180,7 +190,10 @@ impl Promises {
         match how {
             HoldEnd::Committed => {
                 does.promised += if own { units } else { 0 };
-                add(&mut self.committed, gtin, units);
+                // Its buyer has that promise already if an earlier life gave it, and the hub did not hear of it.
+                if own || !self.ledgers.iter().any(|((site, _), other)| *site == life.0 && other.kept(id)) {
+                    add(&mut self.committed, gtin, units);
+                }
             }
             HoldEnd::CommittedLate => {
                 does.promised += units;
@@ -261,14 +274,20 @@ impl Promises {
         self.ledgers.insert(life.clone(), then);
     }
 
-    /// Units in open holds of sites. One that a later life took over is the same hold.
+    /// Units in open holds of sites. One that a later life took over is the same hold, and as open as in the life that it is
+    /// from: the later one may not know yet that it ended there, and promises nothing with it before it does.
     fn held(&self, gtin: u64) -> u64 {
-        let open = |((site, _), ledger): (&Rep, &Ledger)| {
-            let open = ledger.holds.iter().filter(|(_, hold)| hold.gtin == gtin && hold.is_open());
-            open.map(|(id, hold)| ((site.clone(), id.clone()), hold.units)).collect::<Vec<_>>()
+        let all = |inherited: bool| {
+            self.ledgers.iter().flat_map(move |((site, _), ledger)| {
+                let holds = ledger.holds.iter();
+                let of_item = holds.filter(move |(_, hold)| hold.gtin == gtin && hold.inherited == inherited);
+                of_item.map(move |(id, hold)| ((site.as_str(), id.as_str()), hold))
+            })
         };
-        let all: BTreeMap<(String, String), u64> = self.ledgers.iter().flat_map(open).collect();
-        all.values().sum()
+        let origins: BTreeSet<_> = all(false).map(|(name, _)| name).collect();
+        let open = all(false).chain(all(true).filter(|(name, _)| !origins.contains(name)));
+        let open = open.filter(|(_, hold)| hold.is_open()).map(|(name, hold)| (name, hold.units));
+        open.collect::<BTreeMap<_, _>>().values().sum()
     }
 
     /// All that was promised with a right, and is not forgotten by a hub that was restored.
