@@ -51,6 +51,9 @@ impl World {
             let site = &mut self.sites[at];
             (site.link.up_cut, site.link.down_cut) = (false, false);
             site.node.iter_mut().for_each(|node| node.fuse = None);
+            if site.done && site.forks.len() > 1 {
+                self.crash_site(at, "to go on with the next fork");
+            }
         }
         self.note(|| "from here on nothing goes wrong".into());
     }
@@ -107,7 +110,7 @@ impl World {
                     return Some(format!("HQ has {found:?} of {gtin} at {of:?}, which has {due:?}"));
                 }
             }
-            if let Some(fork) = site.fork.as_ref().filter(|_| !site.done) {
+            if let Some(fork) = site.forks.last().filter(|_| !site.done || site.forks.len() > 1) {
                 return Some(format!("{at} has not taken over its fork {}", fork.replica));
             }
             if site.live.as_ref().map(|live| live.session.incarnation()) != self.incarnation() {

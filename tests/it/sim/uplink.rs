@@ -210,7 +210,7 @@ impl World {
                 }
                 match heard {
                     Heard::Said(FromHub::Past(past)) => {
-                        let fork = site.fork.as_ref();
+                        let fork = site.forks.last();
                         let common = fork.and_then(|fork| sure(in_common(&past, &fork.replica, fork)));
                         site.inbox.push_back(Work::Input(Input::Past { past, common }));
                     }

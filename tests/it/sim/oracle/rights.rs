@@ -16,6 +16,8 @@ struct HoldOf {
     gtin: u64,
     units: u64,
     inherited: bool,
+    /// Only the hub showed it; the box's own journal may still say it for sure.
+    unsure: bool,
     how: HoldEnd,
     /// Virtual time from which it may expire.
     due_ms: u64,
@@ -119,12 +121,13 @@ impl Promises {
                 Some(Of::Hold(hold)) => {
                     let due_ms = now_ms + hold.seconds * 1_000;
                     let how = HoldEnd::Unspecified;
-                    let HoldOf { gtin, units, inherited, .. } =
-                        HoldOf { gtin: hold.gtin, units: hold.units, inherited: hold.inherited, how, due_ms };
+                    let (gtin, units, inherited, unsure) = (hold.gtin, hold.units, hold.inherited, hold.unsure);
                     // What the hub shows of an earlier life has been cut short by nobody; when it began is not known.
                     let due_ms = if inherited { 0 } else { due_ms };
-                    let before = ledger.holds.insert(hold.id.clone(), HoldOf { gtin, units, inherited, how, due_ms });
-                    assert!(before.is_none(), "{life:?} has two holds {}", hold.id);
+                    let held = HoldOf { gtin, units, inherited, unsure, how, due_ms };
+                    let before = ledger.holds.insert(hold.id.clone(), held);
+                    let surer = |before: HoldOf| before.is_open() && before.unsure && inherited && !unsure;
+                    assert!(before.is_none_or(surer), "{life:?} has two holds {}", hold.id);
                     if !inherited {
                         let does = does.entry(gtin).or_default();
                         does.held += units as i64;
@@ -135,7 +138,8 @@ impl Promises {
                 // What an earlier life did is noted here, and counted there.
                 Some(Of::HoldEnded(ended)) if again || self.is_noted(life, ledger, &ended.id, event) => {
                     let (gtin, units, how) = (ended.gtin, ended.units, ended.how());
-                    ledger.holds.insert(ended.id.clone(), HoldOf { gtin, units, how, inherited: true, due_ms: 0 });
+                    let held = HoldOf { gtin, units, how, inherited: true, unsure: false, due_ms: 0 };
+                    ledger.holds.insert(ended.id.clone(), held);
                 }
                 Some(Of::HoldEnded(ended)) => {
                     let does = does.entry(ended.gtin).or_default();
