@@ -247,7 +247,7 @@ impl World {
     }
 
     /// The ledger is set apart as a fork, before those that it was taking over, and the next start begins a new life.
-    fn set_apart(&mut self, at: usize) {
+    pub(super) fn set_apart(&mut self, at: usize) {
         self.crash_site(at, "to begin anew");
         let old = self.sites[at].disk.take().expect("it is down");
         let disk = self.new_ledger(at);

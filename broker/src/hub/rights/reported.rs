@@ -83,14 +83,7 @@ impl Hub {
         if held.incarnation != self.incarnation || !session.rights_go_on(held.part) {
             return Ok(step);
         }
-        if !self.desk.was_restored {
-            return Ok(step);
-        }
-        if self.has_reported(&life, ledger)? {
-            // A box that was put back to before a later life of its site, which was awaited since.
-            if held.last {
-                self.awaits_no_more(&life);
-            }
+        if !self.desk.was_restored || self.has_reported(&life, ledger)? {
             return Ok(step);
         }
         let entries = held.rights.iter().take(ENTRIES_MAX);
@@ -137,11 +130,7 @@ impl Hub {
         let record = RightsReported { site: life.site.to_string(), epoch: life.epoch.0, incarnation: self.incarnation };
         let draft = self.draft(vec![Of::RightsReported(record)], now);
         step.events.push(draft);
-        self.awaits_no_more(life);
-    }
-
-    /// A box that was put aside says nothing of what the site's current one was granted.
-    fn awaits_no_more(&mut self, life: &ReplicaId) {
+        // A box that was put aside says nothing of what the site's current one was granted.
         if self.sites.get(&life.site).is_none_or(|view| view.epoch == life.epoch.0) {
             self.pools.awaited.remove(&life.site);
         }

@@ -344,6 +344,24 @@ fn a_fork_behind_a_fork_is_taken_over_after_it_and_nothing_twice() {
     }
 }
 
+/// A device used an id for two things, one in each fork, and said the first again here before both were known.
+#[test]
+fn an_id_that_a_fork_gave_to_another_request_hides_no_answer_from_the_fork_behind_it() {
+    const OLDEST: Epoch = Epoch(8);
+    let (mut oldest, mut middle) = (Old::of(OLDEST), Old::new());
+    oldest.chunk(vec![sold("reused")]);
+    middle.chunk(vec![Event { digest: 1, ..sold("reused") }]);
+    let mut store = Store::with_hub();
+    assert_eq!(store.ask("sale", payload("reused"))["status"], "ok");
+    store.here_of(OLD, middle.at, true);
+    store.takes_over_all(&middle);
+    assert_eq!(store.on_hand(), -4, "another request");
+    store.here_of(OLDEST, oldest.at, false);
+    store.takes_over_all(&oldest);
+    assert_eq!(store.on_hand(), -4, "the same request");
+    assert_eq!(store.ask("sale", payload("reused"))["status"], "duplicate");
+}
+
 #[test]
 fn what_another_life_has_answered_is_not_journalled_again() {
     let (mut store, mut old) = (Store::with_hub(), Old::new());

@@ -72,6 +72,19 @@ fn available(rights: &Rights) -> i64 {
     rights.granted as i64 - rights.returned as i64 - rights.promised as i64 - rights.held as i64
 }
 
+/// Units that a sale in hand took from a hold of which nobody knows what became of it: it spends a right, and is not refused
+/// for want of one.
+fn handed_over_late(event: &Event, gtin: u64) -> u64 {
+    let ended = |how: HoldEnd| {
+        event.records.iter().filter_map(move |record| match &record.of {
+            Some(Of::HoldEnded(ended)) if ended.gtin == gtin && ended.how() == how => Some(ended),
+            _ => None,
+        })
+    };
+    let late = ended(HoldEnd::CommittedLate).filter(|late| ended(HoldEnd::Collected).any(|sold| sold.id == late.id));
+    late.map(|late| late.units).sum()
+}
+
 fn add<K: Ord>(sums: &mut BTreeMap<K, u64>, key: K, units: u64) {
     *sums.entry(key).or_default() += units;
 }
@@ -238,10 +251,13 @@ impl Promises {
         let found = (rights.promised, rights.held as i64, rights.refunded);
         assert_eq!(found, due, "promised, held and refunded of {gtin} at {life:?} after {event:?}");
         let left = available(rights);
-        assert!(!does.asks_a_right || left >= 0, "{life:?} promised what it had no right to: {rights:?}");
-        let beyond = ((-left).max(0) as u64).min(sold);
+        let late = handed_over_late(event, gtin);
+        assert!(!does.asks_a_right || late > 0 || left >= 0, "{life:?} promised what it had no right to: {rights:?}");
+        let beyond = ((-left).max(0) as u64).min(sold + late);
         add(&mut self.beyond, gtin, beyond);
+        let (beyond, of_holds) = (beyond.min(sold), beyond.saturating_sub(sold));
         add(&mut self.covered, gtin, sold - beyond);
+        *self.committed.entry(gtin).or_default() -= of_holds;
         add(&mut ledger.spent, gtin, sold);
         if let Some(uid) = request.filter(|_| back > 0) {
             self.refunds.insert((gtin, uid), back);
