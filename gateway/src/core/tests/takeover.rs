@@ -102,7 +102,8 @@ impl Store {
         chunk: &[Bytes],
         common: Option<Position>,
     ) -> Vec<Effect> {
-        self.takes_in(Input::Past { past: Past { below, next_below, chunk: chunk.to_vec() }, common })
+        let fork = self.gateway.takeover.fork.as_ref().map(|fork| fork.epoch);
+        self.takes_in(Input::Past { past: Past { below, next_below, chunk: chunk.to_vec() }, common, fork })
     }
 
     pub(super) fn here(&mut self, end: Position) -> Vec<Effect> {
@@ -243,6 +244,9 @@ fn the_newest_position_in_common_is_looked_for_and_named_to_the_hub() {
     let (why, begins_after) = ("test".into(), Seq::ZERO);
     store.takes_in(Input::Fork(ForkSays::Here { epoch: OLD, why, begins_after, end: end.seq, lineage, others: false }));
     assert_eq!(store.asks(), recall(0, OLD.0));
+    let late = Past { chunk: old.chunks.clone(), ..Past::default() };
+    let of_another = Input::Past { past: late, common: Some(end), fork: Some(Epoch(8)) };
+    assert!(store.takes_in(of_another).is_empty(), "it was compared with the fork before");
     store.past(0, 50, &[], None);
     assert_eq!(store.asks(), recall(50, OLD.0), "age does not matter before it is found");
     let next = store.past(50, 40, &old.chunks[..1], Some(common));
