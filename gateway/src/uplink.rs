@@ -11,7 +11,7 @@ use broker::node;
 use prost::Message;
 use proto::backoff::Backoff;
 use proto::chunk::Position;
-use proto::id::{SiteName, WallMs};
+use proto::id::{Epoch, SiteName, WallMs};
 use proto::topic::{self, Outbound};
 use proto::wire::up::Of as UpOf;
 use proto::wire::{Ancestor, Beat, Bye, Down, FeedAck, Past, Present, Up};
@@ -238,7 +238,7 @@ impl Uplink {
     async fn pass_on(&self, heard: Heard) -> Result<(), Closed> {
         let input = match heard {
             Heard::Said(FromHub::Past(past)) => match self.in_common(&past) {
-                Ok(common) => Input::Past { past, common },
+                Ok((fork, common)) => Input::Past { past, common, fork },
                 Err(error) => {
                     // Without it the answer is worth nothing; it is asked for again.
                     tracing::error!(%error, "the journal of the ledger before this one cannot be read");
@@ -257,9 +257,10 @@ impl Uplink {
 }
 
 impl Uplink {
-    /// The newest position in this part of the hub's copy that the journal of the life before has too.
-    fn in_common(&self, past: &Past) -> Result<Option<Position>, LedgerError> {
-        self.fork.borrow().clone().map_or(Ok(None), |fork| in_common(past, fork.replica(), &OurChain(&fork)))
+    /// The life before whose journal is at hand, and the newest position in this part of the hub's copy that it has too.
+    fn in_common(&self, past: &Past) -> Result<(Option<Epoch>, Option<Position>), LedgerError> {
+        let Some(fork) = self.fork.borrow().clone() else { return Ok((None, None)) };
+        Ok((Some(fork.replica().epoch), in_common(past, fork.replica(), &OurChain(&fork))?))
     }
 }
 

@@ -159,7 +159,7 @@ impl Hub {
         }
         let held = watermark(site, epoch, ledger)?;
         let welcomed = self.sessions.get(site).filter(|live| live.nonce == nonce && live.epoch == epoch);
-        let reaches = |live: &Session| live.watermark.seq.0.max(live.present.newest);
+        let reaches = |live: &Session| live.watermark.seq.0.max(live.present.newest).max(live.present.complete);
         if welcomed.is_some_and(|live| reaches(live) > hello.journal_to) {
             // Said again while its answer was on the way, and late: this session has written and sent more since.
             return Ok(step);

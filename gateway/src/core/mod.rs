@@ -44,7 +44,7 @@ use bytes::Bytes;
 use proto::chunk::Position;
 use proto::clock::{Clock, Stamp};
 use proto::gtin::Gtin;
-use proto::id::{DeviceName, Seq};
+use proto::id::{DeviceName, Epoch, Seq};
 use proto::wire::record::Of;
 use proto::wire::up::Of as UpOf;
 use proto::wire::{Ancestor, Beat, CounterTotal, Event, Past, Present, Record, SecurityEvent};
@@ -106,6 +106,8 @@ pub enum Input {
     Past {
         past: Past,
         common: Option<Position>,
+        /// Which life that is: another fork may be the next by now.
+        fork: Option<Epoch>,
     },
     /// Of the journal of the life before.
     Fork(ForkSays),
@@ -241,9 +243,13 @@ impl Core for Gateway {
                 Step { events: vec![draft], then, ..Step::nothing() }
             }
             Input::Link(state) => self.link_changed(state),
-            Input::Past { past, common } => {
+            Input::Past { past, common, fork } => {
                 self.hub.heard_mono_ms = Some(now.mono_ms);
-                self.past(&past, common, &now, ledger)?
+                if self.takeover.is_of_another(fork) {
+                    Step::nothing()
+                } else {
+                    self.past(&past, common, &now, ledger)?
+                }
             }
             Input::Fork(says) => self.fork_says(says, &now, ledger)?,
             Input::Present(ask) => {

@@ -158,7 +158,7 @@ impl Gateway {
         records.extend(said_there);
         let again = match source.is_known {
             true => Event { unsynced: event.unsynced, uptime_ms: event.uptime_ms, ..Event::default() },
-            false => Event { retry_of: refusal_of(event, ledger)?, skipped: 0, ..event.clone() },
+            false => self.under_its_id(event, ledger)?,
         };
         let run = if event.unsynced { event.run | OF_ANOTHER_LIFE } else { 0 };
         let Event { origin_epoch, origin_seq, origin_hash, .. } = *event;
@@ -199,7 +199,7 @@ impl Gateway {
         if event.request.is_empty() {
             return Ok(false);
         }
-        let key = [event.device.as_bytes(), b"\0", event.request.as_bytes()].concat();
+        let key = id_key(event);
         for table in [ID, PAST_IDS] {
             let Some(value) = ledger.get(table, &key)? else { continue };
             let cell: IdCell = decode(table, &value)?;
@@ -210,10 +210,25 @@ impl Gateway {
         Ok(false)
     }
 
+    /// An event of the fork as it is said here. If this life answered another request under its id already, it goes without
+    /// the id: that answer must stay known, since an earlier fork may have it too.
+    fn under_its_id(&self, event: &Event, ledger: &dyn Read) -> Result<Event, LedgerError> {
+        let again = Event { retry_of: refusal_of(event, ledger)?, skipped: 0, ..event.clone() };
+        let key = id_key(event);
+        if event.request.is_empty() || ledger.get(ID, &key)?.is_none() {
+            return Ok(again);
+        }
+        Ok(Event { request: String::new(), digest: 0, ..again })
+    }
+
     fn fork_unreadable(&mut self, bytes: &Bytes, why: &str, now: &Now) -> Draft {
         let reason = format!("records of the earlier ledger cannot be read and are not taken over: {why}");
         self.refusal_event(FORK, ("fork", bytes), &Refused::new("fork_unreadable", reason), None, now)
     }
+}
+
+fn id_key(event: &Event) -> Vec<u8> {
+    [event.device.as_bytes(), b"\0", event.request.as_bytes()].concat()
 }
 
 /// An event of the fork with where it was first: there, or in a life before that.

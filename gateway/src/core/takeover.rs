@@ -80,6 +80,12 @@ impl Takeover {
         self.fork.is_some() || self.others
     }
 
+    /// Whether what is in common was looked for in another fork than the one of which it is not known: nothing comes of such
+    /// an answer, and it is asked again.
+    pub(super) fn is_of_another(&self, looked_in: Option<Epoch>) -> bool {
+        self.cell.common.is_none() && self.fork.as_ref().is_some_and(|fork| looked_in != Some(fork.epoch))
+    }
+
     /// Of this life all is taken over: only its folder is left.
     fn has_ended(&self, epoch: Epoch) -> bool {
         self.cell.done && self.cell.lineage.first().is_some_and(|ended| ended.epoch == epoch.0)

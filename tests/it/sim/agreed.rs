@@ -21,7 +21,7 @@ impl World {
             let (due, shown) = (book.free(gtin), self.shown_free(item));
             // What an earlier life sold beyond its rights may count twice in a fork of a fork, and at a hub that was restored
             // in the middle of a rejoin: too little is free then, never too much.
-            let twice = self.oracle.restores > 0 || self.plan.old_lives;
+            let twice = self.oracle.restores > 0 || self.plan.old_lives || self.plan.disturbs;
             let agrees = shown.is_some_and(|shown| shown == due || twice && shown < due);
             if !agrees {
                 return Some(format!("{shown:?} of {gtin} is free as the hub says, due is {due}"));

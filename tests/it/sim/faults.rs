@@ -7,6 +7,11 @@ use super::node::Fuse;
 use super::oracle::{Rep, rep};
 use super::world::{Event, Who, Work, World};
 
+/// What the box keeps of them: nine wait behind the one that is taken over.
+const FORKS_MAX: usize = 10;
+/// Milliseconds to what goes wrong next in a takeover, at most.
+const DISTURB_MS: u64 = 5_000;
+
 impl World {
     /// One thing happens: mostly somebody asks for something.
     pub(super) fn act(&mut self) {
@@ -27,7 +32,7 @@ impl World {
         add(plan.copies, World::copy_or_restore);
         add(plan.hub_copies, World::copy_or_restore_hub);
         add(plan.swaps, World::swap_somebody);
-        add(plan.rejoins && plan.old_lives, World::rejoin_somebody);
+        add(plan.rejoins && (plan.old_lives || plan.disturbs), World::rejoin_somebody);
         if self.dice.percent(70) {
             return self.ask();
         }
@@ -119,22 +124,28 @@ impl World {
 
     fn copy_or_restore(&mut self) {
         let at = self.dice.below(self.sites.len());
+        self.copy_or_restore_at(at);
+    }
+
+    fn copy_or_restore_at(&mut self, at: usize) {
         let site = &mut self.sites[at];
         if site.copy.is_none() || self.dice.percent(50) {
             let Some(node) = &site.node else { return };
             let mut copy = node.disk.clone();
             copy.crash(&mut self.dice);
             self.note(|| format!("{at} is copied at {}", copy.last().seq));
-            let fork = self.sites[at].fork.clone();
-            self.sites[at].copy = Some((copy, fork));
+            let forks = self.sites[at].forks.clone();
+            self.sites[at].copy = Some((copy, forks));
             return;
         }
         self.crash_site(at, "to be restored");
         let (site, old_lives) = (&mut self.sites[at], self.plan.rejoins && self.plan.old_lives);
         let now = site.disk.as_ref().map(|disk| disk.replica.clone()).expect("it is down");
-        let Some((copy, fork)) = site.copy.clone().filter(|(copy, _)| copy.replica == now || old_lives) else { return };
+        let Some((copy, forks)) = site.copy.clone().filter(|(copy, _)| copy.replica == now || old_lives) else {
+            return;
+        };
         let (replica, seq) = (copy.replica.clone(), copy.last().seq);
-        (site.disk, site.fork, site.done) = (Some(copy), fork, false);
+        (site.disk, site.forks, site.done) = (Some(copy), forks, false);
         if replica != now {
             self.oracle.lives.get_mut(&rep(&now)).expect("its life").over = true;
         }
@@ -154,6 +165,8 @@ impl World {
             self.hq.copy = Some((copy, self.hq.model.clone()));
             return;
         }
+        // What was told already, the one before told.
+        self.hear_answers();
         self.crash_hub("to be restored");
         let Some((disk, model)) = self.hq.copy.clone() else { return };
         self.note(|| format!("the hub is restored to {}", disk.last().seq));
@@ -180,20 +193,23 @@ impl World {
         self.crash_site(at, "to be replaced");
         let old = self.sites[at].disk.take().expect("it is down");
         self.oracle.lives.get_mut(&rep(&old.replica)).expect("its life").over = true;
+        for gone in self.sites[at].forks.iter().chain([&old]) {
+            self.hq.model.rights.box_gone(&rep(&gone.replica), &mut self.oracle.promises);
+        }
         let disk = self.new_ledger(at);
         self.note(|| format!("{at} gets a new box: {}", disk.replica));
         let site = &mut self.sites[at];
-        (site.disk, site.copy, site.fork, site.turned) = (Some(disk), None, None, false);
+        (site.disk, site.copy, site.forks, site.turned) = (Some(disk), None, Vec::new(), false);
         site.asked.clear();
         site.shown.clear();
     }
 
-    /// What is done about a gateway that was turned away. The command refuses while an earlier fork is there.
+    /// What is done about a gateway that was turned away. The command refuses while too many forks are there.
     pub(super) fn rejoin(&mut self, at: usize, boot: u64) {
         if !self.sites[at].turned || !self.is_up(Who::Site(at), boot) {
             return;
         }
-        if self.plan.rejoins && self.sites[at].fork.is_none() {
+        if self.plan.rejoins && self.sites[at].forks.len() < FORKS_MAX {
             self.set_apart(at);
         } else {
             self.swap(at);
@@ -203,13 +219,35 @@ impl World {
     /// Somebody says `rejoin` of a ledger that is as it should be.
     fn rejoin_somebody(&mut self) {
         let at = self.dice.below(self.sites.len());
-        if self.dice.percent(20) && self.sites[at].node.is_some() && self.sites[at].fork.is_none() {
+        if self.dice.percent(20) {
+            self.rejoin_at(at);
+        }
+    }
+
+    fn rejoin_at(&mut self, at: usize) {
+        if self.sites[at].node.is_some() && self.sites[at].forks.len() < FORKS_MAX {
             self.set_apart(at);
         }
     }
 
-    /// The ledger is set apart as a fork, and the next start begins a new life.
-    fn set_apart(&mut self, at: usize) {
+    /// In the middle of a takeover something more goes wrong, until it is over.
+    pub(super) fn disturb(&mut self, at: usize) {
+        if self.calm || self.sites[at].forks.is_empty() {
+            return;
+        }
+        match self.dice.below(8) {
+            0 => self.crash_site(at, "in a takeover"),
+            1 => self.crash_hub("in a takeover"),
+            2 => self.rejoin_at(at),
+            3..=5 => self.copy_or_restore_at(at),
+            _ => self.copy_or_restore_hub(),
+        }
+        let wait = self.dice.range(20, DISTURB_MS);
+        self.after(wait, Event::Disturb(at));
+    }
+
+    /// The ledger is set apart as a fork, before those that it was taking over, and the next start begins a new life.
+    pub(super) fn set_apart(&mut self, at: usize) {
         self.crash_site(at, "to begin anew");
         let old = self.sites[at].disk.take().expect("it is down");
         let disk = self.new_ledger(at);
@@ -220,25 +258,44 @@ impl World {
         self.oracle.lives.get_mut(&new).expect("its life").fork = Some(fork);
         self.note(|| format!("{at} begins {} after {}", disk.replica, old.replica));
         let site = &mut self.sites[at];
-        (site.disk, site.fork, site.turned, site.done) = (Some(disk), Some(old), false, false);
+        (site.disk, site.turned, site.done) = (Some(disk), false, false);
+        site.forks.push(old);
         site.shown.clear();
+        if self.plan.disturbs && self.sites[at].forks.len() == 1 {
+            let wait = self.dice.range(20, DISTURB_MS);
+            self.after(wait, Event::Disturb(at));
+        }
+    }
+
+    /// Whoever reads the fork says that it is there.
+    pub(super) fn fork_is_here(&mut self, at: usize) {
+        let site = &mut self.sites[at];
+        let Some(fork) = site.forks.last() else { return };
+        let (epoch, end) = (fork.replica.epoch, fork.last().seq);
+        let (begins_after, lineage) = (fork.oldest().seq, fork.lineage.clone());
+        let (why, others) = ("turned away".into(), site.forks.len() > 1);
+        let says = ForkSays::Here { epoch, why, begins_after, end, lineage, others };
+        site.inbox.push_back(Work::Input(Input::Fork(says)));
+        self.due(Who::Site(at));
     }
 
     /// What the core asked of the fork; a part of it.
     pub(super) fn read_fork(&mut self, at: usize, boot: u64, after: Seq) {
         let chunks_max = self.dice.range(1, 6) as usize;
-        let Some(fork) = self.sites[at].fork.as_ref().filter(|_| self.is_up(Who::Site(at), boot)) else { return };
+        let Some(fork) = self.sites[at].forks.last().filter(|_| self.is_up(Who::Site(at), boot)) else { return };
         let chunks = fork.chunks_after(after, chunks_max);
         self.sites[at].inbox.push_back(Work::Input(Input::Fork(ForkSays::Part { after, chunks })));
         self.due(Who::Site(at));
     }
 
-    /// All of it is taken over. A process that dies before it is removed finds it at its next start.
+    /// All of it is taken over, and the next one is due. A process that dies before it is removed finds it at its next start.
     pub(super) fn fork_done(&mut self, at: usize) {
-        if self.sites[at].fork.is_some() && (self.calm || self.dice.percent(80)) {
-            self.note(|| format!("{at} has taken over its fork"));
-            self.sites[at].fork = None;
-        }
         self.sites[at].done = true;
+        if self.calm || self.dice.percent(80) {
+            let Some(fork) = self.sites[at].forks.pop() else { return };
+            self.note(|| format!("{at} has taken over its fork {}", fork.replica));
+            self.sites[at].done = self.sites[at].forks.is_empty();
+            self.fork_is_here(at);
+        }
     }
 }

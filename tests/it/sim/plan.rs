@@ -31,6 +31,8 @@ pub(super) struct Plan {
     pub(super) rejoins: bool,
     /// Boxes rejoin without a reason, and a copy of an earlier life may come back.
     pub(super) old_lives: bool,
+    /// While a box takes over an earlier ledger it is restored, rejoins once more, or the hub comes back from a backup.
+    pub(super) disturbs: bool,
     /// Percent of commits after which applied chunks are dropped.
     pub(super) trims: u64,
     pub(super) evictions: bool,
@@ -72,6 +74,7 @@ impl Plan {
             swaps: dice.percent(30),
             rejoins: dice.percent(60),
             old_lives: dice.percent(25),
+            disturbs: dice.percent(40),
             trims: dice.pick(&[0, 10, 60, 100]),
             evictions: dice.percent(20),
             presents: dice.percent(40),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use broker::ledger::Core;
 use prost::Message;
 use proto::loss;
-use proto::wire::{CounterCell, RegisterCell, RegisterState};
+use proto::wire::{CounterCell, RegisterCell, RegisterState, SiteCell};
 
 use super::oracle::{Rep, rep, seen_of, visible};
 use super::world::World;
@@ -23,6 +23,7 @@ const CHECKED_MS: u64 = 330_000;
 const PAST: u8 = 7;
 const ELSEWHERE: u8 = 8;
 const HUB_REGISTER: u8 = 4;
+const HUB_SITE: u8 = 6;
 
 impl World {
     /// Nothing goes wrong any more: all must settle, and then keep still.
@@ -32,6 +33,7 @@ impl World {
         // What was on its way for long may end a session that is as good as new: that takes a silence to be noticed.
         let until = self.now + STALE_MS;
         self.run_to(until);
+        self.heed_alerts();
         let mut waits = String::new();
         for _ in 0..SETTLE_S {
             let until = self.now + 1_000;
@@ -51,8 +53,25 @@ impl World {
             let site = &mut self.sites[at];
             (site.link.up_cut, site.link.down_cut) = (false, false);
             site.node.iter_mut().for_each(|node| node.fuse = None);
+            if site.done && site.forks.len() > 1 {
+                self.crash_site(at, "to go on with the next fork");
+            }
         }
         self.note(|| "from here on nothing goes wrong".into());
+    }
+
+    /// A hub that was restored waits for what the newest life of each site says of its rights. If a copy of an earlier one
+    /// is in its place, a person has to act.
+    fn heed_alerts(&mut self) {
+        for at in 0..self.sites.len() {
+            let (site, hub) = (&self.sites[at], self.hq.node.as_ref().map(|node| &node.disk).or(self.hq.disk.as_ref()));
+            let newest = hub.and_then(|disk| disk.cell(HUB_SITE, site.name.as_str().as_bytes()));
+            let newest = newest.map(|cell| SiteCell::decode(cell).expect("a cell of the hub").epoch);
+            let now = site.node.as_ref().map(|node| &node.disk).or(site.disk.as_ref()).map(|disk| disk.replica.epoch.0);
+            if self.oracle.restores > 0 && self.plan.rejoins && newest.is_some() && newest != now {
+                self.set_apart(at);
+            }
+        }
     }
 
     /// Nobody has anything to say any more.
@@ -107,7 +126,7 @@ impl World {
                     return Some(format!("HQ has {found:?} of {gtin} at {of:?}, which has {due:?}"));
                 }
             }
-            if let Some(fork) = site.fork.as_ref().filter(|_| !site.done) {
+            if let Some(fork) = site.forks.last().filter(|_| !site.done || site.forks.len() > 1) {
                 return Some(format!("{at} has not taken over its fork {}", fork.replica));
             }
             if site.live.as_ref().map(|live| live.session.incarnation()) != self.incarnation() {

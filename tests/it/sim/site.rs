@@ -115,7 +115,8 @@ impl World {
         let replica = node.disk.replica.clone();
         let (fresh, last) = (std::mem::take(&mut node.disk.fresh), node.disk.last());
         let life = self.oracle.lives.get_mut(&rep(&replica)).expect("a life that nobody began");
-        fresh.iter().for_each(|written| life.wrote(written, &self.oracle.requests));
+        let fork = site.forks.last().map(|fork| rep(&fork.replica));
+        fresh.iter().for_each(|written| life.wrote(written, fork.as_ref(), &self.oracle.requests));
         for decided in fresh.iter().flat_map(|written| &written.events) {
             self.oracle.promises.wrote(&rep(&replica), decided, at_ms);
         }

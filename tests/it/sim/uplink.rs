@@ -210,9 +210,10 @@ impl World {
                 }
                 match heard {
                     Heard::Said(FromHub::Past(past)) => {
-                        let fork = site.fork.as_ref();
+                        let fork = site.forks.last();
                         let common = fork.and_then(|fork| sure(in_common(&past, &fork.replica, fork)));
-                        site.inbox.push_back(Work::Input(Input::Past { past, common }));
+                        let fork = fork.map(|fork| fork.replica.epoch);
+                        site.inbox.push_back(Work::Input(Input::Past { past, common, fork }));
                     }
                     Heard::Said(message) => site.inbox.push_back(Work::Input(Input::FromHub(message))),
                     Heard::Turned { code, advice } => {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use broker::hub::Hub;
 use bytes::Bytes;
-use gateway::core::{ForkSays, Gateway, Input, Rules};
+use gateway::core::{Gateway, Input, Rules};
 use gateway::uplink::Command;
 use proto::id::{Epoch, ReplicaId, Seq, SiteName};
 
@@ -51,6 +51,8 @@ pub(super) enum Event {
     ReadFork(usize, u64, Seq),
     /// Somebody acts on a gateway that was turned away.
     Rejoin(usize, u64),
+    /// Something more goes wrong while a site takes over an earlier ledger.
+    Disturb(usize),
     /// A site's wires are whole again.
     Mend(usize),
     /// Somebody declares a site lost.
@@ -91,12 +93,12 @@ pub(super) struct Site {
     pub(super) live: Option<Live>,
     pub(super) link: Link,
     pub(super) follow: Vec<String>,
-    /// The ledger of the life before, while it is not taken over.
-    pub(super) fork: Option<Disk>,
+    /// Ledgers of lives before that are not taken over: the last one is, now, and the others wait behind it.
+    pub(super) forks: Vec<Disk>,
     /// It is taken over, and goes at the next start at the latest.
     pub(super) done: bool,
-    /// Of both.
-    pub(super) copy: Option<(Disk, Option<Disk>)>,
+    /// Of all of them.
+    pub(super) copy: Option<(Disk, Vec<Disk>)>,
     pub(super) turned: bool,
     /// What the hub said last, for the trace.
     pub(super) heard: String,
@@ -185,7 +187,7 @@ impl World {
             trace: trace.then(Vec::new),
             plan,
         };
-        world.oracle.promises.keeps_history = world.plan.copies;
+        world.oracle.promises.keeps_history = world.plan.copies || world.plan.disturbs;
         for at in 0..world.plan.sites {
             world.found(at);
         }
@@ -217,7 +219,7 @@ impl World {
             live: None,
             link: Link::default(),
             follow,
-            fork: None,
+            forks: Vec::new(),
             done: false,
             copy: None,
             turned: false,
@@ -327,6 +329,7 @@ impl World {
             Event::Told(at, boot, command) => self.told(at, boot, *command),
             Event::ReadFork(at, boot, after) => self.read_fork(at, boot, after),
             Event::Rejoin(at, boot) => self.rejoin(at, boot),
+            Event::Disturb(at) => self.disturb(at),
             Event::Mend(at) => self.mend(at),
             Event::WriteOff(at) => self.write_off(at),
             Event::Buyer(n) => self.buyer(n),
@@ -359,14 +362,7 @@ impl World {
                 site.node = Some(Node::open(Gateway::new(rules), disk, now, wall));
                 site.cursors = Default::default();
                 site.inbox.clear();
-                if let Some(fork) = &site.fork {
-                    let (epoch, end) = (fork.replica.epoch, fork.last().seq);
-                    let (begins_after, lineage) = (fork.oldest().seq, fork.lineage.clone());
-                    let why = "turned away".into();
-                    let says = ForkSays::Here { epoch, why, begins_after, end, lineage, others: false };
-                    site.inbox.push_back(Work::Input(Input::Fork(says)));
-                    self.due(who);
-                }
+                self.fork_is_here(at);
                 self.note(|| format!("{replica} starts"));
                 self.site_commit(at);
                 self.after(20, Event::Connect(at, boot));

@@ -212,3 +212,86 @@ async fn the_farewell_of_a_connection_ends_whatever_session_it_has() {
     say(40, UpOf::Bye(proto::wire::Bye {})).await;
     assert_eq!(heard.hub.status().await["sites"]["hill"]["online"], false);
 }
+
+/// What a damaged head claims: another hash than the journal has, or a place where it never was.
+const WRONG_CLAIMS: [fn(&mut Vec<u8>, Position); 2] = [
+    |bytes, at| {
+        let hash = bytes.windows(at.hash.0.len()).position(|part| part == at.hash.0).expect("a head has its hash");
+        bytes[hash] ^= 1;
+    },
+    // The seq of its last record.
+    |bytes, _| bytes[12] = 9,
+];
+
+/// What was set aside moved the watermark to a place that the journal never was at. The life after it is let in, is told that
+/// nothing beyond the common position counts, and brings each record once.
+#[tokio::test]
+async fn a_life_after_one_whose_set_aside_chunk_claimed_what_is_wrong_goes_on_from_before_it() {
+    for claim in WRONG_CLAIMS {
+        let mut heard = Heard::open().await;
+        heard.hello("hill", 1).await;
+        let mut old = journal(1);
+        old.send(&heard.hub, note("one")).await;
+        let common = old.at;
+        let mut spoilt = old.seal(note("two"));
+        let really = old.at;
+        claim(&mut spoilt, really);
+        for _ in 0..3 {
+            old.send_bytes(&heard.hub, spoilt.clone()).await;
+        }
+        let claimed = heard.hub.applied("hill").await;
+        assert!(claimed > common.seq.0, "it is passed by");
+        // Nothing of its journal continues that, however often it is said.
+        let three = old.seal(note("three"));
+        for _ in 0..4 {
+            heard.hello("hill", 1).await;
+            old.send_bytes(&heard.hub, three.clone()).await;
+        }
+        assert_eq!(heard.hub.applied("hill").await, claimed);
+
+        heard.hello("hill", 2).await;
+        let question = heard.recall("hill", Recall { below: 0, epoch: 1 }).await.expect("it had a life before");
+        let copies = heard.hub.reader.chunks_below(question.from_below());
+        let past = look_back(copies, &question, 1 << 20, 1 << 20).unwrap();
+        let shown: Vec<_> = past.chunk.iter().map(|bytes| proto::chunk::head(bytes).unwrap().after()).collect();
+        assert_eq!(shown, [common], "what is set aside is nothing in common");
+        let follows = Follows {
+            epoch: 1,
+            seq: common.seq.0,
+            hash: common.hash.0.to_vec().into(),
+            begins_after: 0,
+            lineage: vec![],
+        };
+        let followed = heard.follows(follows.clone()).await.expect("it is not refused");
+        assert_eq!(followed.applied_seq, common.seq.0, "no other box went on with it");
+        let mut new = journal(2);
+        for text in ["two", "three"] {
+            new.send(&heard.hub, note(text)).await;
+        }
+        assert_eq!(heard.hub.applied("hill").await, 2);
+
+        // Also over a restart, if the answer was lost.
+        let dir = heard.hub.stop().await;
+        let (said, effects) = mpsc::unbounded_channel();
+        let hub = Running::open_heard(dir, move |effect| drop(said.send(effect))).await;
+        let mut heard = Heard { hub, effects };
+        heard.hello("hill", 2).await;
+        assert_eq!(heard.follows(follows).await.map(|again| again.applied_seq), Ok(common.seq.0));
+        heard.hello("hill", 1).await;
+        let code = heard.answer(|of| if let DownOf::Turned(turned) = of { Some(turned.code.clone()) } else { None });
+        assert_eq!(code.await, "retired");
+        let records = Running::records(&heard.hub.stop().await).await;
+        let asides: Vec<_> =
+            records.iter().filter_map(|of| if let Of::SetAside(a) = of { Some(a) } else { None }).collect();
+        assert_eq!(asides.iter().map(|aside| &aside.bytes[..]).collect::<Vec<_>>(), [&spoilt[..]], "kept, and told");
+        let brought: Vec<Vec<Of>> = records.iter().filter_map(brought_by).collect();
+        assert_eq!(brought, [note("one"), note("two"), note("three")]);
+    }
+}
+
+/// The records of a site's chunk, if that is what is said.
+fn brought_by(of: &Of) -> Option<Vec<Of>> {
+    let Of::SiteChunk(kept) = of else { return None };
+    let chunk = proto::chunk::open(&kept.chunk).unwrap();
+    Some(chunk.body.events.into_iter().flat_map(|event| event.records).filter_map(|record| record.of).collect())
+}

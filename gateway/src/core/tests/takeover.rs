@@ -102,7 +102,8 @@ impl Store {
         chunk: &[Bytes],
         common: Option<Position>,
     ) -> Vec<Effect> {
-        self.takes_in(Input::Past { past: Past { below, next_below, chunk: chunk.to_vec() }, common })
+        let fork = self.gateway.takeover.fork.as_ref().map(|fork| fork.epoch);
+        self.takes_in(Input::Past { past: Past { below, next_below, chunk: chunk.to_vec() }, common, fork })
     }
 
     pub(super) fn here(&mut self, end: Position) -> Vec<Effect> {
@@ -243,6 +244,9 @@ fn the_newest_position_in_common_is_looked_for_and_named_to_the_hub() {
     let (why, begins_after) = ("test".into(), Seq::ZERO);
     store.takes_in(Input::Fork(ForkSays::Here { epoch: OLD, why, begins_after, end: end.seq, lineage, others: false }));
     assert_eq!(store.asks(), recall(0, OLD.0));
+    let late = Past { chunk: old.chunks.clone(), ..Past::default() };
+    let of_another = Input::Past { past: late, common: Some(end), fork: Some(Epoch(8)) };
+    assert!(store.takes_in(of_another).is_empty(), "it was compared with the fork before");
     store.past(0, 50, &[], None);
     assert_eq!(store.asks(), recall(50, OLD.0), "age does not matter before it is found");
     let next = store.past(50, 40, &old.chunks[..1], Some(common));
@@ -342,6 +346,24 @@ fn a_fork_behind_a_fork_is_taken_over_after_it_and_nothing_twice() {
         store.begin_again();
         assert!(matches!(store.here_of(OLDEST, oldest.at, false)[..], [Effect::ForkDone]), "only once");
     }
+}
+
+/// A device used an id for two things, one in each fork, and said the first again here before both were known.
+#[test]
+fn an_id_that_a_fork_gave_to_another_request_hides_no_answer_from_the_fork_behind_it() {
+    const OLDEST: Epoch = Epoch(8);
+    let (mut oldest, mut middle) = (Old::of(OLDEST), Old::new());
+    oldest.chunk(vec![sold("reused")]);
+    middle.chunk(vec![Event { digest: 1, ..sold("reused") }]);
+    let mut store = Store::with_hub();
+    assert_eq!(store.ask("sale", payload("reused"))["status"], "ok");
+    store.here_of(OLD, middle.at, true);
+    store.takes_over_all(&middle);
+    assert_eq!(store.on_hand(), -4, "another request");
+    store.here_of(OLDEST, oldest.at, false);
+    store.takes_over_all(&oldest);
+    assert_eq!(store.on_hand(), -4, "the same request");
+    assert_eq!(store.ask("sale", payload("reused"))["status"], "duplicate");
 }
 
 #[test]

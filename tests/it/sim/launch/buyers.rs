@@ -79,9 +79,18 @@ impl World {
         self.launch.hub_percent = self.dice.pick(&[0, 10, 30, 60]);
         self.launch.hot = self.dice.pick(&[2, 5, 20, 50]);
         let lead = self.dice.percent(80);
-        self.put_off_acts(10);
+        self.put_off_acts(20);
         self.run_to(self.now + 5);
         self.create_pool(gtin(0), self.launch.pool);
+        // A hub that dies before it did so is asked again.
+        for _ in 0..SETTLE_S {
+            self.run_to(self.now + 10);
+            if self.hq.model.rights.units(gtin(0).number()) > 0 {
+                break;
+            }
+            self.run_to(self.now + 1_000);
+            self.create_pool(gtin(0), self.launch.pool);
+        }
         let lead_ms = if lead { LEAD_MS } else { 0 };
         self.put_off_acts(lead_ms);
     }

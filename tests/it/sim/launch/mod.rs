@@ -36,6 +36,7 @@ impl Plan {
             swaps: false,
             rejoins: false,
             old_lives: false,
+            disturbs: false,
             evictions: false,
             presents: false,
             withdraws: false,

@@ -199,6 +199,16 @@ impl HubRights {
         }
     }
 
+    /// The box of a life is gone. What another hub granted it, and this one was not told, it will not say any more.
+    pub(in super::super) fn box_gone(&self, life: &Rep, promises: &mut Promises) {
+        for ((of, gtin), (granted, _)) in &promises.granted {
+            let forgotten = granted.saturating_sub(self.grant(*gtin, life).granted);
+            if of == life {
+                *promises.outside.entry(*gtin).or_default() += forgotten;
+            }
+        }
+    }
+
     /// A backup of it goes on in place of `now`. What was granted since then to lives that will not say so, and by how much
     /// the pool was larger, may be promised twice.
     pub(in super::super) fn forgets(&self, now: &HubRights, promises: &mut Promises, silent: impl Fn(&Rep) -> bool) {

@@ -33,8 +33,8 @@ pub(in super::super) struct Life {
     abandoned: BTreeSet<(u64, u64, i64)>,
     /// The earlier life that it goes on from.
     pub(in super::super) fork: Option<Fork>,
-    /// Seqs of the fork that are journalled again on its disk, and where.
-    again: BTreeMap<u64, u64>,
+    /// Seqs of forks that are journalled again on its disk, and where.
+    again: BTreeMap<(Rep, u64), u64>,
     /// Items that were counted in this life.
     pub(in super::super) counted: BTreeSet<u64>,
     ids: BTreeMap<(String, String), (usize, u64)>,
@@ -93,18 +93,18 @@ impl Life {
         (at == place(before) || at.0 < before.seq.0).then_some(found)
     }
 
-    /// A commit became durable.
-    pub(in super::super) fn wrote(&mut self, written: &Written, requests: &[Request]) {
+    /// A commit became durable, while the ledger of this life was taken over.
+    pub(in super::super) fn wrote(&mut self, written: &Written, fork: Option<&Rep>, requests: &[Request]) {
         assert_eq!(written.before.seq.0, self.end, "a commit does not follow the one before");
         let mut events = Vec::new();
         for decided in &written.events {
-            events.push((decided.first.0, self.decided(decided, requests)));
+            events.push((decided.first.0, self.decided(decided, fork, requests)));
         }
         self.end = written.after.seq.0;
         self.positions.insert(place(written.after), Link { before: place(written.before), events });
     }
 
-    fn decided(&mut self, decided: &Decided, requests: &[Request]) -> Option<usize> {
+    fn decided(&mut self, decided: &Decided, fork: Option<&Rep>, requests: &[Request]) -> Option<usize> {
         let Decided { first, event, moment, .. } = decided;
         // What a node says by itself with its answer has no device.
         let mut uid = moment.request.filter(|_| !event.device.is_empty());
@@ -112,7 +112,8 @@ impl Life {
             self.judge(event, uid, requests);
         }
         if event.rejoined_of > 0 {
-            uid = self.journalled_again(*first, event);
+            let fork = fork.expect("only who takes over a ledger journals its records again");
+            uid = self.journalled_again(*first, event, fork);
         }
         if !event.request.is_empty() {
             let uid = uid.expect("only a request has an id");
@@ -143,15 +144,20 @@ impl Life {
 
     /// The request that an event of the fork answered. Each is journalled again once, as it was but for what takes back
     /// what counts already.
-    fn journalled_again(&mut self, first: Seq, event: &Event) -> Option<usize> {
-        let fork = self.fork.as_ref().expect("only who follows a ledger journals its records again");
+    fn journalled_again(&mut self, first: Seq, event: &Event, of_life: &Rep) -> Option<usize> {
+        let mut forks = std::iter::successors(self.fork.as_ref(), |fork| fork.earlier.as_deref());
+        let fork = forks.find(|fork| fork.of == *of_life).expect("it follows that ledger");
         let of = event.rejoined_of;
         let (uid, was) = fork.events.get(&of).unwrap_or_else(|| panic!("{of} of {:?} never was an event", fork.of));
-        let earlier = self.again.insert(of, first.0);
+        let earlier = self.again.insert((fork.of.clone(), of), first.0);
         assert_eq!(earlier, None, "{of} of {:?} is journalled again twice, the second time at {first}", fork.of);
         let left_out = event.device.is_empty() && event.request.is_empty();
         if !left_out || was.device.is_empty() {
-            assert_eq!((&was.device, &was.request), (&event.device, &event.request), "journalled again as another");
+            let by =
+                |uid: usize| self.ids.get(&(was.device.clone(), was.request.clone())).is_some_and(|of| of.0 != uid);
+            let id_is_taken = event.request.is_empty() && uid.is_some_and(by);
+            assert_eq!(was.device, event.device, "journalled again as another");
+            assert!(was.request == event.request || id_is_taken, "journalled again as another: {event:?}");
         }
         uid.filter(|_| !left_out)
     }

@@ -16,6 +16,8 @@ struct HoldOf {
     gtin: u64,
     units: u64,
     inherited: bool,
+    /// Only the hub showed it; the box's own journal may still say it for sure.
+    unsure: bool,
     how: HoldEnd,
     /// Virtual time from which it may expire.
     due_ms: u64,
@@ -74,6 +76,19 @@ fn available(rights: &Rights) -> i64 {
     rights.granted as i64 - rights.returned as i64 - rights.promised as i64 - rights.held as i64
 }
 
+/// Units that a sale in hand took from a hold of which nobody knows what became of it: it spends a right, and is not refused
+/// for want of one.
+fn handed_over_late(event: &Event, gtin: u64) -> u64 {
+    let ended = |how: HoldEnd| {
+        event.records.iter().filter_map(move |record| match &record.of {
+            Some(Of::HoldEnded(ended)) if ended.gtin == gtin && ended.how() == how => Some(ended),
+            _ => None,
+        })
+    };
+    let late = ended(HoldEnd::CommittedLate).filter(|late| ended(HoldEnd::Collected).any(|sold| sold.id == late.id));
+    late.map(|late| late.units).sum()
+}
+
 fn add<K: Ord>(sums: &mut BTreeMap<K, u64>, key: K, units: u64) {
     *sums.entry(key).or_default() += units;
 }
@@ -129,12 +144,13 @@ impl Promises {
                 Some(Of::Hold(hold)) => {
                     let due_ms = now_ms + hold.seconds * 1_000;
                     let how = HoldEnd::Unspecified;
-                    let HoldOf { gtin, units, inherited, .. } =
-                        HoldOf { gtin: hold.gtin, units: hold.units, inherited: hold.inherited, how, due_ms };
+                    let (gtin, units, inherited, unsure) = (hold.gtin, hold.units, hold.inherited, hold.unsure);
                     // What the hub shows of an earlier life has been cut short by nobody; when it began is not known.
                     let due_ms = if inherited { 0 } else { due_ms };
-                    let before = ledger.holds.insert(hold.id.clone(), HoldOf { gtin, units, inherited, how, due_ms });
-                    assert!(before.is_none(), "{life:?} has two holds {}", hold.id);
+                    let held = HoldOf { gtin, units, inherited, unsure, how, due_ms };
+                    let before = ledger.holds.insert(hold.id.clone(), held);
+                    let surer = |before: HoldOf| before.is_open() && before.unsure && inherited && !unsure;
+                    assert!(before.is_none_or(surer), "{life:?} has two holds {}", hold.id);
                     if !inherited {
                         let does = does.entry(gtin).or_default();
                         does.held += units as i64;
@@ -145,7 +161,8 @@ impl Promises {
                 // What an earlier life did is noted here, and counted there.
                 Some(Of::HoldEnded(ended)) if again || self.is_noted(life, ledger, &ended.id, event) => {
                     let (gtin, units, how) = (ended.gtin, ended.units, ended.how());
-                    ledger.holds.insert(ended.id.clone(), HoldOf { gtin, units, how, inherited: true, due_ms: 0 });
+                    let held = HoldOf { gtin, units, how, inherited: true, unsure: false, due_ms: 0 };
+                    ledger.holds.insert(ended.id.clone(), held);
                 }
                 Some(Of::HoldEnded(ended)) => {
                     let does = does.entry(ended.gtin).or_default();
@@ -247,10 +264,13 @@ impl Promises {
         let found = (rights.promised, rights.held as i64, rights.refunded);
         assert_eq!(found, due, "promised, held and refunded of {gtin} at {life:?} after {event:?}");
         let left = available(rights);
-        assert!(!does.asks_a_right || left >= 0, "{life:?} promised what it had no right to: {rights:?}");
-        let beyond = ((-left).max(0) as u64).min(sold);
+        let late = handed_over_late(event, gtin);
+        assert!(!does.asks_a_right || late > 0 || left >= 0, "{life:?} promised what it had no right to: {rights:?}");
+        let beyond = ((-left).max(0) as u64).min(sold + late);
         add(&mut self.beyond, gtin, beyond);
+        let (beyond, of_holds) = (beyond.min(sold), beyond.saturating_sub(sold));
         add(&mut self.covered, gtin, sold - beyond);
+        *self.committed.entry(gtin).or_default() -= of_holds;
         add(&mut ledger.spent, gtin, sold);
         if let Some(uid) = request.filter(|_| back > 0) {
             self.refunds.insert((gtin, uid), back);
