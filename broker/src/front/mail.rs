@@ -6,10 +6,11 @@ use rumqttd::protocol::Packet;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
+use super::commit::{Ack, Due};
 use super::connection::{Connection, End, OUT_BYTES_HIGH};
 use super::encode;
 use super::intake::{Batch, Inbound, Intake};
-use super::publish::{Ack, Due, Gathered, is_refusal};
+use super::publish::{Gathered, is_refusal};
 use crate::mailbox::{Attached, Change, Delivery, IN_FLIGHT_MAX};
 
 pub(super) struct MailDrop {

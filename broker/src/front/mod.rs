@@ -22,6 +22,7 @@ mod arrivals;
 mod attach;
 mod certified;
 mod codec;
+mod commit;
 mod config;
 mod connection;
 mod deliver;

@@ -9,7 +9,7 @@ use proto::wire::{
     RegisterState, RegisterWrite, Status,
 };
 
-use super::tables::{COUNTED, COUNTER, HOLDS, ID, ORIGIN, OWN, REJOINED, RIGHTS, origin_key};
+use super::tables::{COUNTED, COUNTER, HOLDS, ID, ORIGIN, OWN, REJOINED, RIGHTS, answered_key, origin_key};
 
 pub(super) fn event(placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
     let event = placed.event;
@@ -49,7 +49,7 @@ pub(super) fn event(placed: &Placed<'_>, put: &mut dyn FnMut(Put)) {
             powered_on_s: placed.powered_on_s,
             ..IdCell::default()
         };
-        let key = [event.device.as_bytes(), b"\0", event.request.as_bytes()].concat();
+        let key = answered_key(event);
         put(Put::set(ID, key, cell.encode_to_vec()));
     }
 }

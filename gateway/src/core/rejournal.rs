@@ -15,7 +15,7 @@ use proto::wire::record::Of;
 use proto::wire::{CounterCell, Event, IdCell, Movement, MovementKind, Record, RegisterWrite, TimeAnchor};
 
 use super::inherit::{Again, said_by};
-use super::tables::{COUNTED, ID, PAST, PAST_IDS, counter_key, decode, past_key};
+use super::tables::{COUNTED, ID, PAST, PAST_IDS, answered_key, counter_key, decode, past_key};
 use super::{Effect, Gateway, items};
 use crate::request::Refused;
 
@@ -199,7 +199,7 @@ impl Gateway {
         if event.request.is_empty() {
             return Ok(false);
         }
-        let key = id_key(event);
+        let key = answered_key(event);
         for table in [ID, PAST_IDS] {
             let Some(value) = ledger.get(table, &key)? else { continue };
             let cell: IdCell = decode(table, &value)?;
@@ -214,7 +214,7 @@ impl Gateway {
     /// the id: that answer must stay known, since an earlier fork may have it too.
     fn under_its_id(&self, event: &Event, ledger: &dyn Read) -> Result<Event, LedgerError> {
         let again = Event { retry_of: refusal_of(event, ledger)?, skipped: 0, ..event.clone() };
-        let key = id_key(event);
+        let key = answered_key(event);
         if event.request.is_empty() || ledger.get(ID, &key)?.is_none() {
             return Ok(again);
         }
@@ -225,10 +225,6 @@ impl Gateway {
         let reason = format!("records of the earlier ledger cannot be read and are not taken over: {why}");
         self.refusal_event(FORK, ("fork", bytes), &Refused::new("fork_unreadable", reason), None, now)
     }
-}
-
-fn id_key(event: &Event) -> Vec<u8> {
-    [event.device.as_bytes(), b"\0", event.request.as_bytes()].concat()
 }
 
 /// An event of the fork with where it was first: there, or in a life before that.

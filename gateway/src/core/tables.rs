@@ -90,6 +90,11 @@ pub(super) fn id_key(device: &DeviceName, id: &RequestId) -> Vec<u8> {
     [device.as_str().as_bytes(), b"\0", id.as_str().as_bytes()].concat()
 }
 
+/// The same of the request that an event answered.
+pub(super) fn answered_key(event: &Event) -> Vec<u8> {
+    [event.device.as_bytes(), b"\0", event.request.as_bytes()].concat()
+}
+
 /// Reads a cell that this software wrote: what does not decode is damage.
 pub(super) fn decode<M: Message + Default>(table: Table, value: &[u8]) -> Result<M, LedgerError> {
     M::decode(value).map_err(|e| LedgerError::Value { table: table.0, why: e.to_string() })

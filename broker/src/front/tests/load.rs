@@ -18,8 +18,7 @@ impl Intake for Instantly {
     async fn submit(&self, batch: Batch) -> Result<(), Closed> {
         let good = |item: &Inbound| matches!(item, Inbound::Publish(p) if p.payload.len() == 100 && p.denied.is_none());
         self.0.fetch_add(batch.items.iter().filter(|item| good(item)).count() as u64, Ordering::Relaxed);
-        let verdict = Verdict::ACCEPTED;
-        let _ = batch.answer.send(vec![verdict; batch.items.len()]);
+        let _ = batch.answer.send(vec![Verdict::ACCEPTED; batch.items.len()]);
         Ok(())
     }
 

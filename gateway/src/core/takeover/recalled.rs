@@ -14,7 +14,7 @@ use proto::wire::{Event, IdCell, Movement, MovementKind, Past, Record, Watermark
 
 use super::super::fold::outcome_of;
 use super::super::ids::IDS_MAX;
-use super::super::tables::{COUNTED, ID, PAST_IDS, PAST_ORIGIN, counter_key, decode, origin_key};
+use super::super::tables::{COUNTED, ID, PAST_IDS, PAST_ORIGIN, answered_key, counter_key, decode, origin_key};
 use super::super::{Effect, Gateway};
 
 /// Items that one answer of the hub can correct; a device repeats the requests of some minutes, not those of a week.
@@ -93,7 +93,7 @@ impl Gateway {
             if event.request.is_empty() {
                 continue;
             }
-            let key = [event.device.as_bytes(), b"\0", event.request.as_bytes()].concat();
+            let key = answered_key(event);
             let room = self.takeover.cell.ids + (shown.ids.len() as u64) < IDS_MAX;
             let told = ledger.get(PAST_IDS, &key)?.map(|value| decode::<IdCell>(PAST_IDS, &value)).transpose()?;
             if !room || shown.ids.contains_key(&key) || told.as_ref().is_some_and(|told| self.takeover.is_told(told)) {
